@@ -1,0 +1,64 @@
+"""Errors a user can act on.
+
+Every message is one paragraph: what came, what was expected, why it matters
+and what to do. The exit code of the command is a property of the error.
+"""
+
+EXIT_OK = 0
+EXIT_FAILED_BLOCKS = 1
+EXIT_BAD_INPUT = 2
+EXIT_REFUSED = 3
+
+
+class EmBlocksError(Exception):
+    """Base of all errors that are shown as one paragraph, without a traceback."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class ConfigError(EmBlocksError):
+    """The configuration, or what it points to, cannot be used."""
+
+
+class GeometryError(EmBlocksError):
+    """Voxel sizes, offsets or shapes that do not fit each other."""
+
+
+class BlockAlignmentError(EmBlocksError):
+    """A block that is not a whole number of chunks or tiles."""
+
+
+class VolumeError(EmBlocksError):
+    """A volume cannot be opened, created, read or written."""
+
+
+class CheckpointError(EmBlocksError):
+    """Network weights that are missing, unsafe to load, or of another network."""
+
+
+class DatabaseError(EmBlocksError):
+    """MongoDB cannot be reached, started or written."""
+
+
+class RefusedError(EmBlocksError):
+    """The command is valid, but running it could damage existing results."""
+
+    exit_code = EXIT_REFUSED
+
+
+class FingerprintMismatchError(RefusedError):
+    """A run of this name exists with other result-relevant settings."""
+
+
+class LeaseHeldError(RefusedError):
+    """Another scheduler is working on this run."""
+
+
+class CommitRefusedError(RefusedError):
+    """A worker of a replaced scheduler tried to record a block."""
+
+
+class RunFailedError(EmBlocksError):
+    """A run that cannot go on although its configuration is fine."""
+
+    exit_code = EXIT_FAILED_BLOCKS

@@ -1,0 +1,276 @@
+"""One array of a volume, read and written in voxels or nm."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import tensorstore as ts
+
+from em_blocks.errors import BlockAlignmentError, GeometryError, VolumeError
+from em_blocks.geometry import Box, Frame, Roi, Triple
+from em_blocks.volumes import formats, store
+from em_blocks.volumes.attributes import frame_attributes
+from em_blocks.volumes.formats import Format
+
+Outside = Literal["constant", "reflect", "error"]
+"""What lies beyond the end of a volume: a constant (0), its mirror image, or nothing."""
+
+
+class Volume:
+    """An array (z, y, x) or (c, z, y, x) with its place in the world.
+
+    Made by `Volume.open` and `Volume.create`. A `Box` counts voxels of this volume
+    from its first voxel; a `Roi` is nm in the world.
+
+    Attributes
+    ----------
+    path : str
+        Folder or URL of the array.
+    frame : Frame
+        Voxel size and offset, nm (z, y, x).
+    shape : (3,) int
+        Voxels (z, y, x), without channels.
+    channels : int or None
+        None for an array without channel axis.
+    chunk_shape : (3,) int
+        Voxels (z, y, x) that are written as one file or object (shards where there are any).
+    scale : float or None
+        Stored value that means 1.0, for quantised predictions.
+    """
+
+    def __init__(self, path: str, format: Format, array: ts.TensorStore, attributes: dict):
+        self.path = path
+        self.format = format
+        self.attributes = attributes
+        self.frame = formats.frame_of(path, format, attributes)
+        self._array, self.channels = _spatial_view(array, format, path)
+        self.shape: Triple = tuple(self._array.shape[-3:])
+        self.dtype = self._array.dtype.numpy_dtype
+        self.chunk_shape: Triple = tuple(self._array.chunk_layout.write_chunk.shape[-3:])
+        self.scale: float | None = attributes.get("scale")
+
+    @classmethod
+    def open(cls, path: str, *, mode: Literal["r", "r+"] = "r") -> Volume:
+        """Open an existing array.
+
+        Raises
+        ------
+        VolumeError
+            If there is no array at `path`, or it does not tell its voxel size.
+        """
+        path = str(path)
+        format = formats.detect(path)
+        if format is None:
+            raise VolumeError(
+                f"There is no volume at {path}: no zarr array (v2 or v3), N5 dataset or precomputed "
+                "info was found there. Check the path (it must name the array, not only its "
+                "container), or make the volume with `em-blocks ingest`."
+            )
+        spec = {"driver": formats.DRIVERS[format], "kvstore": store.kvstore_spec(path)}
+        try:
+            array = ts.open(spec, open=True, read=True, write=mode == "r+").result()
+        except ValueError as error:
+            raise VolumeError(f"The volume {path} ({format}) cannot be opened: {error}") from error
+        return cls(path, format, array, formats.read_attributes(path, format))
+
+    @classmethod
+    def create(
+        cls,
+        path: str,
+        *,
+        shape: Triple,
+        dtype: np.dtype | str,
+        frame: Frame,
+        chunk_shape: Triple,
+        channels: int | None = None,
+        format: Format = "zarr",
+        shard_shape: Triple | None = None,
+        attributes: dict | None = None,
+    ) -> Volume:
+        """Create an array; it reads as 0 until it is written.
+
+        Parameters
+        ----------
+        shape, chunk_shape, shard_shape : (3,) int
+            Voxels (z, y, x). Shards (zarr3 only) hold whole chunks.
+        attributes : dict, optional
+            Stored beside the frame, for example ``scale``.
+
+        Raises
+        ------
+        VolumeError
+            If something exists at `path`, or the format cannot hold the array.
+        """
+        path = str(path)
+        if formats.detect(path) is not None:
+            raise VolumeError(
+                f"{path} exists already and is not overwritten. Choose another name, or delete it."
+            )
+        spec = formats.create_spec(
+            format,
+            shape=shape,
+            channels=channels,
+            chunk_shape=chunk_shape,
+            shard_shape=shard_shape,
+            dtype=np.dtype(dtype),
+            frame=frame,
+        )
+        try:
+            formats.write_group_marker(store.split_parent(path)[0], format)
+            ts.open(
+                {**spec, "kvstore": store.kvstore_spec(path)}, create=True, open=False
+            ).result()
+        except ValueError as error:
+            raise VolumeError(f"The volume {path} ({format}) cannot be created: {error}") from error
+        values = {**frame_attributes(frame, channels=channels is not None), **(attributes or {})}
+        formats.write_attributes(path, format, values)
+        return cls.open(path, mode="r+")
+
+    @property
+    def box(self) -> Box:
+        """All voxels."""
+        return Box((0, 0, 0), self.shape)
+
+    @property
+    def roi(self) -> Roi:
+        """The region of the world that the volume covers, nm."""
+        return self.frame.to_roi(self.box)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all voxels in memory, bytes."""
+        return self.box.size * (self.channels or 1) * self.dtype.itemsize
+
+    def read(self, where: Box | Roi, *, outside: Outside = "error") -> np.ndarray:
+        """Stored values of a region.
+
+        Parameters
+        ----------
+        where : Box or Roi
+            Voxels of this volume, or nm on its voxel grid.
+        outside : {"constant", "reflect", "error"}
+            Voxels beyond the volume: 0, mirrored at the border voxel (which is not
+            repeated), or an error.
+
+        Returns
+        -------
+        (z, y, x) or (c, z, y, x) array
+
+        Raises
+        ------
+        VolumeError
+            If a chunk cannot be read or decoded; the message names it.
+        GeometryError
+            If the region leaves the volume and `outside` is "error", or if
+            a Roi does not lie on the voxel grid.
+        """
+        box = self.frame.to_box(where) if isinstance(where, Roi) else where
+        inside = box.intersect(self.box)
+        if inside == box:
+            return self._read_inside(box)
+        if outside == "error":
+            raise GeometryError(
+                f"voxels {box.offset} to {box.end} (zyx) leave the volume {self.path} of "
+                f"{self.shape} voxels"
+            )
+        if outside == "reflect":
+            return self._read_reflected(box)
+        result = np.zeros((*self._lead, *box.shape), self.dtype)
+        if inside.size:
+            result[(..., *inside.relative_to(box).slices)] = self._read_inside(inside)
+        return result
+
+    def read_scaled(self, where: Box | Roi, *, outside: Outside = "error") -> np.ndarray:
+        """As `read`, but float32 in units of the network's output: stored / scale."""
+        return self.read(where, outside=outside).astype(np.float32) / (self.scale or 1.0)
+
+    def write(self, box: Box, values: np.ndarray) -> None:
+        """Replace the voxels of `box`, which must be whole chunks.
+
+        Raises
+        ------
+        BlockAlignmentError
+            If `box` cuts a chunk: two workers on one chunk silently lose voxels.
+        VolumeError
+            If the storage refuses.
+        """
+        self.check_alignment(box)
+        if values.shape != (*self._lead, *box.shape):
+            raise GeometryError(
+                f"values of shape {values.shape} do not fill the box {box.shape} of {self.path} "
+                f"with {self.channels or 'no'} channels"
+            )
+        try:
+            self._array[(..., *box.slices)].write(values).result()
+        except ValueError as error:
+            raise VolumeError(f"{self.path} cannot be written: {error}") from error
+
+    def check_alignment(self, box: Box) -> None:
+        """Raise `BlockAlignmentError` unless `box` is a whole number of chunks."""
+        starts = all(o % c == 0 for o, c in zip(box.offset, self.chunk_shape, strict=True))
+        ends = all(
+            e % c == 0 or e == s
+            for e, c, s in zip(box.end, self.chunk_shape, self.shape, strict=True)
+        )
+        if not (starts and ends and self.box.contains(box)):
+            raise BlockAlignmentError(
+                f"the box from {box.offset} to {box.end} is not a whole number of chunks "
+                f"{self.chunk_shape} of {self.path} (voxels, zyx). Two workers would write the same "
+                "chunk, and one write would be lost."
+            )
+
+    def set_attributes(self, **attributes) -> None:
+        """Store user attributes, replacing those of the same name."""
+        formats.write_attributes(self.path, self.format, attributes)
+        self.attributes = {**self.attributes, **attributes}
+        self.scale = self.attributes.get("scale")
+
+    @property
+    def _lead(self) -> tuple[int, ...]:
+        return () if self.channels is None else (self.channels,)
+
+    def _read_inside(self, box: Box) -> np.ndarray:
+        try:
+            return self._array[(..., *box.slices)].read(order="C").result()
+        except ValueError as error:
+            raise VolumeError(
+                f"Voxels {box.offset} to {box.end} (zyx) of {self.path} cannot be read: {error}"
+            ) from error
+
+    def _read_reflected(self, box: Box) -> np.ndarray:
+        # Indices are mirrored in the whole volume, not in the part that was read: otherwise
+        # the padding would depend on the block shape.
+        indices = [
+            _reflected(o, e, n)
+            for o, e, n in zip(box.offset, box.end, self.shape, strict=True)
+        ]
+        needed = Box.between([i.min() for i in indices], [i.max() + 1 for i in indices])
+        values = self._read_inside(needed)
+        for axis, (index, begin) in enumerate(zip(indices, needed.offset, strict=True), start=-3):
+            values = values.take(index - begin, axis=axis)
+        return values
+
+
+def _reflected(begin: int, end: int, size: int) -> np.ndarray:
+    """Indices begin..end folded into 0..size-1 by reflection at the border voxels."""
+    period = max(1, 2 * (size - 1))
+    index = np.arange(begin, end) % period
+    return np.where(index < size, index, period - index)
+
+
+def _spatial_view(
+    array: ts.TensorStore, format: Format, path: str
+) -> tuple[ts.TensorStore, int | None]:
+    """The array as (z, y, x) or (c, z, y, x) starting at 0, and its number of channels."""
+    if formats.reversed_on_disk(format):
+        array = array.T
+    if format == "precomputed" and array.shape[0] == 1:
+        array = array[0]
+    if array.rank not in (3, 4):
+        raise VolumeError(
+            f"{path} has {array.rank} axes ({tuple(array.shape)}), but a volume has three "
+            "(z, y, x), or four with channels first (c, z, y, x)."
+        )
+    array = array[ts.d[:].translate_to[0]]
+    return array, (array.shape[0] if array.rank == 4 else None)
