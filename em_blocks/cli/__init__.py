@@ -1,0 +1,1 @@
+"""The command line: ``em-blocks VERB CONFIG`` and the pipeline scripts."""

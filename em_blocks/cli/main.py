@@ -1,0 +1,44 @@
+"""``em-blocks``: one verb per job, and the verbs that work on any run."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from em_blocks import __version__
+
+VERBS = {
+    "ingest": ("em_blocks.pipelines.ingest", "Turn images or HDF5 into a chunked volume."),
+    "train": ("em_blocks.pipelines.train", "Train the network of a setup."),
+    "predict": ("em_blocks.pipelines.predict_blockwise", "Apply a trained network to a volume."),
+    "demo": ("em_blocks.pipelines.demo", "Make a small volume, predict it, draw the result."),
+    "plan": ("em_blocks.cli.plan", "Blocks, bytes, memory and time of a run, before it starts."),
+    "status": ("em_blocks.cli.status", "How far a run is, from the database."),
+    "retry": ("em_blocks.cli.retry", "Run again, quarantined blocks included."),
+    "replay": ("em_blocks.cli.replay", "Do one block in this process, changing nothing."),
+    "verify": ("em_blocks.cli.verify", "Compare stored outputs with the database."),
+    "db": ("em_blocks.cli.database", "The embedded database of a run."),
+}
+
+
+class _Verbs(click.Group):
+    """Imports a verb when it is used: `em-blocks status` needs no torch."""
+
+    def list_commands(self, ctx):
+        return list(VERBS)
+
+    def get_command(self, ctx, name):
+        if name not in VERBS:
+            return None
+        return importlib.import_module(VERBS[name][0]).main
+
+    def format_commands(self, ctx, formatter):
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, help) for name, (_, help) in VERBS.items()])
+
+
+@click.command(cls=_Verbs)
+@click.version_option(__version__, prog_name="em-blocks")
+def main() -> None:
+    """Blockwise electron-microscopy connectomics."""

@@ -1,0 +1,1 @@
+"""MongoDB: the only place of em_blocks that talks to it."""

@@ -1,0 +1,224 @@
+"""Durable commits of finished blocks, grouped per worker."""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pymongo import UpdateOne
+from pymongo.errors import AutoReconnect, BulkWriteError
+
+from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore, block_fields
+from em_blocks.errors import CommitRefusedError, DatabaseError
+from em_blocks.geometry import Block, BlockGrid
+
+FLUSH_S = 0.05
+FLUSH_BLOCKS = 64
+HEARTBEAT_S = 1.0
+OUTAGE_S = 120.0
+DUPLICATE_KEY = 11000
+
+
+@dataclass
+class WorkerIdentity:
+    """Who did a block: part of every block document."""
+
+    worker: str
+    epoch: int
+    device: str
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+
+
+class CommitWriter:
+    """Writes done and failed blocks from a thread of its own.
+
+    A commit is durable (journal, majority) when it is written, not when it is queued; the
+    runner's comparison at the end catches what a crash loses in between. While the
+    database is away, commits are held and tried again, for at most `OUTAGE_S`.
+
+    Parameters
+    ----------
+    store : RunStore
+    grid : BlockGrid
+        For the nm positions in the documents.
+    identity : WorkerIdentity
+    max_failures : int
+        Failed attempts after which a block is quarantined.
+    """
+
+    def __init__(
+        self, store: RunStore, grid: BlockGrid, identity: WorkerIdentity, max_failures: int
+    ):
+        self._store, self._grid, self._identity = store, grid, identity
+        self._max_failures = max_failures
+        self._queue: queue.Queue = queue.Queue(maxsize=16 * FLUSH_BLOCKS)
+        self._holding: dict[str, None] = {}
+        self._closing = threading.Event()
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="commits", daemon=True)
+        self._thread.start()
+
+    def holding(self, block: Block) -> None:
+        """This worker has taken `block`; shown as running."""
+        self._holding[block.key] = None
+
+    def done(self, block: Block, started: float, report) -> None:
+        """Queue the commit of a finished block, whose outputs are on disk."""
+        self._holding.pop(block.key, None)
+        self._put(UpdateOne(*self._done(block, started, report), upsert=True))
+
+    def failed(self, block: Block, started: float, error: dict) -> None:
+        """Record a failed attempt, and quarantine the block after too many.
+
+        Returns when it is recorded: the next attempt, maybe by another worker, must not
+        be overtaken by the record of this one.
+        """
+        self._holding.pop(block.key, None)
+        self._with_patience(lambda: self._write_failed(block, started, error))
+
+    def _put(self, item: UpdateOne) -> None:
+        while self.error is None:
+            try:
+                self._queue.put(item, timeout=0.5)
+                return
+            except queue.Full:
+                continue
+
+    def close(self) -> None:
+        """Write what is queued.
+
+        Raises
+        ------
+        CommitRefusedError
+            If the scheduler of this worker was replaced.
+        DatabaseError
+            If the database stayed away; the blocks will be found missing and done again.
+        """
+        self._closing.set()
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+
+    # -- the writing thread ---------------------------------------------------------
+
+    def _run(self) -> None:
+        heartbeat = 0.0
+        try:
+            while not (self._closing.is_set() and self._queue.empty()):
+                if updates := self._take():
+                    self._with_patience(lambda u=updates: self._write_done(u))
+                if time.monotonic() - heartbeat > HEARTBEAT_S:
+                    self._with_patience(self._heartbeat)
+                    heartbeat = time.monotonic()
+        except Exception as error:  # handed to the worker's main thread by close()
+            self.error = error
+
+    def _take(self) -> list[UpdateOne]:
+        """Commits of the next 50 ms, at most 64."""
+        items, deadline = [], time.monotonic() + FLUSH_S
+        while len(items) < FLUSH_BLOCKS:
+            wait = deadline - time.monotonic()
+            if wait <= 0 or (self._closing.is_set() and self._queue.empty()):
+                break
+            try:
+                items.append(self._queue.get(timeout=wait))
+            except queue.Empty:
+                break
+        return items
+
+    def _with_patience(self, write) -> None:
+        """Repeat `write` while the database is away; every write here may be repeated."""
+        deadline = time.monotonic() + OUTAGE_S
+        while True:
+            try:
+                write()
+                return
+            except AutoReconnect as error:
+                if time.monotonic() > deadline:
+                    raise DatabaseError(
+                        f"The database was away for more than {OUTAGE_S:.0f} s; this worker gives up."
+                    ) from error
+                time.sleep(0.2)
+
+    def _write_done(self, updates: list[UpdateOne]) -> None:
+        self._store.check_epoch(self._identity.epoch)
+        try:
+            self._store.blocks.bulk_write(updates, ordered=False)
+        except BulkWriteError as error:
+            codes = {e["code"] for e in error.details["writeErrors"]}
+            # The filter asks for an epoch not newer than ours; where a newer one has
+            # committed the block, the upsert collides with it.
+            if codes == {DUPLICATE_KEY}:
+                raise CommitRefusedError(
+                    f"A newer scheduler of run {self._store.run!r} has recorded blocks of this worker."
+                ) from error
+            raise
+
+    def _done(self, block: Block, started: float, report) -> tuple[dict, dict]:
+        identity = self._identity
+        key = f"{self._store.run}/{block.key}"
+        fields = {
+            **block_fields(self._store.run, self._grid, block),
+            "state": DONE,
+            "epoch": identity.epoch,
+            "started": _date(started),
+            "finished": _date(time.time()),
+            "seconds": report.seconds,
+            "worker": identity.worker,
+            "host": identity.host,
+            "device": identity.device,
+            "counts": report.counts,
+            "checksums": report.checksums,
+            "failures": 0,
+            "error": None,
+        }
+        return (
+            {"_id": key, "epoch": {"$lte": identity.epoch}},
+            {"$set": fields, "$inc": {"attempts": 1}},
+        )
+
+    def _write_failed(self, block: Block, started: float, error: dict) -> None:
+        identity, store = self._identity, self._store
+        store.check_epoch(identity.epoch)
+        attempt = {
+            "_id": f"{store.run}/{block.key}/{identity.worker}/{started:.6f}",
+            "run": store.run, "block": block.key, "epoch": identity.epoch,
+            "worker": identity.worker, "host": identity.host, "device": identity.device,
+            "started": _date(started), "finished": _date(time.time()), "error": error,
+        }
+        first = store.attempts.replace_one({"_id": attempt["_id"]}, attempt, upsert=True)
+        fields = {
+            **block_fields(store.run, self._grid, block),
+            "epoch": identity.epoch, "worker": identity.worker, "host": identity.host,
+            "device": identity.device, "finished": attempt["finished"], "error": error,
+        }
+        once = {"$inc": {"attempts": 1, "failures": 1}} if first.upserted_id else {}
+        found = store.blocks.find_one_and_update(
+            {"_id": f"{store.run}/{block.key}"}, {"$set": {**fields, "state": FAILED}, **once},
+            upsert=True, return_document=True,
+        )
+        if found["failures"] >= self._max_failures:
+            store.blocks.update_one({"_id": found["_id"]}, {"$set": {"state": QUARANTINED}})
+
+    def _heartbeat(self) -> None:
+        identity, store = self._identity, self._store
+        store.check_epoch(identity.epoch)
+        store.workers.update_one(
+            {"_id": f"{store.run}/{identity.worker}"},
+            [{"$set": {
+                "run": store.run, "epoch": identity.epoch, "host": identity.host,
+                "pid": identity.pid, "device": identity.device,
+                "blocks": {"$literal": list(self._holding)}, "heartbeat": "$$NOW",
+            }}],
+            upsert=True,
+        )
+
+
+def _date(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,1 @@
+"""From a task to finished blocks: checks, scheduling, workers, reports."""

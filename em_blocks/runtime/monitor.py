@@ -1,0 +1,149 @@
+"""What the scheduler watches while workers work: heartbeat, progress, and whether to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+from pymongo.errors import PyMongoError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from em_blocks.db.commits import OUTAGE_S
+from em_blocks.db.runs import RunStore
+
+HEARTBEAT_S = 2.0
+LOG_EVERY_S = 15.0
+
+
+class Monitor:
+    """Observer of a daisy run, with a thread that keeps the lease alive.
+
+    Stops the run (by SIGINT to this process, which daisy turns into an orderly end) if the
+    lease is lost, the database stays away, or the first blocks all fail in the same way.
+
+    Parameters
+    ----------
+    store : RunStore
+    epoch : int
+    n_blocks : int
+        Blocks to do, of `n_voxels` voxels in all.
+    num_workers : int
+    console : rich.console.Console
+    """
+
+    def __init__(
+        self, store: RunStore, epoch: int, *, n_blocks: int, n_voxels: int, num_workers: int,
+        console: Console,
+    ):
+        self._store, self._epoch = store, epoch
+        self._n_blocks, self._voxels_per_block = n_blocks, n_voxels / max(1, n_blocks)
+        self._num_workers, self._console = num_workers, console
+        self._stop = threading.Event()
+        self._states = None
+        self._start = self._logged = time.monotonic()
+        self._progress = _bar(console, n_blocks)
+        self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
+        self.reason: str | None = None
+
+    def __enter__(self) -> Monitor:
+        self._progress.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._progress.stop()
+
+    # -- called by daisy --------------------------------------------------------------
+
+    def on_start(self, states) -> None:
+        self.on_progress(states)
+
+    def on_progress(self, states) -> None:
+        self._states = next(iter(states.values()))
+
+    def on_finish(self, states) -> None:
+        self.on_progress(states)
+
+    # -- the watching thread ------------------------------------------------------------
+
+    def _watch(self) -> None:
+        away_since = None
+        while not self._stop.wait(0.5 if self._console.is_terminal else HEARTBEAT_S):
+            self._show()
+            try:
+                self._check()
+                away_since = None
+            except PyMongoError as error:
+                away_since = away_since or time.monotonic()
+                if time.monotonic() - away_since > OUTAGE_S:
+                    self._interrupt(f"the database was away for {OUTAGE_S:.0f} s ({error})"[:300])
+        self._show()
+
+    def _check(self) -> None:
+        if not self._store.heartbeat(self._epoch):
+            self._interrupt("another scheduler took the run over")
+        elif self._finished() == 0 and (reason := self._systematic_failure()):
+            self._interrupt(reason)
+
+    def _interrupt(self, reason: str) -> None:
+        if self.reason is None:
+            self.reason = reason
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def _finished(self) -> int:
+        state = self._states
+        return state.completed_count - state.skipped_count if state is not None else 0
+
+    def _systematic_failure(self) -> str | None:
+        """Why no block will ever succeed, judged by the first ones."""
+        groups = list(self._store.attempts.aggregate([
+            {"$match": {"run": self._store.run, "epoch": self._epoch}},
+            {"$group": {
+                "_id": {"type": "$error.type", "stage": "$error.stage", "message": "$error.message"},
+                "blocks": {"$addToSet": "$block"}, "n": {"$sum": 1},
+            }},
+        ]))
+        if len(groups) == 1:
+            error, blocks = groups[0]["_id"], groups[0]["blocks"]
+            starts = groups[0]["n"] if blocks == [None] else 0
+            # A damaged chunk fails all blocks that read it; that is no reason to stop the others.
+            enough = 100 if error["type"] == "VolumeError" else max(3, 2 * self._num_workers)
+            if starts >= 3 or (starts == 0 and len(blocks) >= min(enough, max(3, self._n_blocks))):
+                where = "workers cannot start" if starts else f"the first {len(blocks)} blocks all failed"
+                return f"{where} with {error['type']} in stage {error['stage']}: {error['message']}"
+        if self._states is not None and self._states.worker_failure_count >= 5 + 5 * self._num_workers:
+            last = (self._states.last_worker_error or "").strip()[-500:]
+            return f"workers die before they finish a block: {last}"
+        return None
+
+    # -- progress -----------------------------------------------------------------------
+
+    def _show(self) -> None:
+        finished = self._finished()
+        seconds = time.monotonic() - self._start
+        rate = finished * self._voxels_per_block / 1e6 / max(seconds, 1e-6)
+        failed = self._states.failed_count if self._states is not None else 0
+        self._progress.update(0, completed=finished, rate=rate, failed=failed)
+        if not self._console.is_terminal and time.monotonic() - self._logged > LOG_EVERY_S:
+            self._logged = time.monotonic()
+            left = seconds * (self._n_blocks - finished) / finished if finished else float("nan")
+            self._console.print(
+                f"{finished} of {self._n_blocks} blocks, {rate:.3g} Mvoxel/s, {failed} failed, "
+                f"about {left:.0f} s left"
+            )
+
+
+def _bar(console: Console, total: int) -> Progress:
+    progress = Progress(
+        TextColumn("blocks"), BarColumn(), TaskProgressColumn(),
+        TextColumn("{task.completed}/{task.total}"), TextColumn("{task.fields[rate]:.3g} Mvoxel/s"),
+        TextColumn("{task.fields[failed]} failed"), TimeRemainingColumn(),
+        console=console, disable=not console.is_terminal,
+    )
+    progress.add_task("blocks", total=total, rate=0.0, failed=0)
+    return progress

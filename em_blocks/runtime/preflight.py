@@ -1,0 +1,128 @@
+"""Everything that is checked before the first worker starts, or anything is written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from em_blocks.config import is_url
+from em_blocks.db.connect import expand_uri
+from em_blocks.db.server import mongod_binary
+from em_blocks.errors import ConfigError
+from em_blocks.geometry import BlockGrid, Box
+from em_blocks.tasks.base import BlockwiseTask, fingerprint
+from em_blocks.volumes import Volume
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A task whose inputs were opened and found usable.
+
+    Attributes
+    ----------
+    grid : BlockGrid
+    identity : dict
+        What decides the result.
+    masked : (z, y, x) bool array
+        Blocks of the grid that the mask leaves out.
+    """
+
+    grid: BlockGrid
+    identity: dict
+    masked: np.ndarray
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.identity)
+
+
+def check_task(task: BlockwiseTask) -> Checked:
+    """Open all inputs and check that every block can be done.
+
+    Raises
+    ------
+    EmBlocksError
+        The first problem, as one paragraph. Nothing was written.
+    """
+    grid = task.grid()
+    task.check()
+    task.check_alignment()
+    if task.db_host is None:
+        mongod_binary()
+    else:
+        expand_uri(task.db_host)
+    check_writable(task.home)
+    masked = masked_blocks(task.mask, grid) if task.mask else np.zeros(grid.shape, bool)
+    return Checked(grid, task.identity(), masked)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `ConfigError` unless `folder`, which need not exist, can be written."""
+    existing = _existing(folder)
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{folder} cannot be written: {existing} is {'read-only for this user' if existing.is_dir() else 'not a folder'}. "
+            "Results, logs and the database go there; choose another output, or change the permissions."
+        )
+
+
+def check_space(task: BlockwiseTask, n_voxels: int) -> None:
+    """Raise `ConfigError` if the disk cannot hold the outputs of `n_voxels` voxels."""
+    for output in task.outputs():
+        if is_url(output.path):
+            continue
+        check_writable(Path(output.path).parent)
+        needed = output.nbytes(n_voxels)
+        free = shutil.disk_usage(_existing(Path(output.path))).free
+        if needed > free:
+            raise ConfigError(
+                f"The disk of {output.path} is too small: the blocks that are left need up to "
+                f"{needed / 1e9:.3g} GB for the output {output.name!r}, and {free / 1e9:.3g} GB are free. "
+                "The run would stop in the middle; free some space, choose another disk, or a smaller "
+                "dtype or ROI."
+            )
+
+
+def masked_blocks(path: str, grid: BlockGrid) -> np.ndarray:
+    """Blocks where a mask volume is 0 everywhere.
+
+    The mask may have any voxel size and cover any part of the grid; outside of it is 0.
+    It is read in slabs of one row of blocks.
+
+    Returns
+    -------
+    (z, y, x) bool array over the block grid
+    """
+    mask = Volume.open(path)
+    if mask.channels is not None:
+        raise ConfigError(
+            f"The mask {path} has {mask.channels} channels; a mask is one array (z, y, x), 0 where "
+            "nothing is to be computed."
+        )
+    masked = np.ones(grid.shape, bool)
+    for zi in range(grid.shape[0]):
+        first, last = grid.block((zi, 0, 0)), grid.block((zi, grid.shape[1] - 1, grid.shape[2] - 1))
+        row = Box.between(first.write_box.offset, last.write_box.end)
+        slab = mask.frame.enclosing_box(grid.frame.to_roi(row))
+        values = mask.read(slab, outside="constant") != 0
+        for yi, xi in np.ndindex(grid.shape[1:]):
+            block = grid.frame.to_roi(grid.block((zi, yi, xi)).write_box)
+            box = mask.frame.enclosing_box(block).relative_to(slab)
+            masked[zi, yi, xi] = not values[box.slices].any()
+    if masked.all():
+        raise ConfigError(
+            f"The mask {path} is 0 in every block of the run, so nothing would be computed. Check that "
+            "its voxel size and offset place it over the volume, and that tissue is not 0."
+        )
+    return masked
+
+
+def _existing(path: Path) -> Path:
+    """The deepest existing parent of `path`."""
+    while not path.exists():
+        path = path.parent
+    return path

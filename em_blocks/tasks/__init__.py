@@ -1,0 +1,24 @@
+"""Blockwise tasks, one class per file; `task_class` finds them by their ``kind``."""
+
+from __future__ import annotations
+
+import importlib
+
+from em_blocks.errors import ConfigError
+from em_blocks.tasks.base import BlockwiseTask
+
+KINDS = {
+    "ingest": "em_blocks.tasks.ingest:Ingest",
+    "predict": "em_blocks.tasks.predict:Predict",
+}
+
+
+def task_class(kind: object) -> type[BlockwiseTask]:
+    """The task class of a config's ``kind``; imported only when asked for."""
+    if kind not in KINDS:
+        raise ConfigError(
+            f"The key 'kind' is {kind!r}, but it must name the task of this config: one of "
+            f"{', '.join(sorted(KINDS))}."
+        )
+    module, name = KINDS[kind].split(":")
+    return getattr(importlib.import_module(module), name)

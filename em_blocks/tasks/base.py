@@ -1,0 +1,281 @@
+"""What every blockwise task is: its own config, a block grid, and a function per block."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from em_blocks.config import LocalPath, Shape3, StorePath, StrictModel, is_url
+from em_blocks.errors import BlockAlignmentError, ConfigError
+from em_blocks.geometry import Block, BlockGrid, Box, Triple
+from em_blocks.volumes import Volume
+from em_blocks.volumes.formats import Format, detect
+
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One volume that a task writes; made before the first worker starts.
+
+    Parameters
+    ----------
+    name : str
+        Short name, used in block documents (checksums) and messages.
+    path : str
+        Where the array is made.
+    chunk_shape : (3,) int
+        Voxels (z, y, x) of the smallest piece of storage; a block is a whole number of them.
+    compression : float
+        Expected bytes on disk per byte in memory, for the check of free space.
+    """
+
+    name: str
+    path: str
+    dtype: str
+    chunk_shape: Triple
+    channels: int | None = None
+    format: Format = "zarr"
+    shard_shape: Triple | None = None
+    attributes: dict = field(default_factory=dict)
+    compression: float = 1.0
+
+    @property
+    def unit_shape(self) -> Triple:
+        """Voxels that are written as one file or object: shards where there are any."""
+        return self.shard_shape or self.chunk_shape
+
+    def create(self, grid: BlockGrid, fingerprint: str) -> Volume:
+        """Make the volume, or open the one that an earlier start of this run made."""
+        if detect(self.path) is None:
+            Volume.create(
+                self.path,
+                shape=grid.volume_shape,
+                dtype=self.dtype,
+                frame=grid.frame,
+                chunk_shape=self.chunk_shape,
+                channels=self.channels,
+                format=self.format,
+                shard_shape=self.shard_shape,
+                attributes={**self.attributes, "fingerprint": fingerprint},
+            )
+        return Volume.open(self.path, mode="r+")
+
+    def nbytes(self, n_voxels: int) -> float:
+        """Expected bytes on disk of `n_voxels` voxels."""
+        return n_voxels * (self.channels or 1) * np.dtype(self.dtype).itemsize * self.compression
+
+
+@dataclass
+class BlockReport:
+    """What one attempt at one block measured; becomes part of the block's document.
+
+    Attributes
+    ----------
+    seconds : dict
+        Seconds per stage (read, compute, write), waiting not counted.
+    counts : dict
+        Whatever the task counts, e.g. saturated voxels.
+    checksums : dict
+        CRC-32 of the stored values per output, so that `em-blocks verify` can tell
+        a damaged block from a good one.
+    stage : str or None
+        Stage that is running, or that failed.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    checksums: dict[str, int] = field(default_factory=dict)
+    stage: str | None = None
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Time one stage. On an error, `stage` keeps its name."""
+        self.stage = stage
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+        self.stage = None
+
+    def write(self, name: str, volume: Volume, box: Box, values: np.ndarray) -> None:
+        """Store a block's values and remember their checksum."""
+        volume.write(box, values)
+        self.checksums[name] = checksum(values)
+
+
+def checksum(values: np.ndarray) -> int:
+    """CRC-32 of the values in (c, z, y, x) order."""
+    return zlib.crc32(np.ascontiguousarray(values))
+
+
+ProcessBlock = Callable[[Block, BlockReport], None]
+
+
+class BlockwiseTask(StrictModel, ABC):
+    """A task is its config: one JSON for the user, the database and every worker.
+
+    Subclasses add a field ``kind: Literal["name"]`` (without default), their own fields, and
+    the abstract methods below. A block must be idempotent: replacing what an earlier,
+    killed attempt left behind, never adding to it.
+    """
+
+    version: ClassVar[int] = 1
+    """Raised when the task's code changes its results; part of the fingerprint."""
+
+    concurrent_blocks: ClassVar[int] = 1
+    """Blocks that one worker holds at a time, to overlap reading, computing and writing."""
+
+    worker_module: ClassVar[str] = "em_blocks.workers.block_worker"
+    """Module that the launcher starts for this task."""
+
+    operational: ClassVar[frozenset[str]] = frozenset(
+        {"run", "run_dir", "db_host", "db_name", "num_workers", "block_timeout_s", "max_retries",
+         "launcher"}
+    )
+    """Fields that say how to run, not what comes out; not part of the fingerprint."""
+
+    run: RunName = Field(description="Name of the run in the database; the key for resuming it.")
+    run_dir: LocalPath | None = Field(
+        None,
+        description="Folder for summary.json, logs and the embedded database. "
+        "Default: the folder that holds the output; needed if that is in an object store.",
+    )
+    block_shape: Shape3 = Field(description="Voxels (z, y, x) that one block writes.")
+    mask: StorePath | None = Field(
+        None,
+        description="Volume of any voxel size; a block where it is 0 everywhere is not computed.",
+    )
+    num_workers: PositiveInt = Field(1, description="Worker processes (slots).")
+    launcher: Literal["local"] = Field("local", description="How worker processes are started.")
+    db_host: str | None = Field(
+        None,
+        description="MongoDB host or URI; environment variables are expanded, so no password needs "
+        "to stand here. Default: a private mongod in run_dir.",
+    )
+    db_name: str = Field("em_blocks", pattern=r"^[A-Za-z0-9_-]{1,60}$")
+    block_timeout_s: PositiveFloat = Field(
+        3600, description="A block that takes longer is given to another worker."
+    )
+    max_retries: NonNegativeInt = Field(
+        2, description="Further attempts at a failing block before it is quarantined."
+    )
+
+    # -- what a task defines ------------------------------------------------------
+
+    @abstractmethod
+    def grid(self) -> BlockGrid:
+        """The blocks, in voxels of the output volume. Opens the input's metadata."""
+
+    @abstractmethod
+    def inputs(self) -> dict:
+        """Everything read that could change the result, as JSON; part of the fingerprint."""
+
+    @abstractmethod
+    def outputs(self) -> list[OutputSpec]:
+        """The volumes that the blocks write."""
+
+    @abstractmethod
+    def open(self, measured: dict) -> AbstractContextManager[ProcessBlock]:
+        """Open inputs and outputs once per worker; yield the function that does a block."""
+
+    @abstractmethod
+    def relocated(self, folder: Path) -> Self:
+        """The same task, writing below `folder`: for probes and replays."""
+
+    def read_shape(self) -> Triple:
+        """Voxels (z, y, x) that one whole block reads."""
+        return self.block_shape
+
+    def check(self) -> None:
+        """Raise an `EmBlocksError` for whatever would make every block fail."""
+
+    def measure(self) -> dict:
+        """Values measured once per run and kept in its document, e.g. percentiles."""
+        return {}
+
+    # -- what follows from it -----------------------------------------------------
+
+    @property
+    def home(self) -> Path:
+        """Folder of summary.json, logs and the embedded database."""
+        if self.run_dir is not None:
+            return self.run_dir
+        container = self.outputs_root()
+        if is_url(container):
+            raise ConfigError(
+                f"The output {container} is in an object store, so the key 'run_dir' must name a "
+                "local folder for summary.json, logs and the database."
+            )
+        return Path(container).parent
+
+    @abstractmethod
+    def outputs_root(self) -> str:
+        """Path or URL of the container of all outputs."""
+
+    def identity(self) -> dict:
+        """Everything that decides what the outputs hold."""
+        config = self.model_dump(mode="json", exclude=set(self.operational) | self.locations())
+        return {
+            "task": {"kind": self.kind, "version": self.version},
+            "config": config,
+            "inputs": self.inputs(),
+            "outputs": [
+                {"name": o.name, "dtype": o.dtype, "format": o.format, "channels": o.channels,
+                 "chunk_shape": list(o.chunk_shape), "attributes": o.attributes}
+                for o in self.outputs()
+            ],
+        }
+
+    @classmethod
+    def locations(cls) -> set[str]:
+        """Fields that say where outputs go: a run may be moved, but not without notice."""
+        return {"output"}
+
+    def stored_config(self) -> dict:
+        """The config for the database: all but the address of the database itself."""
+        return self.model_dump(mode="json", exclude={"db_host"})
+
+    def check_alignment(self) -> None:
+        """Raise `BlockAlignmentError` unless a block is whole chunks of every output."""
+        for output in self.outputs():
+            unit = output.unit_shape
+            if all(b % c == 0 for b, c in zip(self.block_shape, unit, strict=True)):
+                continue
+            nearest = tuple(
+                max(1, round(b / c)) * c for b, c in zip(self.block_shape, unit, strict=True)
+            )
+            raise BlockAlignmentError(
+                f"block_shape {self.block_shape} is not a multiple of the "
+                f"{'shards' if output.shard_shape else 'chunks'} {unit} of the output "
+                f"{output.name!r} (voxels, zyx). Two workers would write the same chunk and one write "
+                f"would be lost. Use block_shape {nearest}, or chunks that divide the block."
+            )
+
+
+def fingerprint(identity: dict) -> str:
+    """sha256 of an identity, as hex."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differing_fields(old: dict, new: dict, path: str = "") -> list[str]:
+    """``field: old -> new`` for every leaf that differs between two identities."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b, here = old.get(key), new.get(key), f"{path}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differing_fields(a, b, f"{here}.")
+        elif a != b:
+            lines.append(f"{here}: {a!r} -> {b!r}")
+    return lines

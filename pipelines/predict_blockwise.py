@@ -1,0 +1,16 @@
+"""Predict a volume, block by block: ``predict_blockwise.py CONFIG``."""
+
+from em_blocks.cli.blockwise import blockwise_command
+from em_blocks.tasks.predict import Predict
+
+main = blockwise_command(
+    Predict,
+    "predict",
+    """Predict the volume described in CONFIG (JSON) with a trained network, block by block.
+
+    Blocks that the database knows as done are skipped, so a stopped run is simply repeated.
+    """,
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""Worker for predictions: ``python -m em_blocks.workers.predict_worker JOB``."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from em_blocks.runtime.worker import run_worker
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # torch counts the machine's cores otherwise, and the slots would fight for them.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    run_worker(Path(sys.argv[1]))
