@@ -195,7 +195,7 @@ class BlockwiseTask(StrictModel, ABC):
 
     def read_shape(self) -> Triple:
         """Voxels (z, y, x) that one whole block reads."""
-        return self.block_shape
+        return self.grid().block_shape
 
     def check(self) -> None:
         """Raise an `EmBlocksError` for whatever would make every block fail."""
@@ -248,15 +248,16 @@ class BlockwiseTask(StrictModel, ABC):
 
     def check_alignment(self) -> None:
         """Raise `BlockAlignmentError` unless a block is whole chunks of every output."""
+        block_shape = self.grid().block_shape
         for output in self.outputs():
             unit = output.unit_shape
-            if all(b % c == 0 for b, c in zip(self.block_shape, unit, strict=True)):
+            if all(b % c == 0 for b, c in zip(block_shape, unit, strict=True)):
                 continue
             nearest = tuple(
-                max(1, round(b / c)) * c for b, c in zip(self.block_shape, unit, strict=True)
+                max(1, round(b / c)) * c for b, c in zip(block_shape, unit, strict=True)
             )
             raise BlockAlignmentError(
-                f"block_shape {self.block_shape} is not a multiple of the "
+                f"block_shape {block_shape} is not a multiple of the "
                 f"{'shards' if output.shard_shape else 'chunks'} {unit} of the output "
                 f"{output.name!r} (voxels, zyx). Two workers would write the same chunk and one write "
                 f"would be lost. Use block_shape {nearest}, or chunks that divide the block."

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import tensorstore as ts
 
+from em_blocks.config import is_url
 from em_blocks.errors import VolumeError
+
+# Half a minute of retries rides out a busy server. The default of a quarter of an hour would
+# keep a user with a wrong endpoint waiting in front of a silent terminal.
+_S3_RETRIES = {"max_retries": 7, "initial_delay": "500ms", "max_delay": "8s"}
+
+_CONTAINER_SUFFIXES = (".zarr", ".n5")
 
 
 def kvstore_spec(path: str) -> dict:
@@ -18,15 +28,15 @@ def kvstore_spec(path: str) -> dict:
     credentials come from the environment or the usual files, never from a config.
     """
     url = urlsplit(path)
-    if url.scheme in ("", "file"):
-        return {"driver": "file", "path": (url.path if url.scheme else path).rstrip("/") + "/"}
+    if not is_url(path):
+        # Not from urlsplit: a local folder may have a # or ? in its name. Files are synced
+        # (the default): a block is marked done only when its voxels survive a power cut.
+        return {"driver": "file", "path": path.rstrip("/") + "/"}
     key = url.path.strip("/") + "/"
+    if url.scheme == "file":
+        return {"driver": "file", "path": url.path.rstrip("/") + "/"}
     if url.scheme == "s3":
-        spec = {"driver": "s3", "bucket": url.netloc, "path": key}
-        if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
-            spec["endpoint"] = endpoint
-            spec["aws_region"] = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
-        return spec
+        return _s3_spec(url.netloc, key)
     if url.scheme == "gs":
         return {"driver": "gcs", "bucket": url.netloc, "path": key}
     if url.scheme in ("http", "https"):
@@ -35,6 +45,38 @@ def kvstore_spec(path: str) -> dict:
         f"The volume path {path!r} has the unknown scheme {url.scheme!r}. Known are local paths, "
         "s3://, gs://, http:// and https://."
     )
+
+
+def _s3_spec(bucket: str, key: str) -> dict:
+    spec = {
+        "driver": "s3",
+        "bucket": bucket,
+        "path": key,
+        "context": {"s3_request_retries": _S3_RETRIES},
+    }
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
+        spec["endpoint"] = endpoint
+        spec["aws_region"] = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
+    if "AWS_ACCESS_KEY_ID" in os.environ:
+        # Otherwise a missing ~/.aws is complained about on stderr at every start.
+        spec["aws_credentials"] = {"type": "environment"}
+    return spec
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn an error of the storage into a `VolumeError` that starts with `what`."""
+    try:
+        yield
+    except (ValueError, NotImplementedError, OSError) as error:
+        raise VolumeError(f"{what}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The readable part of a tensorstore message, without status code and spec dump."""
+    text = re.sub(r" \[\w+='.*", "", str(error), flags=re.DOTALL)
+    text = text.replace(r"\x00", "/")  # its separator of folders that it could not make
+    return re.sub(r"^[A-Z_]+: ", "", text)
 
 
 def join(path: str, *names: str) -> str:
@@ -48,32 +90,50 @@ def split_parent(path: str) -> tuple[str, str]:
     return parent, name
 
 
+def groups_above(path: str) -> list[str]:
+    """The folders from the container (``*.zarr``, ``*.n5``) down to the parent of `path`.
+
+    Empty if `path` lies in no container, or is one itself.
+    """
+    groups = []
+    while path := split_parent(path)[0]:
+        groups.insert(0, path)
+        if path.endswith(_CONTAINER_SUFFIXES):
+            return groups
+    return []
+
+
+def container(path: str) -> str:
+    """The ``*.zarr`` or ``*.n5`` folder that holds the array `path`; the array itself without."""
+    return (groups_above(path) or [path.rstrip("/")])[0]
+
+
 def read_json(path: str, name: str) -> dict | None:
     """The JSON object stored as `name` in the folder `path`; None if there is none."""
-    try:
+    with explained(f"{join(path, name)} cannot be read"):
         result = ts.KvStore.open(kvstore_spec(path)).result().read(name).result()
-    except ValueError as error:
-        raise VolumeError(f"{join(path, name)} cannot be read: {error}") from error
     if result.state != "value":
         return None
     try:
-        return json.loads(result.value)
-    except ValueError as error:
+        values = json.loads(result.value)
+        if not isinstance(values, dict):
+            raise TypeError(f"a {type(values).__name__} instead of an object")
+    except (ValueError, TypeError) as error:
         raise VolumeError(
             f"{join(path, name)} is not valid JSON ({error}); the volume's metadata is damaged. "
             "Restore the file, or recreate the volume."
         ) from error
+    return values
 
 
 def write_json(path: str, name: str, values: dict) -> None:
     """Store `values` as `name` in the folder `path`, in one piece or not at all."""
     data = json.dumps(values, indent=2, sort_keys=True).encode()
-    try:
+    with explained(f"{join(path, name)} cannot be written"):
         ts.KvStore.open(kvstore_spec(path)).result().write(name, data).result()
-    except ValueError as error:
-        raise VolumeError(f"{join(path, name)} cannot be written: {error}") from error
 
 
 def delete_folder(path: str) -> None:
     """Remove the folder `path` and everything below it."""
-    ts.KvStore.open(kvstore_spec(path)).result().delete_range(ts.KvStore.KeyRange()).result()
+    with explained(f"{path} cannot be deleted"):
+        ts.KvStore.open(kvstore_spec(path)).result().delete_range(ts.KvStore.KeyRange()).result()

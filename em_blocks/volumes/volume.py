@@ -10,7 +10,7 @@ import tensorstore as ts
 from em_blocks.errors import BlockAlignmentError, GeometryError, VolumeError
 from em_blocks.geometry import Box, Frame, Roi, Triple
 from em_blocks.volumes import formats, store
-from em_blocks.volumes.attributes import frame_attributes
+from em_blocks.volumes.attributes import frame_attributes, has_channel_axis
 from em_blocks.volumes.formats import Format
 
 Outside = Literal["constant", "reflect", "error"]
@@ -44,7 +44,7 @@ class Volume:
         self.format = format
         self.attributes = attributes
         self.frame = formats.frame_of(path, format, attributes)
-        self._array, self.channels = _spatial_view(array, format, path)
+        self._array, self.channels = _spatial_view(array, format, path, attributes)
         self.shape: Triple = tuple(self._array.shape[-3:])
         self.dtype = self._array.dtype.numpy_dtype
         self.chunk_shape: Triple = tuple(self._array.chunk_layout.write_chunk.shape[-3:])
@@ -62,16 +62,10 @@ class Volume:
         path = str(path)
         format = formats.detect(path)
         if format is None:
-            raise VolumeError(
-                f"There is no volume at {path}: no zarr array (v2 or v3), N5 dataset or precomputed "
-                "info was found there. Check the path (it must name the array, not only its "
-                "container), or make the volume with `em-blocks ingest`."
-            )
+            raise VolumeError(_nothing_at(path))
         spec = {"driver": formats.DRIVERS[format], "kvstore": store.kvstore_spec(path)}
-        try:
+        with store.explained(f"The volume {path} ({format}) cannot be opened"):
             array = ts.open(spec, open=True, read=True, write=mode == "r+").result()
-        except ValueError as error:
-            raise VolumeError(f"The volume {path} ({format}) cannot be opened: {error}") from error
         return cls(path, format, array, formats.read_attributes(path, format))
 
     @classmethod
@@ -103,28 +97,20 @@ class Volume:
             If something exists at `path`, or the format cannot hold the array.
         """
         path = str(path)
-        if formats.detect(path) is not None:
-            raise VolumeError(
-                f"{path} exists already and is not overwritten. Choose another name, or delete it."
-            )
-        spec = formats.create_spec(
-            format,
-            shape=shape,
-            channels=channels,
-            chunk_shape=chunk_shape,
-            shard_shape=shard_shape,
-            dtype=np.dtype(dtype),
-            frame=frame,
-        )
-        try:
-            formats.write_group_marker(store.split_parent(path)[0], format)
-            ts.open(
-                {**spec, "kvstore": store.kvstore_spec(path)}, create=True, open=False
-            ).result()
-        except ValueError as error:
-            raise VolumeError(f"The volume {path} ({format}) cannot be created: {error}") from error
+        formats.check_free(path)
         values = {**frame_attributes(frame, channels=channels is not None), **(attributes or {})}
-        formats.write_attributes(path, format, values)
+        with store.explained(f"The volume {path} ({format}) cannot be created"):
+            formats.create_array(
+                path,
+                format,
+                shape=shape,
+                channels=channels,
+                chunk_shape=chunk_shape,
+                shard_shape=shard_shape,
+                dtype=np.dtype(dtype),
+                frame=frame,
+                attributes=values,
+            )
         return cls.open(path, mode="r+")
 
     @property
@@ -171,8 +157,8 @@ class Volume:
             return self._read_inside(box)
         if outside == "error":
             raise GeometryError(
-                f"voxels {box.offset} to {box.end} (zyx) leave the volume {self.path} of "
-                f"{self.shape} voxels"
+                f"The voxels {box.offset} to {box.end} (zyx) leave the volume {self.path} of "
+                f"{self.shape} voxels. Choose a region inside of it, or say what lies outside."
             )
         if outside == "reflect":
             return self._read_reflected(box)
@@ -192,19 +178,25 @@ class Volume:
         ------
         BlockAlignmentError
             If `box` cuts a chunk: two workers on one chunk silently lose voxels.
+        GeometryError
+            If the values do not fill the box.
         VolumeError
-            If the storage refuses.
+            If the values are of another dtype than the volume, or the storage refuses.
         """
         self.check_alignment(box)
         if values.shape != (*self._lead, *box.shape):
             raise GeometryError(
-                f"values of shape {values.shape} do not fill the box {box.shape} of {self.path} "
-                f"with {self.channels or 'no'} channels"
+                f"Values of shape {values.shape} do not fill the box {box.shape} of {self.path} "
+                f"with {self.channels or 'no'} channels."
             )
-        try:
+        if values.dtype != self.dtype:
+            # No silent cast, not even a safe one: a block's checksum is that of stored values.
+            raise VolumeError(
+                f"Values of dtype {values.dtype} are not written to {self.path}, which holds "
+                f"{self.dtype}. Convert them, or create the volume with that dtype."
+            )
+        with store.explained(f"{self.path} cannot be written"):
             self._array[(..., *box.slices)].write(values).result()
-        except ValueError as error:
-            raise VolumeError(f"{self.path} cannot be written: {error}") from error
 
     def check_alignment(self, box: Box) -> None:
         """Raise `BlockAlignmentError` unless `box` is a whole number of chunks."""
@@ -215,7 +207,7 @@ class Volume:
         )
         if not (starts and ends and self.box.contains(box)):
             raise BlockAlignmentError(
-                f"the box from {box.offset} to {box.end} is not a whole number of chunks "
+                f"The box from {box.offset} to {box.end} is not a whole number of chunks "
                 f"{self.chunk_shape} of {self.path} (voxels, zyx). Two workers would write the same "
                 "chunk, and one write would be lost."
             )
@@ -231,12 +223,9 @@ class Volume:
         return () if self.channels is None else (self.channels,)
 
     def _read_inside(self, box: Box) -> np.ndarray:
-        try:
+        what = f"Voxels {box.offset} to {box.end} (zyx) of {self.path} cannot be read"
+        with store.explained(what):
             return self._array[(..., *box.slices)].read(order="C").result()
-        except ValueError as error:
-            raise VolumeError(
-                f"Voxels {box.offset} to {box.end} (zyx) of {self.path} cannot be read: {error}"
-            ) from error
 
     def _read_reflected(self, box: Box) -> np.ndarray:
         # Indices are mirrored in the whole volume, not in the part that was read: otherwise
@@ -260,12 +249,13 @@ def _reflected(begin: int, end: int, size: int) -> np.ndarray:
 
 
 def _spatial_view(
-    array: ts.TensorStore, format: Format, path: str
+    array: ts.TensorStore, format: Format, path: str, attributes: dict
 ) -> tuple[ts.TensorStore, int | None]:
     """The array as (z, y, x) or (c, z, y, x) starting at 0, and its number of channels."""
     if formats.reversed_on_disk(format):
         array = array.T
-    if format == "precomputed" and array.shape[0] == 1:
+    # The format always has a channel axis; only our own attributes tell whether one was meant.
+    if format == "precomputed" and array.shape[0] == 1 and not has_channel_axis(attributes):
         array = array[0]
     if array.rank not in (3, 4):
         raise VolumeError(
@@ -274,3 +264,14 @@ def _spatial_view(
         )
     array = array[ts.d[:].translate_to[0]]
     return array, (array.shape[0] if array.rank == 4 else None)
+
+
+def _nothing_at(path: str) -> str:
+    """The message for a path without an array."""
+    message = (
+        f"There is no volume at {path}: no zarr array (v2 or v3), N5 dataset or precomputed info was "
+        "found there. "
+    )
+    if names := formats.arrays_below(path):
+        return message + f"It is a container; name one of its arrays: {', '.join(names)}."
+    return message + "Check the path, or make the volume with `em-blocks ingest`."

@@ -1,0 +1,238 @@
+"""Image stacks: folders of PNG or TIFF files, one file per section."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+import tifffile
+from PIL import Image
+from pydantic import Field
+
+from em_blocks.config import LocalPath, StrictModel
+from em_blocks.errors import ConfigError, VolumeError
+from em_blocks.geometry import Box
+from em_blocks.volumes.sources import ReadBox, SourceHeader
+
+# Pillow takes large images for an attack; sections of 30,000 x 30,000 pixels are normal here.
+Image.MAX_IMAGE_PIXELS = None
+
+SUFFIXES = (".png", ".tif", ".tiff")
+
+# White of a 1-bit PNG becomes 255, not 1: series mix 1-bit masks with 8-bit ones from section to
+# section, and a pixel that is white in both must not come out as two different numbers.
+_PNG_DTYPES = {"1": np.uint8, "L": np.uint8, "I;16": np.uint16}
+
+class Section(NamedTuple):
+    """Size and type of one image."""
+
+    shape: tuple[int, int]  # pixels (y, x)
+    dtype: np.dtype
+
+
+class ImageStack(StrictModel):
+    """A sequence of PNG or TIFF files, one section each, ordered by section number."""
+
+    whole_sections: ClassVar[bool] = True
+
+    type: Literal["images"]
+    path: LocalPath = Field(
+        description="Folder of the images, or a pattern such as raw/section_*.tif."
+    )
+
+    def header(self) -> SourceHeader:
+        """Shape and dtype, from the number of files and the first one.
+
+        Raises
+        ------
+        ConfigError
+            If there are no images, or their numbers have gaps or duplicates.
+        """
+        files = section_files(self.path)
+        section = read_header(files[0])
+        return SourceHeader((len(files), *section.shape), section.dtype)
+
+    def check(self) -> None:
+        """Raise `ConfigError` unless all images can be read and have one shape and dtype."""
+        files = section_files(self.path)
+        expected = read_header(files[0])
+        for file in files:
+            found = read_header(file)
+            if found != expected:
+                raise ConfigError(
+                    f"The sections of {self.path} differ: {file.name} is {_describe(found)}, but "
+                    f"{files[0].name} is {_describe(expected)}. All must be alike; convert or crop "
+                    "the odd ones, or name the right ones with a pattern."
+                )
+
+    def identity(self) -> dict:
+        """A digest of names, sizes and times of change of all files.
+
+        A digest of their pixels would read a terabyte twice.
+        """
+        files = section_files(self.path)
+        digest = hashlib.sha256()
+        for file in files:
+            stat = file.stat()
+            digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        return {"n_files": len(files), "files_sha256": digest.hexdigest()}
+
+    @contextmanager
+    def open(self) -> Iterator[ReadBox]:
+        """List the files once; yield a function that reads a box."""
+        files = section_files(self.path)
+        expected = read_header(files[0])
+
+        def read(box: Box) -> np.ndarray:
+            values = np.empty(box.shape, expected.dtype)
+            depth, *plane = box.slices
+            for target, file in zip(values, files[depth], strict=True):
+                target[:] = _read_section(file, expected)[tuple(plane)]
+            return values
+
+        yield read
+
+
+def section_files(path: Path) -> list[Path]:
+    """Images of the folder or pattern `path`, in the order of their section numbers.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or the numbers in the names have gaps or duplicates.
+    """
+    files = _image_files(path)
+    numbers = _section_numbers(path, [file.name for file in files])
+    ordered = sorted(zip(numbers, files, strict=True))
+    for (a, first), (b, second) in itertools.pairwise(ordered):
+        if a == b:
+            raise ConfigError(
+                f"{first.name} and {second.name} of {path} have the same section number {a}, so the "
+                "order of sections is unknown. Rename one, or choose the files with a pattern such "
+                "as raw/section_*.tif."
+            )
+    if gaps := _gaps(sorted(numbers)):
+        raise ConfigError(
+            f"Sections are missing in {path}: {gaps} (found {len(files)} files, {ordered[0][1].name} "
+            f"to {ordered[-1][1].name}). Every later section would lie at a wrong depth; add the "
+            "files, or renumber them if the numbers are not section numbers."
+        )
+    return [file for _, file in ordered]
+
+
+def _image_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        # Names with a leading dot are remains of other systems, not sections.
+        files = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "."]
+        missing = f"The folder {path} holds no PNG or TIFF files"
+    else:
+        files = [Path(p) for p in glob.glob(str(path))]
+        missing = f"There is no folder {path}, and no file fits it as a pattern"
+    if not files:
+        raise ConfigError(f"{missing}. Correct the path of the image stack.")
+    if odd := [p.name for p in files if p.suffix.lower() not in SUFFIXES]:
+        raise ConfigError(
+            f"{odd[0]}, which fits {path}, is neither a PNG nor a TIFF file. Use a pattern that "
+            "fits the images only."
+        )
+    return files
+
+
+def _section_numbers(path: Path, names: list[str]) -> list[int]:
+    """The last whole number in the names that is not the same in all of them."""
+    parts = [re.split(r"(\d+)", name) for name in names]
+    texts = {tuple(part[::2]): name for part, name in zip(parts, names, strict=True)}
+    if len(texts) > 1:
+        a, b = sorted(texts.values())[:2]
+        raise ConfigError(
+            f"The images of {path} are not one series: {a} and {b} differ in more than numbers. "
+            "Choose one series with a pattern such as raw/section_*.tif."
+        )
+    columns = [[int(n) for n in column] for column in zip(*(p[1::2] for p in parts), strict=True)]
+    varying = [column for column in columns if len(set(column)) > 1]
+    return varying[-1] if varying else [0] * len(names)
+
+
+def _gaps(numbers: list[int], at_most: int = 10) -> str:
+    """The numbers missing from a sorted list, as in ``3, 7-9``; empty if none is."""
+    gaps = [
+        f"{a + 1}" if b - a == 2 else f"{a + 1}-{b - 1}"
+        for a, b in itertools.pairwise(numbers)
+        if b - a > 1
+    ]
+    more = f" and {len(gaps) - at_most} more gaps" if len(gaps) > at_most else ""
+    return ", ".join(gaps[:at_most]) + more
+
+
+def read_header(file: Path) -> Section:
+    """Size and type of an image, without its pixels.
+
+    Raises
+    ------
+    ConfigError
+        If the file is damaged, or does not hold one grey image.
+    """
+    try:
+        return _png_header(file) if file.suffix.lower() == ".png" else _tiff_header(file)
+    except (OSError, SyntaxError, tifffile.TiffFileError) as error:
+        raise ConfigError(
+            f"The image {file} cannot be read ({error}). Replace the file; a section that is lost "
+            "for good can be replaced by a copy of its neighbour."
+        ) from error
+
+
+def _png_header(file: Path) -> Section:
+    with Image.open(file) as image:
+        if image.mode not in _PNG_DTYPES:
+            raise _not_grey(file, f"a PNG of mode {image.mode}")
+        return Section((image.height, image.width), np.dtype(_PNG_DTYPES[image.mode]))
+
+
+def _tiff_header(file: Path) -> Section:
+    with tifffile.TiffFile(file) as tiff:
+        page = tiff.pages.first
+        if len(tiff.pages) > 1:
+            raise _not_grey(file, f"a TIFF of {len(tiff.pages)} pages")
+        # In the other kinds 0 is white, or a colour of a table: not an intensity.
+        if len(page.shape) != 2 or page.photometric != tifffile.PHOTOMETRIC.MINISBLACK:
+            raise _not_grey(file, f"a TIFF of shape {page.shape}, {page.photometric.name}")
+        dtype = np.dtype(np.uint8) if page.dtype == bool else page.dtype
+        return Section(page.shape, dtype.newbyteorder("="))
+
+
+def _not_grey(file: Path, what: str) -> ConfigError:
+    return ConfigError(
+        f"The image {file} is {what}, but one section with one grey value (or label) per pixel is "
+        "needed. Convert the stack to single-page grey PNG or TIFF of 8, 16 or 32 bits."
+    )
+
+
+def _read_section(file: Path, expected: Section) -> np.ndarray:
+    try:
+        if file.suffix.lower() == ".png":
+            with Image.open(file) as image:
+                values = np.asarray(image)
+        else:
+            values = tifffile.imread(file)
+    except (OSError, SyntaxError, ValueError, tifffile.TiffFileError) as error:
+        raise VolumeError(f"The section {file} cannot be read: {error}") from error
+    if values.dtype == bool:
+        values = values * np.uint8(255)
+    found = Section(values.shape, values.dtype.newbyteorder("="))
+    if found != expected:
+        raise VolumeError(
+            f"The section {file} is {_describe(found)} instead of {_describe(expected)}: it was "
+            "changed since the start."
+        )
+    return values
+
+
+def _describe(section: Section) -> str:
+    return f"{section.shape[0]} x {section.shape[1]} {section.dtype}"

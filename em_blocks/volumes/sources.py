@@ -1,0 +1,26 @@
+"""What every source of voxels (image stack, HDF5) has in common.
+
+A source is a config model with ``header()``, ``check()``, ``identity()`` and ``open()``, and
+the constant ``whole_sections``: whether a piece of a section costs as much as all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from em_blocks.geometry import Box, Nm3, Triple
+
+ReadBox = Callable[[Box], np.ndarray]
+"""Reads the voxels (z, y, x) of a box."""
+
+
+class SourceHeader(NamedTuple):
+    """What a source says about itself before its voxels are read."""
+
+    shape: Triple  # voxels (z, y, x)
+    dtype: np.dtype
+    voxel_size: Nm3 | None = None  # nm (z, y, x); None where the source does not say
+    offset: Nm3 | None = None  # nm (z, y, x); None where the source does not say
