@@ -1,0 +1,1 @@
+"""Torch modules and losses: arrays in, arrays out; no files, no database."""

@@ -1,0 +1,159 @@
+"""A valid 3-D U-Net with several heads, indifferent to where tiles begin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from em_blocks.errors import GeometryError
+from em_blocks.nets.shapes import Triple, UNetShapes
+
+ACTIVATIONS = {"sigmoid": torch.sigmoid, "identity": lambda logits: logits}
+
+
+class Head(NamedTuple):
+    """One output of a network."""
+
+    channels: int
+    activation: str  # a key of ACTIVATIONS
+
+
+class UNet(nn.Module):
+    """U-Net without padding; a voxel's value does not depend on its tile.
+
+    There is no normalisation over the tile, up-sampling repeats voxels, and
+    sizes are whole multiples of the pooling product, so shifting the input by
+    `tile_factor` voxels shifts the output by as much and changes nothing else.
+
+    Parameters
+    ----------
+    features : sequence of int
+        Channels of every level, finest first.
+    kernels, pooling
+        See `UNetShapes`.
+    heads : mapping of name to `Head`
+        Outputs, each one a pointwise layer on the finest features.
+
+    Attributes
+    ----------
+    context : (z, y, x)
+        Input voxels beyond the output, per side.
+    tile_factor : (z, y, x)
+        Output tiles are multiples of it and begin at multiples of it.
+
+    References
+    ----------
+    Architecture: doi:10.1007/978-3-319-46723-8_49; cropping so that tiles
+    agree: doi:10.1109/TPAMI.2018.2835450.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: Sequence[int],
+        kernels: Sequence[Sequence[Triple]],
+        pooling: Sequence[Triple],
+        heads: Mapping[str, Head],
+    ):
+        super().__init__()
+        self.shapes = UNetShapes(kernels, pooling)
+        if len(features) != len(kernels):
+            raise GeometryError(
+                f"`features` has {len(features)} entries and `kernels` {len(kernels)}: both list "
+                "the levels of the network, finest first."
+            )
+        self._activations = {name: ACTIVATIONS[head.activation] for name, head in heads.items()}
+        self._pooling = [tuple(pool) for pool in pooling]
+        self.down = nn.ModuleList(
+            _convolutions(before, after, level)
+            for before, after, level in zip([1, *features], features, kernels)
+        )
+        self.reduce = nn.ModuleList(
+            nn.Conv3d(coarse, fine, 1) for fine, coarse in zip(features, features[1:])
+        )
+        self.up = nn.ModuleList(
+            _convolutions(2 * channels, channels, level)
+            for channels, level in zip(features[:-1], kernels)
+        )
+        self.heads = nn.ModuleDict(
+            {name: nn.Conv3d(features[0], head.channels, 1) for name, head in heads.items()}
+        )
+        self.apply(_initialise)
+
+    @property
+    def context(self) -> Triple:
+        return self.shapes.context
+
+    @property
+    def tile_factor(self) -> Triple:
+        return self.shapes.tile_factor
+
+    def check_tile(self, output_shape: Sequence[int]) -> None:
+        """Raise `GeometryError` unless output tiles can have `output_shape` voxels."""
+        self.shapes.check_output(output_shape)
+
+    def forward(self, raw: Tensor) -> dict[str, Tensor]:
+        """Logits of every head.
+
+        Parameters
+        ----------
+        raw : (n, 1, z, y, x) float tensor
+            Normalised intensities, `context` voxels larger on every side than
+            the output.
+
+        Returns
+        -------
+        dict of (n, channels, z', y', x') tensors
+
+        Raises
+        ------
+        GeometryError
+            If the input is not a legal tile plus its context.
+        """
+        self.shapes.output_shape(tuple(raw.shape[2:]))
+        features = self._features(raw, level=0)
+        return {name: head(features) for name, head in self.heads.items()}
+
+    def predict(self, raw: Tensor) -> dict[str, Tensor]:
+        """`forward`, then the activation of every head."""
+        return {
+            name: self._activations[name](logits) for name, logits in self.forward(raw).items()
+        }
+
+    def _features(self, features: Tensor, level: int) -> Tensor:
+        fine = self.down[level](features)
+        if level == len(self._pooling):
+            return fine
+        pool = self._pooling[level]
+        coarse = self._features(functional.max_pool3d(fine, pool), level + 1)
+        coarse = functional.interpolate(self.reduce[level](coarse), scale_factor=pool)
+        if level == 0:
+            coarse = _crop(coarse, self.shapes.crop)
+        excess = [(a - b) // 2 for a, b in zip(fine.shape[2:], coarse.shape[2:])]
+        return self.up[level](torch.cat([_crop(fine, excess), coarse], dim=1))
+
+
+def _convolutions(before: int, after: int, kernels: Sequence[Triple]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for kernel in kernels:
+        layers += [nn.Conv3d(before, after, tuple(kernel)), nn.ReLU(inplace=True)]
+        before = after
+    return nn.Sequential(*layers)
+
+
+def _initialise(module: nn.Module) -> None:
+    # Without normalisation layers the initial scale has to keep the variance
+    # through the ReLUs, or deep levels start at zero and learn late.
+    if isinstance(module, nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.zeros_(module.bias)
+
+
+def _crop(features: Tensor, sides: Sequence[int]) -> Tensor:
+    """Cut `sides` voxels from both ends of the last three axes."""
+    z, y, x = (slice(side, size - side) for side, size in zip(sides, features.shape[2:]))
+    return features[:, :, z, y, x]

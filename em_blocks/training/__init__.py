@@ -1,0 +1,1 @@
+"""The one trainer: setups, gunpowder graphs, validation, checkpoints, run records."""

@@ -1,0 +1,203 @@
+"""The gunpowder graph that turns sources into augmented samples.
+
+World units of the graph are tenths of a nm, because gunpowder's coordinates
+are integers and voxel sizes such as 4.6 nm are not.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import random
+from collections.abc import Sequence
+
+import dask
+import gunpowder as gp
+import numpy as np
+from funlib.persistence import Array as PersistentArray
+from scipy import ndimage
+
+from em_blocks.errors import GeometryError
+from em_blocks.kernels.deform import deformed_positions, sample
+from em_blocks.training.config import AugmentConfig, Normalization
+from em_blocks.training.sources import TrainingData
+
+# Reading through dask's thread pool hangs once a process that used it forks,
+# and is slower for reads as small as a training sample.
+dask.config.set(scheduler="synchronous")
+
+UNITS_PER_NM = 10
+RAW = gp.ArrayKey("RAW")
+LABELS = gp.ArrayKey("LABELS")
+
+
+def world(nm: Sequence[float]) -> gp.Coordinate:
+    """Graph units of lengths in nm.
+
+    Raises
+    ------
+    GeometryError
+        If a length is not a whole number of tenths of a nm.
+    """
+    units = [round(length * UNITS_PER_NM) for length in nm]
+    if not np.allclose(units, np.asarray(nm) * UNITS_PER_NM):
+        raise GeometryError(
+            f"Lengths {tuple(nm)} nm (zyx) must be whole tenths of a nm for training; round the "
+            "voxel size in the setup and in its data."
+        )
+    return gp.Coordinate(units)
+
+
+def sample_graph(
+    sources: Sequence[TrainingData],
+    *,
+    voxel_size: Sequence[float],
+    augment: AugmentConfig,
+    normalization: Normalization,
+    targets: Sequence[gp.BatchFilter],
+) -> gp.Pipeline:
+    """Graph that provides `RAW`, `LABELS` and whatever `targets` provide.
+
+    Targets are computed last, from the deformed labels: deforming affinities
+    would mix the channels of different shifts.
+    """
+    size = world(voxel_size)
+    branches = tuple(_source(data, size) + gp.RandomLocation() for data in sources)
+    weights = [data.weight for data in sources]
+    nodes = [
+        gp.RandomProvider(weights),
+        Deform(augment, voxel_size),
+        _mirror_and_transpose(voxel_size),
+        gp.Normalize(RAW, factor=1 / 255),
+        *_intensity(augment),
+        gp.IntensityScaleShift(RAW, 255 * normalization.scale, normalization.shift),
+        *targets,
+    ]
+    return functools.reduce(operator.add, nodes, branches)
+
+
+def _source(data: TrainingData, size: gp.Coordinate) -> gp.Pipeline:
+    arrays = ((RAW, data.raw, True), (LABELS, data.labels, False))
+    box = gp.Roi(data.begin, gp.Coordinate(data.end) - gp.Coordinate(data.begin)) * size
+    branches = tuple(
+        gp.ArraySource(key, PersistentArray(array, (0, 0, 0), size), interpolatable)
+        + gp.Crop(key, box)
+        for key, array, interpolatable in arrays
+    )
+    return branches + gp.MergeProvider()
+
+
+def _mirror_and_transpose(voxel_size: Sequence[float]) -> gp.SimpleAugment:
+    """Mirror every axis; exchange only axes along which voxels are equally long.
+
+    Exchanging others would show the network tissue of a shape that does not
+    exist, and asks for regions outside the volume.
+    """
+    return gp.SimpleAugment(transpose_only=_axes_as_long_as_x(voxel_size))
+
+
+def _axes_as_long_as_x(voxel_size: Sequence[float]) -> list[int]:
+    return [axis for axis in range(3) if voxel_size[axis] == voxel_size[2]]
+
+
+def _intensity(augment: AugmentConfig) -> list[gp.BatchFilter]:
+    contrast, brightness = augment.contrast, augment.brightness
+    return [
+        Blur(RAW, augment.blur),
+        gp.DefectAugment(
+            RAW, prob_missing=augment.missing_sections, prob_low_contrast=augment.faint_sections
+        ),
+        gp.IntensityAugment(
+            RAW, 1 - contrast, 1 + contrast, -brightness, brightness, clip=False
+        ),
+        gp.NoiseAugment(RAW, clip=False, var=augment.noise**2, p=0.5),
+    ]
+
+
+class Deform(gp.BatchFilter):
+    """Deform, rotate in plane and scale samples; reads as much more as that needs.
+
+    gunpowder's DeformAugment is not used: it magnifies by n / (n - 1) along an
+    axis with n control points, which is a lot for samples of training size.
+    All arrays must share one voxel size.
+
+    Parameters
+    ----------
+    augment : AugmentConfig
+    voxel_size : (3,) floats
+        nm (z, y, x).
+    """
+
+    def __init__(self, augment: AugmentConfig, voxel_size: Sequence[float]):
+        self.augment = augment
+        self.voxel_size = voxel_size
+
+    def skip_node(self, request):
+        return random.random() >= self.augment.elastic
+
+    def prepare(self, request):
+        step = world(self.voxel_size)
+        total = request.get_total_roi()
+        positions = self._positions(request.random_seed, total.shape / step)
+        self.positions, needed = {}, gp.BatchRequest()
+        for key, spec in request.items():
+            box = ((spec.roi - total.offset) / step).to_slices()
+            here = positions[:, *box]
+            begin = gp.Coordinate(np.floor(here.min(axis=(1, 2, 3))))
+            end = gp.Coordinate(np.ceil(here.max(axis=(1, 2, 3)))) + 1
+            roi = gp.Roi(begin, end - begin) * step + total.offset
+            needed[key] = gp.ArraySpec(roi=roi)
+            self.positions[key] = here - np.reshape(begin, (3, 1, 1, 1)).astype(np.float32)
+        return needed
+
+    def process(self, batch, request):
+        result = gp.Batch()
+        for key, positions in self.positions.items():
+            array = batch[key]
+            spec = array.spec.copy()
+            spec.roi = request[key].roi
+            data = sample(array.data, positions, interpolate=spec.interpolatable)
+            result[key] = gp.Array(data, spec)
+        return result
+
+    def _positions(self, seed: int, shape: Sequence[int]) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        zoom = rng.uniform(1 - self.augment.scale, 1 + self.augment.scale)
+        equal = _axes_as_long_as_x(self.voxel_size)
+        return deformed_positions(
+            rng,
+            shape,
+            voxel_size=self.voxel_size,
+            spacing_nm=self.augment.control_point_nm,
+            jitter_nm=self.augment.jitter_nm,
+            angle=rng.uniform(0, 2 * np.pi),
+            scale=[zoom if axis in equal else 1.0 for axis in range(3)],
+        )
+
+
+class Blur(gp.BatchFilter):
+    """Blur half of the samples by a random sigma, as other microscopes would.
+
+    Parameters
+    ----------
+    array : gunpowder.ArrayKey
+    largest : float
+        Largest sigma, in voxels of the shortest axis.
+    """
+
+    def __init__(self, array: gp.ArrayKey, largest: float):
+        self.array = array
+        self.largest = largest
+
+    def setup(self):
+        self.enable_autoskip()
+        self.updates(self.array, self.spec[self.array])
+
+    def skip_node(self, request):
+        return self.largest == 0 or random.random() < 0.5
+
+    def process(self, batch, request):
+        array = batch[self.array]
+        size = np.asarray(array.spec.voxel_size, float)
+        sigma = random.uniform(0, self.largest) * size.min() / size
+        array.data = ndimage.gaussian_filter(array.data, sigma)

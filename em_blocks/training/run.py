@@ -1,0 +1,303 @@
+"""A whole training: data, loop, validation, checkpoints, log and record."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import gunpowder as gp
+import numpy as np
+import torch
+from tensorboardX import SummaryWriter
+
+from em_blocks.errors import ConfigError, RefusedError
+from em_blocks.training.checkpoints import TrainingFiles
+from em_blocks.training.graph import LABELS, RAW, sample_graph, world
+from em_blocks.training.heads import head_trainings
+from em_blocks.training.inference import predict_box
+from em_blocks.training.progress import Progress
+from em_blocks.training.samples import Sample, draw_batch, prefetch
+from em_blocks.training.setup import Setup
+from em_blocks.training.sources import TrainingData, describe, open_source
+from em_blocks.training.trainer import Step, Trainer
+
+logger = logging.getLogger(__name__)
+
+LOG_EVERY = 10
+PACKAGES = ("torch", "gunpowder", "numpy", "scipy", "zarr", "waterz")
+
+
+class TrainingRun:
+    """One training of one setup into one folder.
+
+    Parameters
+    ----------
+    setup : Setup
+    output : Path
+        Folder that gets checkpoints/ and training/ (the TensorBoard log). If
+        it is not the setup's own, it becomes a setup that can be predicted with.
+    command : str
+        What the user typed, for the record.
+
+    Raises
+    ------
+    ConfigError, GeometryError
+        If the data or the shapes do not fit; nothing is written then.
+    """
+
+    def __init__(self, setup: Setup, output: Path, command: str):
+        self.setup, self.config = setup, setup.config.training
+        self.output, self.command = output, command
+        self.files = TrainingFiles(output)
+        torch.manual_seed(self.config.seed)
+        network = setup.build()
+        network.check_tile(self.config.output_shape)
+        network.check_tile(setup.config.tile_shape)
+        self.heads = head_trainings(setup.config)
+        self.trainer = Trainer(
+            network, {name: head.loss for name, head in self.heads.items()}, self.config
+        )
+        size = setup.config.voxel_size
+        self.sources = [open_source(source, size) for source in self.config.sources]
+        self.validation = [open_source(source, size) for source in self.config.validation]
+        self.history: list[dict] = []
+        self.seconds = 0.0
+
+    def start(self, *, resume: bool) -> None:
+        """Train from the beginning, or from the newest state of the output folder.
+
+        Raises
+        ------
+        RefusedError
+            If the folder holds a training and `resume` is not set, or one with
+            another config or other data.
+        """
+        done = 0
+        if resume:
+            done = self._load()
+        else:
+            self.files.refuse_if_used()
+            self._make_setup()
+        self._train(done)
+
+    def _load(self) -> int:
+        state = self.files.load_state()
+        differing = _differing(json.loads(state["identity"]), self._identity())
+        if differing:
+            raise RefusedError(
+                f"{self.files.folder} holds a training with other settings: "
+                f"{'; '.join(differing)}. Continuing it with these would give a network that no "
+                "config describes. Undo the changes, or use --output FOLDER to train anew."
+            )
+        self.trainer.load_state(state["trainer"])
+        self.history, self.seconds = json.loads(state["history"]), state["seconds"]
+        return state["iteration"]
+
+    def _train(self, done: int) -> None:
+        config, began = self.config, time.monotonic() - self.seconds
+        with (
+            SummaryWriter(str(self.output / "training"), purge_step=done) as log,
+            Progress(done, config.iterations) as progress,
+        ):
+            for batch in self._batches(done):
+                step = self.trainer.step(done, batch)
+                done += 1
+                self._log(log, done, step)
+                progress.advance(step.loss)
+                last = done == config.iterations
+                if done % config.validate_every == 0 or last:
+                    self._validate(done, log)
+                self.seconds = time.monotonic() - began
+                if done % config.checkpoint_every == 0 or last:
+                    self._save(done)
+
+    def _batches(self, done: int) -> Iterator[Sample]:
+        graph, request = self._graph()
+        config = self.config
+
+        def draw(seed: int) -> Sample:
+            seeded = copy.deepcopy(request)
+            seeded._random_seed = seed
+            batch = graph.request_batch(seeded)
+            return {name: _contiguous(batch[key].data) for name, key in self._keys().items()}
+
+        def make(iteration: int) -> Sample:
+            sample = draw_batch(
+                draw,
+                seed=config.seed,
+                iteration=iteration,
+                batch_size=config.batch_size,
+                min_labelled=config.min_labelled,
+            )
+            return sample | {"raw": sample["raw"][:, None]}
+
+        with gp.build(graph):
+            yield from prefetch(make, done, config.iterations)
+
+    def _keys(self) -> dict[str, gp.ArrayKey]:
+        keys = {"raw": RAW, "labels": LABELS}
+        for head in self.heads.values():
+            keys |= head.arrays
+        return keys
+
+    def _graph(self) -> tuple[gp.Pipeline, gp.BatchRequest]:
+        setup, config = self.setup.config, self.config
+        graph = sample_graph(
+            self.sources,
+            voxel_size=setup.voxel_size,
+            augment=config.augment,
+            normalization=setup.normalization,
+            targets=[head.node() for head in self.heads.values()],
+        )
+        size, output = world(setup.voxel_size), gp.Coordinate(config.output_shape)
+        context = gp.Coordinate(self.trainer.network.context)
+        request = gp.BatchRequest()
+        for key in self._keys().values():
+            request.add(key, (output + context * 2 if key == RAW else output) * size)
+        return graph, request
+
+    def _validate(self, done: int, log: SummaryWriter) -> None:
+        parts = [self._scores(data) for data in self.validation]
+        scores = {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}
+        if self.config.score not in scores:
+            raise ConfigError(
+                f"training.score is {self.config.score!r}, but the validation gives only "
+                f"{sorted(scores)}. Use one of these."
+            )
+        for name, value in scores.items():
+            log.add_scalar(f"validation/{name}", value, done)
+        logger.info("iteration %d: %s", done, _listed(scores))
+        best = max((entry[self.config.score] for entry in self.history), default=-np.inf)
+        self.history.append({"iteration": done, **scores})
+        if scores[self.config.score] > best:
+            self.files.save_best(self.trainer.average, self._about(done))
+
+    def _scores(self, data: TrainingData) -> dict[str, float]:
+        predicted = predict_box(
+            self.trainer.average,
+            data,
+            normalization=self.setup.config.normalization,
+            tile_shape=self.setup.config.tile_shape,
+            precision=self.config.precision,
+        )
+        labels = np.asarray(data.labels[data.box])
+        return {
+            key: value
+            for name, head in self.heads.items()
+            for key, value in head.validate(predicted[name], labels).items()
+        }
+
+    def _log(self, log: SummaryWriter, done: int, step: Step) -> None:
+        if step.skipped:
+            logger.warning("iteration %d skipped: loss or gradient is not finite", done)
+        if done % LOG_EVERY == 0:
+            log.add_scalar("train/loss", step.loss, done)
+            log.add_scalar("train/gradient_norm", step.gradient_norm, done)
+            log.add_scalar("train/learning_rate", step.learning_rate, done)
+            for name, loss in step.per_head.items():
+                log.add_scalar(f"train/{name}", loss, done)
+
+    def _save(self, done: int) -> None:
+        state = {
+            "trainer": self.trainer.state(),
+            "iteration": done,
+            "seconds": self.seconds,
+            "history": json.dumps(self.history),
+            "identity": json.dumps(self._identity()),
+        }
+        self.files.save_checkpoint(self.trainer.average, done, self._about(done))
+        self.files.save_record(self._record(done))
+        self.files.save_state(state, done)
+
+    def _about(self, done: int) -> dict[str, str]:
+        """Metadata of a weights file; safetensors takes strings only."""
+        return {
+            "setup": self.setup.config.name,
+            "iteration": str(done),
+            "seed": str(self.config.seed),
+        }
+
+    def _record(self, done: int) -> dict:
+        score = self.config.score
+        best = max(self.history, key=lambda entry: entry[score], default=None)
+        return {
+            "setup": self.setup.config.name,
+            "command": self.command,
+            "iteration": done,
+            "seconds": round(self.seconds, 1),
+            "best": best,
+            "history": self.history,
+            **self._identity(),
+            "versions": {"python": platform.python_version()}
+            | {package: version(package) for package in PACKAGES},
+            "threads": torch.get_num_threads(),
+        }
+
+    def _identity(self) -> dict:
+        """All that decides the weights, without paths: data counts by its content."""
+        if not hasattr(self, "_described"):
+            self._described = {
+                "data": {
+                    "sources": [describe(data) for data in self.sources],
+                    "validation": [describe(data) for data in self.validation],
+                },
+                "network_py": hashlib.sha256(
+                    (self.setup.folder / "network.py").read_bytes()
+                ).hexdigest(),
+            }
+        return {"config": _portable(self.setup), **self._described}
+
+    def _make_setup(self) -> None:
+        """Make the output folder a setup of its own."""
+        if self.output.resolve() == self.setup.folder.resolve():
+            return
+        self.output.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.setup.folder / "network.py", self.output)
+        text = json.dumps(_portable(self.setup, self.output), indent=2) + "\n"
+        (self.output / "config.json").write_text(text)
+
+
+def _portable(setup: Setup, folder: Path | None = None) -> dict:
+    """The setup's config with paths relative to `folder` (default: the setup's)."""
+    values = setup.config.model_dump(mode="json", exclude_none=True)
+    for source in (*values["training"]["sources"], *values["training"]["validation"]):
+        for key in source.keys() & {"raw", "labels"}:
+            source[key] = os.path.relpath(source[key], folder or setup.folder)
+    return values
+
+
+def _differing(before: dict, now: dict) -> list[str]:
+    """Leaves in which two nested dicts differ, as "key.path: before -> now"."""
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    return [
+        f"{key}: {old.get(key)} -> {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.endswith((".raw", ".labels", ".name"))
+    ]
+
+
+def _leaves(values: dict | list, prefix: str = "") -> Iterator[tuple[str, object]]:
+    items = values.items() if isinstance(values, dict) else enumerate(values)
+    for key, value in items:
+        if isinstance(value, (dict, list)):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _listed(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+
+
+def _contiguous(data: np.ndarray) -> np.ndarray:
+    # Mirrors are views with negative strides, which torch does not take.
+    return np.ascontiguousarray(data)

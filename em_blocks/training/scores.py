@@ -1,0 +1,118 @@
+"""Validation scores of predictions against labels."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import waterz
+from scipy.sparse import coo_array
+
+DIRECT = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+MEAN_AFFINITY = "OneMinus<MeanAffinity<RegionGraphType, ScoreValue>>"
+
+
+class Voi(NamedTuple):
+    """Variation of information in bits; the sum of both is VOI."""
+
+    split: float  # H(segmentation | truth): over-segmentation
+    merge: float  # H(truth | segmentation): under-segmentation
+
+
+def average_precision(probability: np.ndarray, positive: np.ndarray, bins: int = 1000) -> float:
+    """Area under the precision-recall curve, to 1 / `bins` in probability.
+
+    Parameters
+    ----------
+    probability : (n,) float array
+        0..1, high where the class is predicted.
+    positive : (n,) bool array
+
+    Returns
+    -------
+    float
+        nan if nothing is positive.
+    """
+    place = np.clip((probability * bins).astype(int), 0, bins - 1)
+    hits = np.bincount(place[positive], minlength=bins)[::-1].cumsum()
+    called = np.bincount(place, minlength=bins)[::-1].cumsum()
+    if hits[-1] == 0:
+        return float("nan")
+    precision = hits / np.maximum(called, 1)
+    recall = hits / hits[-1]
+    return float(np.sum(np.diff(recall, prepend=0) * precision))
+
+
+def f1(predicted: np.ndarray, positive: np.ndarray) -> float:
+    """Harmonic mean of precision and recall of two bool arrays (also known as Dice)."""
+    called = np.count_nonzero(predicted) + np.count_nonzero(positive)
+    return 2 * np.count_nonzero(predicted & positive) / called if called else 1.0
+
+
+def balanced_cross_entropy(probability: np.ndarray, positive: np.ndarray) -> float:
+    """Mean of the two classes' mean negative log likelihoods, nats."""
+    clipped = np.clip(probability, 1e-6, 1 - 1e-6)
+    classes = (-np.log(clipped[positive]), -np.log(1 - clipped[~positive]))
+    return float(np.mean([values.mean() for values in classes if values.size]))
+
+
+def variation_of_information(*, segmentation: np.ndarray, truth: np.ndarray) -> Voi:
+    """VOI of two label arrays; voxels with truth 0 are ignored."""
+    known = truth != 0
+    _, rows = np.unique(segmentation[known], return_inverse=True)
+    _, columns = np.unique(truth[known], return_inverse=True)
+    joint = coo_array((np.ones(rows.size), (rows, columns))).tocsr()
+    joint.sum_duplicates()
+    entropy = _entropy(joint.data)
+    return Voi(
+        split=entropy - _entropy(joint.sum(axis=0)), merge=entropy - _entropy(joint.sum(axis=1))
+    )
+
+
+def _entropy(counts: np.ndarray) -> float:
+    share = np.asarray(counts, float).ravel()
+    share = share[share > 0] / share.sum()
+    return float(-np.sum(share * np.log2(share)))
+
+
+def agglomeration_voi(
+    affinities: np.ndarray, labels: np.ndarray, thresholds: Sequence[float] = (0.2, 0.35, 0.5, 0.65)
+) -> Voi:
+    """Best VOI over `thresholds` of a watershed with mean-affinity agglomeration.
+
+    Parameters
+    ----------
+    affinities : (3, z, y, x) float32 array
+        To the direct neighbours at `DIRECT`.
+    labels : (z, y, x) int array
+        Truth, 0 unknown.
+    """
+    with _silent():
+        steps = waterz.agglomerate(
+            np.ascontiguousarray(affinities, np.float32),
+            thresholds=list(thresholds),
+            aff_threshold_low=0.1,
+            aff_threshold_high=0.98,
+            scoring_function=MEAN_AFFINITY,
+            discretize_queue=256,
+        )
+        vois = [variation_of_information(segmentation=step, truth=labels) for step in steps]
+    return min(vois, key=sum)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what waterz prints: it writes to the process's stdout, past sys.stdout."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,182 @@
+"""A setup folder: config.json, network.py and checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from em_blocks.errors import CheckpointError, ConfigError
+from em_blocks.training.config import SetupConfig
+
+CHECKPOINTS = "checkpoints"
+_NUMBERED = re.compile(r"checkpoint_(\d+)\.safetensors$")
+
+
+class Setup:
+    """A network, how it was trained, and its weights.
+
+    Attributes
+    ----------
+    folder : Path
+    config : SetupConfig
+    """
+
+    def __init__(self, folder: Path, config: SetupConfig):
+        self.folder = folder
+        self.config = config
+
+    @classmethod
+    def from_folder(cls, folder: Path | str, overrides: tuple[str, ...] = ()) -> Self:
+        """Read a setup; `overrides` are ``key.path=value`` strings.
+
+        Raises
+        ------
+        ConfigError
+            If the folder, its config.json or its network.py is missing or wrong.
+        """
+        folder = Path(folder).absolute()
+        if not folder.is_dir():
+            raise ConfigError(
+                f"The setup {folder} is not a folder. A setup is a folder with config.json, "
+                "network.py and checkpoints/; the folder setups/ of em_blocks holds the shipped ones."
+            )
+        if not (folder / "network.py").is_file():
+            raise ConfigError(
+                f"The setup {folder} has no network.py, which defines build(config) and returns "
+                "the network. Copy the one of a shipped setup and change it."
+            )
+        return cls(folder, SetupConfig.from_file(folder / "config.json", overrides))
+
+    def build(self) -> nn.Module:
+        """The network with random weights, made by ``build(config)`` of network.py.
+
+        Raises
+        ------
+        ConfigError
+            If network.py fails or defines no ``build``.
+        """
+        path = self.folder / "network.py"
+        namespace: dict = {"__file__": str(path), "__name__": f"setup_{self.config.name}"}
+        try:
+            exec(compile(path.read_text(), str(path), "exec"), namespace)
+            return namespace["build"](self.config)
+        except Exception as error:
+            raise ConfigError(
+                f"{path} could not build the network: {type(error).__name__}: {error}. The file "
+                "must define build(config) and return a torch module for this config.json."
+            ) from error
+
+    def checkpoint_path(self, which: str | int | Path = "best") -> Path:
+        """File of a checkpoint: "best", "latest", an iteration, or a path.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no such file; lists those that exist.
+        """
+        folder = self.folder / CHECKPOINTS
+        numbered = numbered_checkpoints(folder)
+        if which == "best":
+            path = folder / "best.safetensors"
+        elif which == "latest":
+            path = numbered[max(numbered)] if numbered else folder / "best.safetensors"
+        elif str(which).isdigit():
+            path = numbered.get(int(which), folder / f"checkpoint_{which}.safetensors")
+        else:
+            path = Path(which)
+        if not path.is_file():
+            found = sorted(file.name for file in folder.glob("*.safetensors")) or "none"
+            raise CheckpointError(
+                f"The checkpoint {which!r} of setup {self.config.name} needs the file {path}, "
+                f'which does not exist. In {folder} there are: {found}. Use "best", "latest", an '
+                "iteration or a path of an existing file, or train the setup first."
+            )
+        return path
+
+    def fingerprint(self, checkpoint: Path) -> str:
+        """sha256 (hex) of all that decides what the network computes."""
+        config = self.config.model_dump(
+            mode="json", include={"network", "heads", "normalization", "voxel_size"}
+        )
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        digest.update((self.folder / "network.py").read_bytes())
+        digest.update(hashlib.sha256(Path(checkpoint).read_bytes()).digest())
+        return digest.hexdigest()
+
+
+def numbered_checkpoints(folder: Path) -> dict[int, Path]:
+    """Files checkpoint_<iteration>.safetensors of a folder, by iteration."""
+    matches = ((_NUMBERED.match(file.name), file) for file in folder.glob("checkpoint_*"))
+    return {int(match.group(1)): file for match, file in matches if match}
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load weights into `network`; nothing in the file is executed.
+
+    Parameters
+    ----------
+    network : torch module
+    path : Path
+        .safetensors, or a .pt file that holds tensors only.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is unreadable, holds anything but tensors, or is of
+        another architecture (names the keys that differ).
+    """
+    weights = _read_weights(Path(path))
+    expected = network.state_dict()
+    if problems := _differences(expected, weights):
+        raise CheckpointError(
+            f"{path} holds the weights of another network: {'; '.join(problems)}. Use a checkpoint "
+            "of this setup, or the setup that the checkpoint was trained with."
+        )
+    network.load_state_dict(weights)
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} cannot be loaded as network weights: {str(error).splitlines()[0]}. Only "
+            ".safetensors files and .pt files with nothing but tensors are accepted; a pickle "
+            "that holds code is never executed. Use another checkpoint, or train again."
+        ) from error
+    if not isinstance(weights, dict) or not all(
+        isinstance(value, torch.Tensor) for value in weights.values()
+    ):
+        raise CheckpointError(
+            f"{path} holds a {type(weights).__name__} instead of a plain dict of tensors. Save the "
+            "network's state_dict(), best as .safetensors."
+        )
+    return weights
+
+
+def _differences(expected: dict, found: dict) -> list[str]:
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    misshaped = [
+        f"{key} is {tuple(found[key].shape)}, needed {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in found and found[key].shape != value.shape
+    ]
+    named = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
+    return [f"{what}: {_some(keys)}" for what, keys in named if keys]
+
+
+def _some(keys: list[str], limit: int = 5) -> str:
+    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
+    return ", ".join(keys[:limit]) + more

@@ -1,0 +1,137 @@
+"""The training loop that every setup shares."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from em_blocks.errors import RunFailedError
+from em_blocks.training.config import TrainingConfig
+from em_blocks.training.inference import autocast
+
+MAX_BAD_STEPS = 10
+FINAL_LEARNING_RATE = 0.01  # of the highest
+
+Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]
+
+
+class Step(NamedTuple):
+    """What one iteration reports."""
+
+    loss: float
+    per_head: dict[str, float]
+    gradient_norm: float
+    learning_rate: float
+    skipped: bool  # not finite: the weights were left alone
+
+
+class Trainer:
+    """Network, its running average, optimiser, and one step of training.
+
+    Parameters
+    ----------
+    network : torch module
+        ``network(raw)`` gives a dict of logits.
+    losses : mapping of head name to callable
+        ``loss(logits, batch)`` gives a scalar tensor.
+    config : TrainingConfig
+
+    Attributes
+    ----------
+    average : torch module
+        Exponential average of the weights: what is validated and kept.
+    """
+
+    def __init__(self, network: nn.Module, losses: Mapping[str, Loss], config: TrainingConfig):
+        self.network = network.to(memory_format=torch.channels_last_3d).train()
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.losses = losses
+        self.config = config
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        self._bad_steps = 0
+
+    def step(self, iteration: int, batch: Mapping[str, np.ndarray]) -> Step:
+        """Train on one batch of `iteration` (from 0).
+
+        Parameters
+        ----------
+        batch : mapping of name to array
+            "raw" (n, 1, z, y, x) float32 and what the losses read.
+
+        Raises
+        ------
+        RunFailedError
+            If loss or gradient were not finite `MAX_BAD_STEPS` times in a row.
+        """
+        rate = learning_rate(self.config, iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        tensors = {name: torch.from_numpy(values) for name, values in batch.items() if name != "labels"}
+        with autocast(self.config.precision):
+            logits = self.network(tensors["raw"].to(memory_format=torch.channels_last_3d))
+        per_head = {name: loss(logits[name], tensors) for name, loss in self.losses.items()}
+        total = sum(per_head.values())
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        finite = bool(torch.isfinite(total) & torch.isfinite(norm))
+        self._count_bad(finite, iteration)
+        if finite:
+            self.optimizer.step()
+            self._update_average(iteration)
+        return Step(
+            float(total.detach()),
+            {name: float(loss.detach()) for name, loss in per_head.items()},
+            float(norm),
+            rate,
+            not finite,
+        )
+
+    def state(self) -> dict:
+        """Everything that `load_state` needs to go on as if never stopped."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state(self, state: dict) -> None:
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _count_bad(self, finite: bool, iteration: int) -> None:
+        self._bad_steps = 0 if finite else self._bad_steps + 1
+        if self._bad_steps == MAX_BAD_STEPS:
+            raise RunFailedError(
+                f"Loss or gradient were not finite in the {MAX_BAD_STEPS} iterations up to "
+                f"{iteration}. The weights of the last checkpoint are sound: lower "
+                "training.learning_rate (or use precision fp32), then train anew, and look for "
+                "raw data with NaN or extreme values."
+            )
+
+    def _update_average(self, iteration: int) -> None:
+        # Early weights are far from the final ones: average over fewer of them.
+        decay = min(self.config.ema_decay, (1 + iteration) / (10 + iteration))
+        with torch.no_grad():
+            for mean, value in zip(self.average.parameters(), self.network.parameters()):
+                mean.lerp_(value, 1 - decay)
+
+
+def learning_rate(config: TrainingConfig, iteration: int) -> float:
+    """Linear warm-up, then half a cosine down to `FINAL_LEARNING_RATE` of the highest."""
+    if iteration < config.warmup:
+        return config.learning_rate * (iteration + 1) / config.warmup
+    done = (iteration - config.warmup) / max(1, config.iterations - config.warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return config.learning_rate * (FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * cosine)

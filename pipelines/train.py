@@ -1,0 +1,55 @@
+"""Train the network of a setup."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from em_blocks.errors import EmBlocksError
+
+
+@click.command()
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--resume", is_flag=True, help="Continue the training in the output folder.")
+@click.option("--iterations", type=click.IntRange(min=1), help="Instead of the config's number.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the trained setup [default: the folder of CONFIG].",
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE")
+def main(
+    config: Path,
+    resume: bool,
+    iterations: int | None,
+    output: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Train the setup whose config.json is CONFIG.
+
+    Writes checkpoints/ (best.safetensors, the newest weights and full states,
+    record.json) and training/ (TensorBoard). A stopped training goes on with
+    --resume as if it had never stopped.
+    """
+    logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
+    if iterations is not None:
+        overrides = (*overrides, f"training.iterations={iterations}")
+    try:
+        # Imported late: --help should not load torch and gunpowder.
+        from em_blocks.training.run import TrainingRun
+        from em_blocks.training.setup import Setup
+
+        setup = Setup.from_folder(config.parent, overrides)
+        command = shlex.join(["python", *sys.argv])
+        TrainingRun(setup, output or setup.folder, command).start(resume=resume)
+    except EmBlocksError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
