@@ -24,7 +24,7 @@ class Noop(BlockwiseTask):
     def inputs(self) -> dict:
         return {}
 
-    def outputs(self) -> list:
+    def output_specs(self) -> list:
         return []
 
     def outputs_root(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -74,7 +75,9 @@ Position3 = tuple[float, float, float]
 class StrictModel(BaseModel):
     """Unknown keys are errors, instances never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, ignored_types=(cached_property,)
+    )
 
     @classmethod
     def from_dict(cls, values: dict, *, folder: Path | None = None, source: str = "config") -> Self:

@@ -6,7 +6,8 @@ import functools
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,9 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from em_blocks.config import read_json
-from em_blocks.errors import EmBlocksError
+from em_blocks.db.connect import connect, database_home, database_uri
+from em_blocks.db.runs import RunStore
+from em_blocks.errors import DatabaseError, EmBlocksError
 from em_blocks.tasks import task_class
 from em_blocks.tasks.base import BlockwiseTask
+
+STAGES = {"read": 0, "compute": 1, "write": 2}
 
 config_argument = click.argument("config", type=click.Path(path_type=Path))
 set_option = click.option(
@@ -47,6 +52,24 @@ def load_task(config: Path, overrides: tuple[str, ...] = ()) -> BlockwiseTask:
     return task_class(read_json(config).get("kind")).from_file(config, overrides)
 
 
+@contextmanager
+def opened_store(task: BlockwiseTask) -> Iterator[RunStore]:
+    """The documents of a task's run; an embedded database is started if it does not run.
+
+    Raises
+    ------
+    DatabaseError
+        If there is no database yet, or it cannot be reached.
+    """
+    if task.db_host is None and not database_home(task.home).exists():
+        raise DatabaseError(
+            f"There is no database in {database_home(task.home)}: this run was never started from "
+            "this config, or with another 'output' or 'run_dir'."
+        )
+    with database_uri(task.db_host, task.home) as uri, connect(uri) as client:
+        yield RunStore(client, task.db_name, task.run)
+
+
 def print_report(report, as_json: bool) -> None:
     """Show how a run ended: JSON on stdout, or a table and what to do about failures."""
     if as_json:
@@ -71,17 +94,22 @@ def print_report(report, as_json: bool) -> None:
 
 
 def _table(report) -> Table:
+    """One row per figure: a wide table would be cut on a narrow terminal."""
     blocks = report.blocks
-    table = Table(title=f"{report.run} ({report.task}): {report.state}")
-    for column in ("blocks", "done", "before", "now", "masked", "failed", "quarantined", "wall s",
-                   "Mvoxel/s"):
-        table.add_column(column, justify="right")
-    for stage in report.seconds:
-        table.add_column(f"{stage} s", justify="right")
-    table.add_row(
-        *(str(blocks[k]) for k in ("total", "done", "skipped", "computed", "masked", "failed",
-                                   "quarantined")),
-        f"{report.wall_s:.1f}", f"{report.mvox_s:.3g}",
-        *(f"{seconds:.1f}" for seconds in report.seconds.values()),
-    )
+    table = Table(title=f"{report.run} ({report.task}): {report.state}", show_header=False)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    for label, key in (
+        ("blocks", "total"), ("done", "done"), ("done before", "skipped"), ("done now", "computed"),
+        ("masked", "masked"), ("failed or missing", "failed"), ("quarantined", "quarantined"),
+    ):
+        table.add_row(label, str(blocks[key]))
+    table.add_row("wall time", f"{report.wall_s:.1f} s")
+    table.add_row("rate", f"{report.mvox_s:.3g} Mvoxel/s")
+    for stage, seconds in sorted(report.seconds.items(), key=lambda item: STAGES.get(item[0], 9)):
+        table.add_row(f"{stage}, all workers", f"{seconds:.1f} s")
+    for name, count in report.counts.items():
+        table.add_row(name, str(count))
+    for name, path in report.outputs.items():
+        table.add_row(name, path)
     return table

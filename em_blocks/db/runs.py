@@ -230,6 +230,15 @@ class RunStore:
                 group[value["_id"][2:]] = value["v"]
         return {"voxels": voxels, "seconds": seconds, "counts": counts}
 
+    def voxels_done_since(self, start: datetime) -> int:
+        """Voxels of the blocks that were finished since `start`."""
+        found = self.blocks.aggregate([
+            {"$match": {"run": self.run, "state": DONE, "finished": {"$gte": start}}},
+            {"$group": {"_id": None, "n": {"$sum": {"$reduce": {
+                "input": "$shape", "initialValue": 1, "in": {"$multiply": ["$$value", "$$this"]}}}}}},
+        ])
+        return next(iter(found), {"n": 0})["n"]
+
     def slowest(self, n: int) -> list[dict]:
         """The `n` done blocks that took longest: key and seconds."""
         found = self.blocks.aggregate([

@@ -119,7 +119,9 @@ class TilePredictor:
         window = blend_window(self.tile_shape, self.overlap) if blended else None
         outputs, saturated = {}, 0
         offsets = tile_offsets(begin, end, self.tile_shape, self.overlap)
-        corner = self.input_box(begin, end)[0]
+        # Tile and raw both begin `context` voxels early, so tiles differ from each other
+        # as their inputs do.
+        corner = offsets[0]
         for first in range(0, len(offsets), self.batch_size):
             batch = offsets[first : first + self.batch_size]
             for name, tiles in self._tiles(raw, [_minus(o, corner) for o in batch]).items():

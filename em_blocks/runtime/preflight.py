@@ -72,7 +72,7 @@ def check_writable(folder: Path) -> None:
 
 def check_space(task: BlockwiseTask, n_voxels: int) -> None:
     """Raise `ConfigError` if the disk cannot hold the outputs of `n_voxels` voxels."""
-    for output in task.outputs():
+    for output in task.output_specs():
         if is_url(output.path):
             continue
         check_writable(Path(output.path).parent)

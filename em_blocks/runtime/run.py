@@ -150,7 +150,7 @@ class _Session:
         n_todo = int(todo.sum())
         n_voxels = _n_voxels(self.checked, todo)
         check_space(self.task, n_voxels)
-        for output in self.task.outputs():
+        for output in self.task.output_specs():
             output.create(self.checked.grid, self.checked.fingerprint)
         measured = self._measured()
         if n_todo == 0:
@@ -232,7 +232,7 @@ class _Session:
             seconds=totals["seconds"], counts=totals["counts"], wall_s=self.wall_s,
             mvox_s=voxels / 1e6 / self.wall_s if self.wall_s else 0.0,
             worst_blocks=store.slowest(5), failures=store.failures(20),
-            outputs={o.name: o.path for o in self.task.outputs()}, logs=str(self._logs),
+            outputs={o.name: o.path for o in self.task.output_specs()}, logs=str(self._logs),
         )
 
 
@@ -333,7 +333,7 @@ def _check_same(existing: dict, task: BlockwiseTask, checked: Checked, *, adopt:
 def _check_outputs(
     existing: dict | None, store: RunStore, task: BlockwiseTask, checked: Checked
 ) -> None:
-    for output in task.outputs():
+    for output in task.output_specs():
         present = detect(output.path) is not None
         if present and existing is None:
             if Volume.open(output.path).attributes.get("fingerprint") != checked.fingerprint:
@@ -402,11 +402,11 @@ def owner_lives(owner: str) -> bool:
 def _locations(task: BlockwiseTask) -> dict[str, str]:
     """Output paths, relative to the run folder where they are in it: folders get moved."""
     home = str(task.home) + "/"
-    return {o.name: o.path.removeprefix(home) for o in task.outputs()}
+    return {o.name: o.path.removeprefix(home) for o in task.output_specs()}
 
 
 def _remove_outputs(task: BlockwiseTask) -> None:
-    for output in task.outputs():
+    for output in task.output_specs():
         if detect(output.path) is not None:
             delete_folder(output.path)
 

@@ -182,7 +182,7 @@ class BlockwiseTask(StrictModel, ABC):
         """Everything read that could change the result, as JSON; part of the fingerprint."""
 
     @abstractmethod
-    def outputs(self) -> list[OutputSpec]:
+    def output_specs(self) -> list[OutputSpec]:
         """The volumes that the blocks write."""
 
     @abstractmethod
@@ -233,7 +233,7 @@ class BlockwiseTask(StrictModel, ABC):
             "outputs": [
                 {"name": o.name, "dtype": o.dtype, "format": o.format, "channels": o.channels,
                  "chunk_shape": list(o.chunk_shape), "attributes": o.attributes}
-                for o in self.outputs()
+                for o in self.output_specs()
             ],
         }
 
@@ -249,7 +249,7 @@ class BlockwiseTask(StrictModel, ABC):
     def check_alignment(self) -> None:
         """Raise `BlockAlignmentError` unless a block is whole chunks of every output."""
         block_shape = self.grid().block_shape
-        for output in self.outputs():
+        for output in self.output_specs():
             unit = output.unit_shape
             if all(b % c == 0 for b, c in zip(block_shape, unit, strict=True)):
                 continue

@@ -1,0 +1,28 @@
+"""``em-blocks retry CONFIG``."""
+
+import sys
+from pathlib import Path
+
+from em_blocks.cli.common import (
+    config_argument,
+    json_option,
+    load_task,
+    print_report,
+    set_option,
+    shows_errors,
+)
+import click
+
+
+@click.command(name="retry")
+@config_argument
+@set_option
+@json_option
+@shows_errors
+def main(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Run CONFIG again and also try its quarantined blocks."""
+    from em_blocks.runtime.run import run_blockwise
+
+    report = run_blockwise(load_task(config, overrides), requeue=True)
+    print_report(report, as_json)
+    sys.exit(report.exit_code)

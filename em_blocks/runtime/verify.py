@@ -1,0 +1,56 @@
+"""Compare what is stored with what the database says is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from em_blocks.db.runs import DONE, FAILED, RunStore
+from em_blocks.errors import ConfigError, VolumeError
+from em_blocks.geometry import Block, BlockGrid
+from em_blocks.tasks.base import BlockwiseTask, checksum
+from em_blocks.volumes import Volume
+
+
+def damaged_blocks(task: BlockwiseTask, store: RunStore) -> Iterator[tuple[Block, str | None]]:
+    """Re-read every done block; yield it with what is wrong, or None.
+
+    Raises
+    ------
+    ConfigError
+        If the run has another grid than the task, or an output is gone.
+    """
+    grid = task.grid()
+    volumes = {spec.name: Volume.open(spec.path) for spec in task.output_specs()}
+    _check_grid(store, grid)
+    for document in store.documents({"state": DONE}, projection={"index": 1, "checksums": 1}):
+        block = grid.block(document["index"])
+        yield block, _damage(block, document["checksums"], volumes)
+
+
+def requeue_damaged(store: RunStore, block: Block, problem: str) -> None:
+    """Make a damaged block due again."""
+    error = {"type": "Damaged", "message": problem, "stage": "verify", "traceback": None}
+    store.blocks.update_one(
+        {"_id": f"{store.run}/{block.key}"},
+        {"$set": {"state": FAILED, "failures": 0, "error": error}},
+    )
+
+
+def _damage(block: Block, checksums: dict[str, int], volumes: dict[str, Volume]) -> str | None:
+    for name, volume in volumes.items():
+        try:
+            values = volume.read(block.write_box)
+        except VolumeError as error:
+            return str(error)
+        if checksum(values) != checksums.get(name):
+            return f"{volume.path} does not hold what block {block.key} wrote"
+    return None
+
+
+def _check_grid(store: RunStore, grid: BlockGrid) -> None:
+    run = store.load()
+    if run is None or run["grid"]["block_shape"] != list(grid.block_shape):
+        raise ConfigError(
+            f"The database has no run {store.run!r} with blocks of {grid.block_shape} voxels; verify "
+            "needs the config that the run was made with."
+        )

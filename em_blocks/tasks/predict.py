@@ -1,0 +1,386 @@
+"""Apply a trained network to a raw volume, block by block."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from em_blocks.config import LocalPath, Position3, Shape3, StorePath, StrictModel, VoxelSize, is_url
+from em_blocks.errors import BlockAlignmentError, ConfigError, GeometryError
+from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
+from em_blocks.volumes import Volume
+from em_blocks.volumes.formats import Format
+
+DEFAULT_SCALE = {"uint8": 255.0, "int8": 127.0}
+DEFAULT_CHUNK = 64
+
+
+class RoiConfig(StrictModel):
+    """A region of the world."""
+
+    offset: Position3 = Field(description="First corner, nm (z, y, x).")
+    shape: VoxelSize = Field(description="Size, nm (z, y, x).")
+
+
+class HeadOutput(StrictModel):
+    """Where and how one head of the network is stored."""
+
+    dataset: str | None = Field(None, description="Name in the output; default: the head's name.")
+    dtype: Literal["uint8", "int8", "float16", "float32"] = "uint8"
+    scale: PositiveFloat | None = Field(
+        None, description="Stored = output * scale. Default: 255 for uint8, 127 for int8."
+    )
+    format: Format = "zarr"
+    chunk_shape: Shape3 | None = Field(
+        None, description="Voxels (z, y, x). Default: the largest divisor of the block up to 64."
+    )
+
+
+class LinearNormalization(StrictModel):
+    """The network sees ``raw * scale + shift``."""
+
+    scale: float
+    shift: float
+
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class PercentileNormalization(StrictModel):
+    """Two percentiles of the whole volume, measured once per run, become -1 and 1."""
+
+    percentiles: tuple[Percent, Percent]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.percentiles[0] >= self.percentiles[1]:
+            raise ValueError(f"percentiles must rise, got {self.percentiles}")
+        return self
+
+
+class Predict(BlockwiseTask):
+    """Apply a trained setup to one raw volume."""
+
+    worker_module: ClassVar[str] = "em_blocks.workers.predict_worker"
+    concurrent_blocks: ClassVar[int] = 3  # one is read, one computed, one written
+    operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {"batch_size"}
+
+    kind: Literal["predict"]
+    raw: StorePath = Field(description="Raw volume: path or URL of the array.")
+    roi: RoiConfig | None = Field(None, description="Region to predict; default: all of raw.")
+    setup: LocalPath = Field(description="Folder with config.json, network.py and checkpoints/.")
+    checkpoint: str | PositiveInt = Field(
+        "best", description='"best", "latest", an iteration, or the path of a file.'
+    )
+    output: StorePath = Field(description="Container of the predictions: a local path or URL.")
+    outputs: dict[str, HeadOutput] = Field(
+        default_factory=dict, description="Heads to store; default: all, as uint8."
+    )
+    tile_shape: Shape3 | None = Field(
+        None, description="Output voxels of one network pass; default: the setup's."
+    )
+    batch_size: PositiveInt = Field(1, description="Tiles in one network pass.")
+    normalization: LinearNormalization | PercentileNormalization | None = Field(
+        None, description="Default: as in training."
+    )
+    padding: Literal["reflect", "constant"] = Field(
+        "reflect", description="What the network sees beyond the raw volume."
+    )
+    test_time_augmentation: Literal["none", "mirrors", "mirrors_transposes"] = Field(
+        "none", description="Average over 8 mirrors, or these and their transposes in the section."
+    )
+    overlap: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = Field(
+        (0, 0, 0), description="Voxels that tiles share and blend, for networks that pad."
+    )
+    precision: Literal["fp32", "bf16", "fp16"] | None = Field(
+        None, description="Default: bf16 where the device has it, decided once per run."
+    )
+
+    # -- what the blocks are ----------------------------------------------------------
+
+    def outputs_root(self) -> str:
+        return self.output
+
+    @classmethod
+    def locations(cls) -> set[str]:
+        # The network is identified by its content, which is part of the inputs.
+        return {"output", "setup", "checkpoint"}
+
+    def relocated(self, folder: Path) -> Predict:
+        return self.model_copy(update={"output": str(folder / "predictions.zarr"), "run_dir": folder})
+
+    def grid(self) -> BlockGrid:
+        return BlockGrid(self._frame, self._raw_box.shape, self.block_shape)
+
+    def read_shape(self) -> Triple:
+        begin, end = self._input_box((0, 0, 0), self.block_shape)
+        return tuple(e - b for b, e in zip(begin, end, strict=True))
+
+    def inputs(self) -> dict:
+        raw = self._raw
+        return {
+            "raw": {
+                "shape": list(raw.shape), "dtype": str(raw.dtype),
+                "voxel_size": list(raw.frame.voxel_size), "offset": list(raw.frame.offset),
+            },
+            "network": self._setup.fingerprint(self._checkpoint_path),
+        }
+
+    def outputs_by_head(self) -> dict[str, HeadOutput]:
+        """The heads that are stored; all of them unless the config chooses."""
+        return self.outputs or {name: HeadOutput() for name in self._setup.config.heads}
+
+    def output_specs(self) -> list[OutputSpec]:
+        return [self._spec(name, out) for name, out in self.outputs_by_head().items()]
+
+    def _spec(self, name: str, out: HeadOutput) -> OutputSpec:
+        head = self._setup.config.heads[name]
+        chunk = out.chunk_shape or tuple(_divisor(b) for b in self.block_shape)
+        attributes = {}
+        if scale := out.scale or DEFAULT_SCALE.get(out.dtype):
+            attributes["scale"] = scale
+        if neighborhood := getattr(head, "neighborhood", None):
+            attributes["neighborhood"] = [list(shift) for shift in neighborhood]
+        return OutputSpec(
+            name=name, path=f"{self.output}/{out.dataset or name}", dtype=out.dtype,
+            chunk_shape=chunk, channels=head.channels, format=out.format,
+            shard_shape=self.block_shape if out.format == "zarr3" else None, attributes=attributes,
+        )
+
+    # -- checks -----------------------------------------------------------------------
+
+    def check(self) -> None:
+        self._check_heads()
+        self._check_paths()
+        self._check_tiles()
+        self._check_symmetries()
+        self._network()  # loads the checkpoint: its errors come before the first worker
+
+    def _check_paths(self) -> None:
+        raw = self._raw
+        if raw.channels is not None:
+            raise ConfigError(
+                f"raw is {raw.path} with {raw.channels} channels, shape {(raw.channels, *raw.shape)}, "
+                "but a raw volume has three axes (z, y, x). Name one image channel, or ingest it."
+            )
+        for path in (spec.path for spec in self.output_specs()):
+            if raw.path == path or raw.path.startswith(path + "/"):
+                raise ConfigError(
+                    f"The output {path} is the raw volume itself, {raw.path}; predicting would "
+                    "destroy the data. Choose another output."
+                )
+            if path.startswith(raw.path + "/"):
+                raise ConfigError(
+                    f"The output {path} lies inside the raw array {raw.path}; readers of the raw data "
+                    "would meet foreign files. Choose another output."
+                )
+        if is_url(self.output):
+            _ = self.home  # run_dir is needed then
+
+    def _check_heads(self) -> None:
+        known = self._setup.config.heads
+        for name in self.outputs:
+            if name not in known:
+                raise ConfigError(
+                    f"'outputs' names the head {name!r}, but the setup {self.setup} has the heads "
+                    f"{', '.join(known)}. Use one of these."
+                )
+        datasets = [out.dataset or name for name, out in self.outputs_by_head().items()]
+        if len(set(datasets)) < len(datasets):
+            raise ConfigError(f"Two heads are stored in the same dataset: {datasets}.")
+
+    def _check_tiles(self) -> None:
+        tile, network = self._tile_shape, self._bare_network
+        network.check_tile(tile)
+        if any(self.overlap) and any(network.context):
+            raise ConfigError(
+                f"'overlap' is {self.overlap}, but the network of {self.setup} computes only valid "
+                "voxels: its tiles agree exactly and need no blending. Leave 'overlap' out."
+            )
+        if any(2 * o > t for o, t in zip(self.overlap, tile, strict=True)):
+            raise ConfigError(
+                f"'overlap' {self.overlap} is more than half of the tile {tile} (voxels, zyx); three "
+                "tiles would share a voxel. Use at most half."
+            )
+        stride = tuple(t - o for t, o in zip(tile, self.overlap, strict=True))
+        if any(b % s for b, s in zip(self.block_shape, stride, strict=True)):
+            nearest = tuple(
+                max(1, round(b / s)) * s for b, s in zip(self.block_shape, stride, strict=True)
+            )
+            raise BlockAlignmentError(
+                f"block_shape {self.block_shape} is not a multiple of the tile stride {stride} (voxels, "
+                "zyx). Tiles would be cut and computed twice. Use block_shape "
+                f"{nearest}, or a tile_shape that divides the block."
+            )
+
+    def _check_symmetries(self) -> None:
+        if self.test_time_augmentation != "mirrors_transposes":
+            return
+        _, y, x = self._raw.frame.voxel_size
+        tile = self._tile_shape
+        if y != x or tile[1] != tile[2]:
+            raise ConfigError(
+                f"'test_time_augmentation' transposes y and x, but the voxel size is {(y, x)} nm and "
+                f"the tile {tile[1:]} voxels (y, x). Use \"mirrors\", or equal sizes."
+            )
+
+    # -- work -------------------------------------------------------------------------
+
+    def measure(self) -> dict:
+        """Precision and normalisation, the same for all blocks and all starts of the run."""
+        from em_blocks.nets.inference import best_device, best_precision
+
+        return {
+            "precision": self.precision or best_precision(best_device()),
+            "normalization": self._measured_normalization(),
+        }
+
+    def _measured_normalization(self) -> dict:
+        if self.normalization is None:
+            trained = self._setup.config.normalization
+            return {"scale": trained.scale, "shift": trained.shift}
+        if isinstance(self.normalization, LinearNormalization):
+            return self.normalization.model_dump()
+        low, high = np.percentile(_sample(self._raw, self._raw_box), self.normalization.percentiles)
+        if low == high:
+            raise ConfigError(
+                f"The percentiles {self.normalization.percentiles} of {self.raw} are both {low}: the "
+                "volume is nearly constant there. Give scale and shift instead."
+            )
+        return {"scale": 2 / (high - low), "shift": -1 - 2 * low / (high - low)}
+
+    @contextmanager
+    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+        """Load the network once per worker; yield the block function."""
+        volumes = {s.name: Volume.open(s.path, mode="r+") for s in self.output_specs()}
+        raw, origin = self._raw, self._raw_box.offset
+        predictor = self.predictor(measured)
+        computing = threading.Lock()  # one block computes while others are read and written
+
+        def process(block: Block, report: BlockReport) -> None:
+            begin, end = block.write_box.offset, block.write_box.end
+            with report.measure("read"):
+                seen = Box.between(*predictor.input_box(begin, end)).shift(origin)
+                values = raw.read(seen, outside=self.padding)
+            with computing, report.measure("compute"):
+                outputs, saturated = predictor.predict(values, begin, end)
+            with report.measure("write"):
+                for name, array in outputs.items():
+                    report.write(name, volumes[name], block.write_box, array)
+            report.counts["saturated"] = saturated
+
+        yield process
+
+    def predictor(self, measured: dict):
+        """The network, ready for arrays; `measured` as returned by `measure`."""
+        from em_blocks.kernels.symmetry import Symmetry, symmetries
+        from em_blocks.nets.inference import HeadFormat, TilePredictor
+
+        augmented = self.test_time_augmentation
+        heads = {
+            spec.name: HeadFormat(
+                spec.dtype, spec.attributes.get("scale"),
+                [tuple(s) for s in spec.attributes.get("neighborhood", [])] or None,
+            )
+            for spec in self.output_specs()
+        }
+        return TilePredictor(
+            self._network(), heads=heads, tile_shape=self._tile_shape,
+            **measured["normalization"], precision=measured["precision"],
+            batch_size=self.batch_size, overlap=self.overlap,
+            symmetries=[Symmetry()] if augmented == "none"
+            else symmetries(transposes=augmented == "mirrors_transposes"),
+        )
+
+    def _input_box(self, begin: Triple, end: Triple) -> tuple[Triple, Triple]:
+        from em_blocks.kernels.tiles import tile_offsets
+
+        offsets = tile_offsets(begin, end, self._tile_shape, self.overlap)
+        context = self._bare_network.context
+        return (
+            tuple(o - c for o, c in zip(offsets[0], context, strict=True)),
+            tuple(
+                o + t + c for o, t, c in zip(offsets[-1], self._tile_shape, context, strict=True)
+            ),
+        )
+
+    # -- opened once ------------------------------------------------------------------
+    # torch is imported where it is used: `em-blocks status` reads configs without it.
+
+    @cached_property
+    def _raw(self) -> Volume:
+        return Volume.open(self.raw)
+
+    @cached_property
+    def _raw_box(self) -> Box:
+        """The ROI in voxels of the raw volume."""
+        raw = self._raw
+        if self.roi is None:
+            return raw.box
+        box = raw.frame.to_box(Roi(self.roi.offset, self.roi.shape))
+        if not raw.box.contains(box) or box.size == 0:
+            raise GeometryError(
+                f"The ROI with offset {self.roi.offset} and shape {self.roi.shape} (nm, zyx) is not "
+                f"inside the raw volume {raw.path}, which has offset {raw.roi.offset} and shape "
+                f"{raw.roi.shape}. There is nothing to predict outside; correct the ROI."
+            )
+        return box
+
+    @cached_property
+    def _frame(self) -> Frame:
+        return Frame(
+            self._raw.frame.voxel_size, self._raw.frame.to_roi(self._raw_box).offset
+        )
+
+    @cached_property
+    def _setup(self):
+        from em_blocks.training.setup import Setup
+
+        return Setup.from_folder(self.setup)
+
+    @cached_property
+    def _checkpoint_path(self) -> Path:
+        return self._setup.checkpoint_path(self.checkpoint)
+
+    @cached_property
+    def _bare_network(self):
+        """The network without its weights, for sizes."""
+        return self._setup.build()
+
+    def _network(self):
+        from em_blocks.training.setup import load_weights
+
+        network = self._setup.build()
+        load_weights(network, self._checkpoint_path)
+        return network
+
+    @property
+    def _tile_shape(self) -> Triple:
+        return self.tile_shape or self._setup.config.tile_shape
+
+
+def _divisor(size: int) -> int:
+    """The largest divisor of `size` up to `DEFAULT_CHUNK`."""
+    return max(d for d in range(1, min(size, DEFAULT_CHUNK) + 1) if size % d == 0)
+
+
+def _sample(raw: Volume, box: Box, *, n: int = 64, side: int = 64) -> np.ndarray:
+    """Values of up to `n` cubes spread evenly over `box`; always the same."""
+    per_axis = round(n ** (1 / 3))
+    corners = [
+        np.unique(np.linspace(b, max(b, e - side), per_axis).astype(int))
+        for b, e in zip(box.offset, box.end, strict=True)
+    ]
+    cubes = (
+        Box((z, y, x), (side,) * 3).intersect(box)
+        for z in corners[0] for y in corners[1] for x in corners[2]
+    )
+    return np.concatenate([raw.read(cube).ravel() for cube in cubes])
