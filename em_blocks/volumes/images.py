@@ -221,7 +221,7 @@ def _read_section(file: Path, expected: Section) -> np.ndarray:
                 values = np.asarray(image)
         else:
             values = tifffile.imread(file)
-    except (OSError, SyntaxError, ValueError, tifffile.TiffFileError) as error:
+    except (OSError, SyntaxError, ValueError, RuntimeError) as error:  # codecs raise any of these
         raise VolumeError(f"The section {file} cannot be read: {error}") from error
     if values.dtype == bool:
         values = values * np.uint8(255)
