@@ -6,6 +6,7 @@ import glob
 import hashlib
 import itertools
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,17 @@ SUFFIXES = (".png", ".tif", ".tiff")
 # White of a 1-bit PNG becomes 255, not 1: series mix 1-bit masks with 8-bit ones from section to
 # section, and a pixel that is white in both must not come out as two different numbers.
 _PNG_DTYPES = {"1": np.uint8, "L": np.uint8, "I;16": np.uint16}
+
+# What Pillow, tifffile and their codecs raise for a damaged file.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    IndexError,
+    RuntimeError,
+    struct.error,
+    tifffile.TiffFileError,
+)
 
 class Section(NamedTuple):
     """Size and type of one image."""
@@ -181,7 +193,7 @@ def read_header(file: Path) -> Section:
     """
     try:
         return _png_header(file) if file.suffix.lower() == ".png" else _tiff_header(file)
-    except (OSError, SyntaxError, tifffile.TiffFileError) as error:
+    except _DAMAGED as error:
         raise ConfigError(
             f"The image {file} cannot be read ({error}). Replace the file; a section that is lost "
             "for good can be replaced by a copy of its neighbour."
@@ -221,7 +233,7 @@ def _read_section(file: Path, expected: Section) -> np.ndarray:
                 values = np.asarray(image)
         else:
             values = tifffile.imread(file)
-    except (OSError, SyntaxError, ValueError, RuntimeError) as error:  # codecs raise any of these
+    except _DAMAGED as error:
         raise VolumeError(f"The section {file} cannot be read: {error}") from error
     if values.dtype == bool:
         values = values * np.uint8(255)
