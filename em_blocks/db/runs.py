@@ -81,7 +81,8 @@ class RunStore:
 
     def now(self) -> datetime:
         """Time of the database server: clocks of cluster nodes differ."""
-        return self.client.admin.command("hello")["localTime"]
+        options = self.client.codec_options  # commands ignore them otherwise, and time zones with them
+        return self.client.admin.command("hello", codec_options=options)["localTime"]
 
     # -- lease ----------------------------------------------------------------------
 

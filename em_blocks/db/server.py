@@ -123,9 +123,10 @@ def _join(home: Path, users, binary: str) -> str:
 
 def _spawn_supervisor(home: Path, binary: str) -> None:
     with open(home / "supervisor.log", "ab") as log:
-        subprocess.Popen(
+        subprocess.run(
             [sys.executable, "-S", "-E", supervise.__file__, str(home), binary],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
+            check=True,
         )
 
 

@@ -148,4 +148,6 @@ def accepts(port: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    # Nobody's child: the process that started us may end, or run on and never wait for us.
+    if os.fork() == 0:
+        sys.exit(main(Path(sys.argv[1]), sys.argv[2]))

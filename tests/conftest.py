@@ -1,0 +1,8 @@
+"""Paths and fixtures for all tests."""
+
+import faulthandler
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+faulthandler.enable()
