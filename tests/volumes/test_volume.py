@@ -1,10 +1,13 @@
 """`Volume` on local disk: all formats, non-integer voxels, non-zero offsets."""
 
+import functools
+import http.server
 import json
 import os
 import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -388,6 +391,24 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
 def test_an_unknown_scheme_is_an_error(path):
     with pytest.raises(VolumeError, match="unknown scheme"):
         Volume.open(path)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_volume_behind_a_web_server_is_read(tmp_path, format):
+    make(tmp_path / "x.zarr" / "raw", format)
+    handler = functools.partial(Quiet, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        volume = Volume.open(f"http://127.0.0.1:{server.server_port}/x.zarr/raw")
+        values = volume.read(volume.box)
+        server.shutdown()
+    assert volume.frame == FRAME
+    np.testing.assert_array_equal(values, random_values())
 
 
 def test_odd_characters_in_folder_names_are_kept(tmp_path):
