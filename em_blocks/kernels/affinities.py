@@ -92,7 +92,7 @@ def _pair_views(shape: Sequence[int], shift: Sequence[int]) -> tuple[tuple, tupl
     Both are empty and of the same shape when the shift is larger than the array.
     """
     here, there = [], []
-    for size, step in zip(shape, shift):
+    for size, step in zip(shape, shift, strict=True):
         step = int(np.clip(step, -size, size))
         here.append(slice(max(0, -step), size - max(0, step)))
         there.append(slice(max(0, step), size - max(0, -step)))

@@ -47,7 +47,7 @@ def deformed_positions(
     centre = (np.asarray(shape) - 1) / 2
     axes = [
         ((np.arange(count) - middle) * step / zoom).astype(np.float32)
-        for count, middle, step, zoom in zip(shape, centre, size, scale)
+        for count, middle, step, zoom in zip(shape, centre, size, scale, strict=True)
     ]
     z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -68,4 +68,6 @@ def sample(volume: np.ndarray, positions: np.ndarray, *, interpolate: bool) -> n
     if interpolate:
         return ndimage.map_coordinates(volume, positions, order=1, mode="nearest")
     index = np.rint(positions).astype(np.intp)
-    return volume[tuple(np.clip(at, 0, size - 1) for at, size in zip(index, volume.shape))]
+    return volume[
+        tuple(np.clip(at, 0, size - 1) for at, size in zip(index, volume.shape, strict=True))
+    ]

@@ -35,7 +35,7 @@ def smooth_noise(
     grid = rng.standard_normal(tuple(coarse), dtype=np.float32)
     axes = [
         (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(step) + 1
-        for size, step in zip(shape, spacing)
+        for size, step in zip(shape, spacing, strict=True)
     ]
     for axis, at in enumerate(axes):
         grid = _interpolate(grid, at, axis)
@@ -57,5 +57,5 @@ def _interpolate(values: np.ndarray, at: np.ndarray, axis: int) -> np.ndarray:
     along[axis] = -1
     return sum(
         np.take(values, base + offset, axis) * weight.reshape(along)
-        for offset, weight in zip((-1, 0, 1, 2), weights)
+        for offset, weight in zip((-1, 0, 1, 2), weights, strict=True)
     )

@@ -22,6 +22,7 @@ CYTOPLASM, MEMBRANE, MITOCHONDRION, CRISTA = 0.66, 0.22, 0.40, 0.30
 MEMBRANE_NM = 8.0  # standard deviation of a membrane's dark profile
 STEP_NM = 80.0  # spacing of points along a neurite
 MITOCHONDRIA_PER_UM = 0.7  # along a neurite
+PARTS = ("skeletons", "warp", "mitochondria", "cytoplasm", "imaging")  # only append: seeds count
 CLEARANCE_NM = 28.0  # between a mitochondrion and its neuron's membrane
 
 
@@ -69,12 +70,7 @@ def phantom(
         two neurons meet, and belong to them.
     """
     shape, voxel_size = tuple(shape), np.asarray(voxel_size, float)
-    streams = dict(
-        zip(
-            ("skeletons", "warp", "mitochondria", "cytoplasm", "imaging"),
-            np.random.default_rng(seed).spawn(5),
-        )
-    )
+    streams = dict(zip(PARTS, np.random.default_rng(seed).spawn(len(PARTS)), strict=True))
     skeletons = _grow_skeletons(streams["skeletons"], shape * voxel_size, neurite_nm)
     space = _warped_space(streams["warp"], shape, voxel_size, neurite_nm)
     neurons = _nearest_neuron(space, skeletons, neurite_nm)
@@ -101,7 +97,7 @@ def _grow_skeletons(rng: np.random.Generator, extent: np.ndarray, neurite_nm: fl
         radius = neurite_nm * rng.lognormal(-0.9, 0.45) * _beads(rng, len(position))
         parts.append((position, direction, radius, np.full(len(position), neuron)))
         length += len(position) * STEP_NM
-    return Skeletons(*(np.concatenate(arrays) for arrays in zip(*parts)))
+    return Skeletons(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def _curve(rng: np.random.Generator, low, high) -> tuple[np.ndarray, np.ndarray]:
@@ -205,7 +201,8 @@ def _box_around(center, reach_nm: float, shape, voxel_size: np.ndarray) -> tuple
     begin = np.floor((center - reach_nm) / voxel_size).astype(int)
     end = np.ceil((center + reach_nm) / voxel_size).astype(int)
     return tuple(
-        slice(max(0, first), min(size, last)) for first, last, size in zip(begin, end, shape)
+        slice(max(0, first), min(size, last))
+        for first, last, size in zip(begin, end, shape, strict=True)
     )
 
 

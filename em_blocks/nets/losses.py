@@ -6,9 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def balanced_bce(
-    logits: Tensor, target: Tensor, mask: Tensor, *, rarest: float = 0.05
-) -> Tensor:
+def balanced_bce(logits: Tensor, target: Tensor, mask: Tensor, *, rarest: float = 0.05) -> Tensor:
     """Binary cross entropy in which both classes of a channel weigh the same.
 
     Parameters

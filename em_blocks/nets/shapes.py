@@ -63,7 +63,10 @@ class UNetShapes:
     def context(self) -> Triple:
         """Input voxels beyond the output, per side (z, y, x)."""
         return tuple(
-            (self.tile_factor[axis] * (self._extra(axis) + self._lost(-1, axis)) + self._lost_up(axis))
+            (
+                self.tile_factor[axis] * (self._extra(axis) + self._lost(-1, axis))
+                + self._lost_up(axis)
+            )
             // 2
             for axis in range(3)
         )
@@ -89,11 +92,13 @@ class UNetShapes:
             If the network cannot give that shape; names the nearest it can.
         """
         self.check_output(output_shape)
-        return tuple(size + 2 * side for size, side in zip(output_shape, self.context))
+        return tuple(size + 2 * side for size, side in zip(output_shape, self.context, strict=True))
 
     def output_shape(self, input_shape: Sequence[int]) -> Triple:
         """Output voxels (z, y, x) for an input of `input_shape`; raises `GeometryError`."""
-        output = tuple(size - 2 * side for size, side in zip(input_shape, self.context))
+        output = tuple(
+            size - 2 * side for size, side in zip(input_shape, self.context, strict=True)
+        )
         if not self._legal(output):
             smaller, larger = self._neighbours(output)
             raise GeometryError(
@@ -117,12 +122,13 @@ class UNetShapes:
 
     def _legal(self, output_shape: Sequence[int]) -> bool:
         return len(output_shape) == 3 and all(
-            size > 0 and size % factor == 0 for size, factor in zip(output_shape, self.tile_factor)
+            size > 0 and size % factor == 0
+            for size, factor in zip(output_shape, self.tile_factor, strict=True)
         )
 
     def _neighbours(self, output_shape: Sequence[int]) -> tuple[Triple, Triple]:
         """Nearest legal output shapes, not larger and not smaller along any axis."""
-        pairs = list(zip(output_shape, self.tile_factor))
+        pairs = list(zip(output_shape, self.tile_factor, strict=True))
         smaller = tuple(max(size // factor, 1) * factor for size, factor in pairs)
         larger = tuple(max(-(-size // factor), 1) * factor for size, factor in pairs)
         return smaller, larger

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -70,14 +71,14 @@ class UNet(nn.Module):
         self._pooling = [tuple(pool) for pool in pooling]
         self.down = nn.ModuleList(
             _convolutions(before, after, level)
-            for before, after, level in zip([1, *features], features, kernels)
+            for before, after, level in zip([1, *features[:-1]], features, kernels, strict=True)
         )
         self.reduce = nn.ModuleList(
-            nn.Conv3d(coarse, fine, 1) for fine, coarse in zip(features, features[1:])
+            nn.Conv3d(coarse, fine, 1) for fine, coarse in pairwise(features)
         )
         self.up = nn.ModuleList(
             _convolutions(2 * channels, channels, level)
-            for channels, level in zip(features[:-1], kernels)
+            for channels, level in zip(features[:-1], kernels[:-1], strict=True)
         )
         self.heads = nn.ModuleDict(
             {name: nn.Conv3d(features[0], head.channels, 1) for name, head in heads.items()}
@@ -119,9 +120,10 @@ class UNet(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
     def predict(self, raw: Tensor) -> dict[str, Tensor]:
-        """`forward`, then the activation of every head."""
+        """`forward`, then the activation of every head, in float32."""
         return {
-            name: self._activations[name](logits) for name, logits in self.forward(raw).items()
+            name: self._activations[name](logits.float())
+            for name, logits in self.forward(raw).items()
         }
 
     def _features(self, features: Tensor, level: int) -> Tensor:
@@ -133,7 +135,7 @@ class UNet(nn.Module):
         coarse = functional.interpolate(self.reduce[level](coarse), scale_factor=pool)
         if level == 0:
             coarse = _crop(coarse, self.shapes.crop)
-        excess = [(a - b) // 2 for a, b in zip(fine.shape[2:], coarse.shape[2:])]
+        excess = [(a - b) // 2 for a, b in zip(fine.shape[2:], coarse.shape[2:], strict=True)]
         return self.up[level](torch.cat([_crop(fine, excess), coarse], dim=1))
 
 
@@ -155,5 +157,7 @@ def _initialise(module: nn.Module) -> None:
 
 def _crop(features: Tensor, sides: Sequence[int]) -> Tensor:
     """Cut `sides` voxels from both ends of the last three axes."""
-    z, y, x = (slice(side, size - side) for side, size in zip(sides, features.shape[2:]))
+    z, y, x = (
+        slice(side, size - side) for side, size in zip(sides, features.shape[2:], strict=True)
+    )
     return features[:, :, z, y, x]

@@ -96,7 +96,7 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(partial)
         partial.chmod(0o644)  # safetensors makes files that only their owner can read
-        with open(partial, "rb") as file:
+        with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
     finally:

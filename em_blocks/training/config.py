@@ -124,7 +124,9 @@ class TrainingConfig(StrictModel):
     precision: Literal["bf16", "fp32"] = "bf16"
     validate_every: PositiveInt = 250
     checkpoint_every: PositiveInt = 250
-    score: str = Field(description="Validation score that chooses the best checkpoint; higher wins.")
+    score: str = Field(
+        description="Validation score that chooses the best checkpoint; higher wins."
+    )
 
 
 class SetupConfig(StrictModel):

@@ -7,6 +7,7 @@ are integers and voxel sizes such as 4.6 nm are not.
 from __future__ import annotations
 
 import functools
+import math
 import operator
 import random
 from collections.abc import Sequence
@@ -76,6 +77,24 @@ def sample_graph(
     return functools.reduce(operator.add, nodes, branches)
 
 
+def largest_read(
+    shape: Sequence[int], voxel_size: Sequence[float], augment: AugmentConfig
+) -> tuple[int, int, int]:
+    """Voxels (z, y, x) that a sample of `shape` can need once deformed and transposed."""
+    if not augment.elastic:
+        return tuple(shape)
+    equal = _axes_as_long_as_x(voxel_size)
+    cube = [max(shape[a] for a in equal) if axis in equal else shape[axis] for axis in range(3)]
+    rotated = (cube[0], *[math.hypot(*cube[1:])] * 2)
+    needed = []
+    for axis in range(3):
+        zoom = augment.scale if axis in equal else 0.0
+        # Displacements end at three standard deviations; two voxels for rounding.
+        bend = 2 * 3 * augment.jitter_nm[axis] / voxel_size[axis] + 2
+        needed.append(math.ceil(rotated[axis] / (1 - zoom) + bend))
+    return tuple(needed)
+
+
 def _source(data: TrainingData, size: gp.Coordinate) -> gp.Pipeline:
     arrays = ((RAW, data.raw, True), (LABELS, data.labels, False))
     box = gp.Roi(data.begin, gp.Coordinate(data.end) - gp.Coordinate(data.begin)) * size
@@ -107,9 +126,7 @@ def _intensity(augment: AugmentConfig) -> list[gp.BatchFilter]:
         gp.DefectAugment(
             RAW, prob_missing=augment.missing_sections, prob_low_contrast=augment.faint_sections
         ),
-        gp.IntensityAugment(
-            RAW, 1 - contrast, 1 + contrast, -brightness, brightness, clip=False
-        ),
+        gp.IntensityAugment(RAW, 1 - contrast, 1 + contrast, -brightness, brightness, clip=False),
         gp.NoiseAugment(RAW, clip=False, var=augment.noise**2, p=0.5),
     ]
 

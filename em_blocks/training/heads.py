@@ -33,6 +33,11 @@ class AffinityTraining:
             f"{name}/{what}": gp.ArrayKey(f"{name}/{what}".upper()) for what in ("target", "mask")
         }
 
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Voxels of labels that the targets need beyond the output, per side (z, y, x)."""
+        return tuple(np.abs(self.head.neighborhood).max(axis=0) + self.head.boundary)
+
     def node(self) -> gp.BatchFilter:
         """gunpowder node that makes `arrays` from the labels."""
         return AffinityTarget(
@@ -53,10 +58,11 @@ class AffinityTraining:
             erode_labels(labels, self.head.boundary), self.head.neighborhood, known=labels != 0
         )
         channels = [
-            _channel_scores(*arrays) for arrays in zip(predicted, truth.values, truth.mask)
+            _channel_scores(*arrays)
+            for arrays in zip(predicted, truth.values, truth.mask, strict=True)
         ]
         result = {key: float(np.nanmean([s[key] for s in channels])) for key in channels[0]}
-        for shift, channel in zip(self.head.neighborhood, channels):
+        for shift, channel in zip(self.head.neighborhood, channels, strict=True):
             result[f"cut_ap_{'_'.join(map(str, shift))}"] = channel["cut_ap"]
         if self.head.neighborhood[:3] == scores.DIRECT:
             voi = scores.agglomeration_voi(predicted[:3], labels)

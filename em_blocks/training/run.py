@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import json
 import logging
-import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
-import gunpowder as gp
 import numpy as np
 import torch
 from tensorboardX import SummaryWriter
 
 from em_blocks.errors import ConfigError, RefusedError
 from em_blocks.training.checkpoints import TrainingFiles
-from em_blocks.training.graph import LABELS, RAW, sample_graph, world
 from em_blocks.training.heads import head_trainings
+from em_blocks.training.identity import differences, identity, portable_config
 from em_blocks.training.inference import predict_box
 from em_blocks.training.progress import Progress
-from em_blocks.training.samples import Sample, draw_batch, prefetch
 from em_blocks.training.setup import Setup
-from em_blocks.training.sources import TrainingData, describe, open_source
+from em_blocks.training.sources import TrainingData, open_source
+from em_blocks.training.stream import BatchStream
 from em_blocks.training.trainer import Step, Trainer
 
 logger = logging.getLogger(__name__)
@@ -69,6 +65,7 @@ class TrainingRun:
         size = setup.config.voxel_size
         self.sources = [open_source(source, size) for source in self.config.sources]
         self.validation = [open_source(source, size) for source in self.config.validation]
+        self.stream = BatchStream(setup.config, self.sources, self.heads, network.context)
         self.history: list[dict] = []
         self.seconds = 0.0
 
@@ -91,8 +88,7 @@ class TrainingRun:
 
     def _load(self) -> int:
         state = self.files.load_state()
-        differing = _differing(json.loads(state["identity"]), self._identity())
-        if differing:
+        if differing := differences(json.loads(state["identity"]), self._identity):
             raise RefusedError(
                 f"{self.files.folder} holds a training with other settings: "
                 f"{'; '.join(differing)}. Continuing it with these would give a network that no "
@@ -108,7 +104,7 @@ class TrainingRun:
             SummaryWriter(str(self.output / "training"), purge_step=done) as log,
             Progress(done, config.iterations) as progress,
         ):
-            for batch in self._batches(done):
+            for batch in self.stream.batches(done, config.iterations):
                 step = self.trainer.step(done, batch)
                 done += 1
                 self._log(log, done, step)
@@ -119,51 +115,6 @@ class TrainingRun:
                 self.seconds = time.monotonic() - began
                 if done % config.checkpoint_every == 0 or last:
                     self._save(done)
-
-    def _batches(self, done: int) -> Iterator[Sample]:
-        graph, request = self._graph()
-        config = self.config
-
-        def draw(seed: int) -> Sample:
-            seeded = copy.deepcopy(request)
-            seeded._random_seed = seed
-            batch = graph.request_batch(seeded)
-            return {name: _contiguous(batch[key].data) for name, key in self._keys().items()}
-
-        def make(iteration: int) -> Sample:
-            sample = draw_batch(
-                draw,
-                seed=config.seed,
-                iteration=iteration,
-                batch_size=config.batch_size,
-                min_labelled=config.min_labelled,
-            )
-            return sample | {"raw": sample["raw"][:, None]}
-
-        with gp.build(graph):
-            yield from prefetch(make, done, config.iterations)
-
-    def _keys(self) -> dict[str, gp.ArrayKey]:
-        keys = {"raw": RAW, "labels": LABELS}
-        for head in self.heads.values():
-            keys |= head.arrays
-        return keys
-
-    def _graph(self) -> tuple[gp.Pipeline, gp.BatchRequest]:
-        setup, config = self.setup.config, self.config
-        graph = sample_graph(
-            self.sources,
-            voxel_size=setup.voxel_size,
-            augment=config.augment,
-            normalization=setup.normalization,
-            targets=[head.node() for head in self.heads.values()],
-        )
-        size, output = world(setup.voxel_size), gp.Coordinate(config.output_shape)
-        context = gp.Coordinate(self.trainer.network.context)
-        request = gp.BatchRequest()
-        for key in self._keys().values():
-            request.add(key, (output + context * 2 if key == RAW else output) * size)
-        return graph, request
 
     def _validate(self, done: int, log: SummaryWriter) -> None:
         parts = [self._scores(data) for data in self.validation]
@@ -182,13 +133,7 @@ class TrainingRun:
             self.files.save_best(self.trainer.average, self._about(done))
 
     def _scores(self, data: TrainingData) -> dict[str, float]:
-        predicted = predict_box(
-            self.trainer.average,
-            data,
-            normalization=self.setup.config.normalization,
-            tile_shape=self.setup.config.tile_shape,
-            precision=self.config.precision,
-        )
+        predicted = predict_box(self.trainer.average, data, self.setup.config)
         labels = np.asarray(data.labels[data.box])
         return {
             key: value
@@ -212,7 +157,7 @@ class TrainingRun:
             "iteration": done,
             "seconds": self.seconds,
             "history": json.dumps(self.history),
-            "identity": json.dumps(self._identity()),
+            "identity": json.dumps(self._identity),
         }
         self.files.save_checkpoint(self.trainer.average, done, self._about(done))
         self.files.save_record(self._record(done))
@@ -228,33 +173,23 @@ class TrainingRun:
 
     def _record(self, done: int) -> dict:
         score = self.config.score
-        best = max(self.history, key=lambda entry: entry[score], default=None)
         return {
             "setup": self.setup.config.name,
             "command": self.command,
             "iteration": done,
             "seconds": round(self.seconds, 1),
-            "best": best,
+            "best": max(self.history, key=lambda entry: entry[score], default=None),
             "history": self.history,
-            **self._identity(),
+            **self._identity,
             "versions": {"python": platform.python_version()}
             | {package: version(package) for package in PACKAGES},
+            "device": str(self.trainer.device),
             "threads": torch.get_num_threads(),
         }
 
+    @cached_property
     def _identity(self) -> dict:
-        """All that decides the weights, without paths: data counts by its content."""
-        if not hasattr(self, "_described"):
-            self._described = {
-                "data": {
-                    "sources": [describe(data) for data in self.sources],
-                    "validation": [describe(data) for data in self.validation],
-                },
-                "network_py": hashlib.sha256(
-                    (self.setup.folder / "network.py").read_bytes()
-                ).hexdigest(),
-            }
-        return {"config": _portable(self.setup), **self._described}
+        return identity(self.setup, self.sources, self.validation)
 
     def _make_setup(self) -> None:
         """Make the output folder a setup of its own."""
@@ -262,42 +197,9 @@ class TrainingRun:
             return
         self.output.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.setup.folder / "network.py", self.output)
-        text = json.dumps(_portable(self.setup, self.output), indent=2) + "\n"
+        text = json.dumps(portable_config(self.setup, self.output), indent=2) + "\n"
         (self.output / "config.json").write_text(text)
-
-
-def _portable(setup: Setup, folder: Path | None = None) -> dict:
-    """The setup's config with paths relative to `folder` (default: the setup's)."""
-    values = setup.config.model_dump(mode="json", exclude_none=True)
-    for source in (*values["training"]["sources"], *values["training"]["validation"]):
-        for key in source.keys() & {"raw", "labels"}:
-            source[key] = os.path.relpath(source[key], folder or setup.folder)
-    return values
-
-
-def _differing(before: dict, now: dict) -> list[str]:
-    """Leaves in which two nested dicts differ, as "key.path: before -> now"."""
-    old, new = dict(_leaves(before)), dict(_leaves(now))
-    return [
-        f"{key}: {old.get(key)} -> {new.get(key)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.endswith((".raw", ".labels", ".name"))
-    ]
-
-
-def _leaves(values: dict | list, prefix: str = "") -> Iterator[tuple[str, object]]:
-    items = values.items() if isinstance(values, dict) else enumerate(values)
-    for key, value in items:
-        if isinstance(value, (dict, list)):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _listed(scores: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-
-
-def _contiguous(data: np.ndarray) -> np.ndarray:
-    # Mirrors are views with negative strides, which torch does not take.
-    return np.ascontiguousarray(data)

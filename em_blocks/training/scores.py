@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import NamedTuple
 
 import numpy as np
-import waterz
 from scipy.sparse import coo_array
 
 DIRECT = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
@@ -91,6 +90,8 @@ def agglomeration_voi(
     labels : (z, y, x) int array
         Truth, 0 unknown.
     """
+    import waterz  # of the extra [train]; the scores above need no more than numpy
+
     with _silent():
         steps = waterz.agglomerate(
             np.ascontiguousarray(affinities, np.float32),
@@ -106,12 +107,12 @@ def agglomeration_voi(
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Drop what waterz prints: it writes to the process's stdout, past sys.stdout."""
-    sys.stdout.flush()
+    """Drop what waterz prints, from Python and from C++."""
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         os.dup2(kept, 1)
         os.close(kept)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import re
 from pathlib import Path
 from typing import Self
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -47,7 +45,7 @@ class Setup:
         if not folder.is_dir():
             raise ConfigError(
                 f"The setup {folder} is not a folder. A setup is a folder with config.json, "
-                "network.py and checkpoints/; the folder setups/ of em_blocks holds the shipped ones."
+                "network.py and checkpoints/; the shipped ones are in the folder setups/."
             )
         if not (folder / "network.py").is_file():
             raise ConfigError(
@@ -149,9 +147,10 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} cannot be loaded as network weights: {str(error).splitlines()[0]}. Only "
+            f"{path} cannot be loaded as network weights: {reason} Only "
             ".safetensors files and .pt files with nothing but tensors are accepted; a pickle "
             "that holds code is never executed. Use another checkpoint, or train again."
         ) from error

@@ -26,7 +26,7 @@ class TrainingData(NamedTuple):
 
     @property
     def box(self) -> tuple[slice, slice, slice]:
-        return tuple(slice(first, last) for first, last in zip(self.begin, self.end))
+        return tuple(slice(first, last) for first, last in zip(self.begin, self.end, strict=True))
 
 
 def open_source(source: DataSource, voxel_size: tuple[float, float, float]) -> TrainingData:
@@ -51,7 +51,10 @@ def open_source(source: DataSource, voxel_size: tuple[float, float, float]) -> T
             "intensities and unsigned labels. Convert them with `em-blocks ingest`."
         )
     end = source.end or raw.shape
-    if any(not first < last <= size for first, last, size in zip(source.begin, end, raw.shape)):
+    if any(
+        not first < last <= size
+        for first, last, size in zip(source.begin, end, raw.shape, strict=True)
+    ):
         raise GeometryError(
             f"{name}: the box from {source.begin} to {end} (voxels, zyx) is empty or not inside "
             f"the volume of {raw.shape}. Correct `begin` and `end`."
@@ -80,9 +83,7 @@ def _arrays(source: DataSource, voxel_size) -> tuple[str, object, object]:
         raw, labels = (_open(path, voxel_size) for path in (source.raw, source.labels))
         return "/".join(source.raw.parts[-2:]), raw, labels
     spec = source.phantom
-    made = phantom(
-        spec.shape, voxel_size=voxel_size, seed=spec.seed, neurite_nm=spec.neurite_nm
-    )
+    made = phantom(spec.shape, voxel_size=voxel_size, seed=spec.seed, neurite_nm=spec.neurite_nm)
     return f"phantom of seed {spec.seed}", made.raw, made.neurons
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from em_blocks.errors import RunFailedError
+from em_blocks.nets.inference import best_device
 from em_blocks.training.config import TrainingConfig
-from em_blocks.training.inference import autocast
 
 MAX_BAD_STEPS = 10
 FINAL_LEARNING_RATE = 0.01  # of the highest
@@ -49,7 +49,8 @@ class Trainer:
     """
 
     def __init__(self, network: nn.Module, losses: Mapping[str, Loss], config: TrainingConfig):
-        self.network = network.to(memory_format=torch.channels_last_3d).train()
+        self.device = best_device()
+        self.network = network.to(self.device, memory_format=torch.channels_last_3d).train()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.losses = losses
         self.config = config
@@ -76,10 +77,7 @@ class Trainer:
         rate = learning_rate(self.config, iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        tensors = {name: torch.from_numpy(values) for name, values in batch.items() if name != "labels"}
-        with autocast(self.config.precision):
-            logits = self.network(tensors["raw"].to(memory_format=torch.channels_last_3d))
-        per_head = {name: loss(logits[name], tensors) for name, loss in self.losses.items()}
+        per_head = self._losses(batch)
         total = sum(per_head.values())
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -110,6 +108,17 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
 
+    def _losses(self, batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+        tensors = {
+            name: torch.from_numpy(values).to(self.device)
+            for name, values in batch.items()
+            if name != "labels"
+        }
+        mixed = self.config.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
+            logits = self.network(tensors["raw"].to(memory_format=torch.channels_last_3d))
+        return {name: loss(logits[name], tensors) for name, loss in self.losses.items()}
+
     def _count_bad(self, finite: bool, iteration: int) -> None:
         self._bad_steps = 0 if finite else self._bad_steps + 1
         if self._bad_steps == MAX_BAD_STEPS:
@@ -124,7 +133,9 @@ class Trainer:
         # Early weights are far from the final ones: average over fewer of them.
         decay = min(self.config.ema_decay, (1 + iteration) / (10 + iteration))
         with torch.no_grad():
-            for mean, value in zip(self.average.parameters(), self.network.parameters()):
+            for mean, value in zip(
+                self.average.parameters(), self.network.parameters(), strict=True
+            ):
                 mean.lerp_(value, 1 - decay)
 
 

@@ -1,0 +1,56 @@
+"""What decides the weights of a training, and in what two trainings differ."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from em_blocks.training.setup import Setup
+from em_blocks.training.sources import TrainingData, describe
+
+
+def identity(
+    setup: Setup, sources: Sequence[TrainingData], validation: Sequence[TrainingData]
+) -> dict:
+    """Config, network code and data of a training; JSON values only.
+
+    Data counts by its content, so a training can move with its data.
+    """
+    return {
+        "config": portable_config(setup),
+        "network_py": hashlib.sha256((setup.folder / "network.py").read_bytes()).hexdigest(),
+        "data": {
+            "sources": [describe(data) for data in sources],
+            "validation": [describe(data) for data in validation],
+        },
+    }
+
+
+def portable_config(setup: Setup, folder: Path | None = None) -> dict:
+    """The setup's config with paths relative to `folder` (default: the setup's)."""
+    values = setup.config.model_dump(mode="json", exclude_none=True)
+    for source in (*values["training"]["sources"], *values["training"]["validation"]):
+        for key in source.keys() & {"raw", "labels"}:
+            source[key] = os.path.relpath(source[key], (folder or setup.folder).resolve())
+    return values
+
+
+def differences(before: dict, now: dict) -> list[str]:
+    """Values in which two identities differ, as "key.path: before -> now"; paths do not count."""
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    return [
+        f"{key}: {old.get(key)} -> {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.endswith((".raw", ".labels", ".name"))
+    ]
+
+
+def _leaves(values: dict | list, prefix: str = "") -> Iterator[tuple[str, object]]:
+    items = values.items() if isinstance(values, dict) else enumerate(values)
+    for key, value in items:
+        if isinstance(value, (dict, list)):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

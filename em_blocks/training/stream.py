@@ -1,0 +1,90 @@
+"""Batches of a setup: the gunpowder graph, asked sample by sample."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+
+import gunpowder as gp
+import numpy as np
+
+from em_blocks.errors import GeometryError
+from em_blocks.training.config import SetupConfig
+from em_blocks.training.graph import LABELS, RAW, largest_read, sample_graph, world
+from em_blocks.training.heads import AffinityTraining
+from em_blocks.training.samples import Sample, draw_batch, prefetch
+from em_blocks.training.sources import TrainingData
+
+
+class BatchStream:
+    """Endless augmented batches; batch i depends on the seed and i alone.
+
+    Parameters
+    ----------
+    config : SetupConfig
+    sources : sequence of TrainingData
+    heads : mapping of name to training of a head
+    context : (3,) ints
+        Voxels of raw that the network needs beyond its output, per side.
+    """
+
+    def __init__(
+        self,
+        config: SetupConfig,
+        sources: Sequence[TrainingData],
+        heads: Mapping[str, AffinityTraining],
+        context: Sequence[int],
+    ):
+        self.config = config.training
+        self.keys = {"raw": RAW, "labels": LABELS}
+        for head in heads.values():
+            self.keys |= head.arrays
+        self.graph = sample_graph(
+            sources,
+            voxel_size=config.voxel_size,
+            augment=self.config.augment,
+            normalization=config.normalization,
+            targets=[head.node() for head in heads.values()],
+        )
+        size, output = world(config.voxel_size), gp.Coordinate(self.config.output_shape)
+        sides = np.max([context, *(head.reach for head in heads.values())], axis=0)
+        self._check_sizes(config, sources, output + gp.Coordinate(sides) * 2)
+        self.request = gp.BatchRequest()
+        for key in self.keys.values():
+            shape = output + gp.Coordinate(context) * 2 if key == RAW else output
+            self.request.add(key, shape * size)
+
+    def batches(self, first: int, last: int) -> Iterator[Sample]:
+        """Batches `first` ... `last` - 1: "raw" (n, 1, z, y, x), the rest (n, ..., z, y, x)."""
+        with gp.build(self.graph):
+            yield from prefetch(self._batch, first, last)
+
+    def _check_sizes(self, config: SetupConfig, sources, shape: Sequence[int]) -> None:
+        needed = largest_read(shape, config.voxel_size, self.config.augment)
+        for data in sources:
+            size = tuple(last - first for first, last in zip(data.begin, data.end, strict=True))
+            if any(n > s for n, s in zip(needed, size, strict=True)):
+                raise GeometryError(
+                    f"{data.name}: a sample can need {needed} voxels (zyx) with its context and "
+                    f"its deformation, but the used box has only {size}. Lower "
+                    "training.output_shape or training.augment, or use a larger box."
+                )
+
+    def _batch(self, iteration: int) -> Sample:
+        config = self.config
+        batch = draw_batch(
+            self._draw,
+            seed=config.seed,
+            iteration=iteration,
+            batch_size=config.batch_size,
+            min_labelled=config.min_labelled,
+        )
+        return batch | {"raw": batch["raw"][:, None]}
+
+    def _draw(self, seed: int) -> Sample:
+        request = gp.BatchRequest(random_seed=seed)
+        for key, spec in self.request.items():
+            request[key] = copy.deepcopy(spec)
+        batch = self.graph.request_batch(request)
+        # Mirrors are views with negative strides, which torch does not take.
+        return {name: np.ascontiguousarray(batch[key].data) for name, key in self.keys.items()}

@@ -1,0 +1,173 @@
+"""Whole trainings with the real command, stopped and continued."""
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from tiny_setup import tiny_config, write_setup
+
+from em_blocks.training.setup import Setup, load_weights
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(folder, *options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    run = [sys.executable, ROOT / "pipelines" / "train.py", folder / "config.json", *options]
+    return {"args": run, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+
+
+def train(folder, *options):
+    return subprocess.run(**command(folder, *options), text=True, timeout=120)
+
+
+def refused(folder, *options):
+    """Exit code and message of a command that must fail; in this process, to save start-up."""
+    main = runpy.run_path(str(ROOT / "pipelines" / "train.py"))["main"]
+    result = CliRunner().invoke(main, [str(folder / "config.json"), *options])
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.stderr.count("\n") == 1, "one paragraph"
+    return result.exit_code, result.stderr
+
+
+def weights(folder, name):
+    return load_file(folder / "checkpoints" / f"{name}.safetensors")
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(bool((one[key] == two[key]).all()) for key in one)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """An undisturbed training; read only."""
+    folder = write_setup(tmp_path_factory.mktemp("undisturbed") / "tiny")
+    done = train(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_training_leaves_weights_states_a_log_and_a_record(trained):
+    names = {path.name for path in (trained / "checkpoints").iterdir()}
+    assert names == {
+        "best.safetensors", "checkpoint_6.safetensors", "checkpoint_8.safetensors",
+        "state_6.pt", "state_8.pt", "record.json",
+    }  # fmt: skip
+    assert list((trained / "training").glob("events*"))
+    setup = Setup.from_folder(trained)
+    load_weights(setup.build(), setup.checkpoint_path("best"))
+
+
+def test_the_record_tells_how_the_weights_were_made(trained):
+    record = json.loads((trained / "checkpoints" / "record.json").read_text())
+    assert record["iteration"] == 8
+    assert record["seconds"] > 0
+    assert record["command"].startswith("python ")
+    assert "config.json" in record["command"]
+    assert record["config"]["training"]["seed"] == 1
+    assert [entry["iteration"] for entry in record["history"]] == [4, 8]
+    score = "affinities/cut_ap"
+    assert record["best"][score] == max(entry[score] for entry in record["history"])
+    assert record["best"].keys() >= {"affinities/voi_split", "affinities/balanced_ce"}
+    assert len(record["data"]["sources"][0]["sha256"]) == 64
+    assert record["versions"].keys() >= {"python", "torch", "gunpowder"}
+
+
+def test_a_killed_training_resumes_to_the_same_weights(trained, tmp_path):
+    folder = write_setup(tmp_path / "tiny")
+    process = subprocess.Popen(**command(folder), start_new_session=True)
+    deadline = time.monotonic() + 90
+    while not list(folder.glob("checkpoints/state_*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "checkpoints" / "state_8.pt").exists(), "killed too late to test anything"
+    resumed = train(folder, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("checkpoint_8", "best"):
+        assert same(weights(folder, name), weights(trained, name))
+
+
+def test_a_folder_with_a_training_is_not_silently_continued(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "tiny")
+    before = weights(folder, "best")
+    code, message = refused(folder)
+    assert code == 3
+    assert "--resume" in message
+    assert same(weights(folder, "best"), before)
+
+
+def test_another_config_is_not_resumed_and_its_fields_are_named(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "tiny")
+    options = ("--resume", "--set", "training.learning_rate=0.1", "--iterations", "9")
+    code, message = refused(folder, *options)
+    assert code == 3
+    assert "config.training.learning_rate: 0.001 -> 0.1" in message
+    assert "config.training.iterations: 8 -> 9" in message
+
+
+def test_another_network_file_is_not_resumed(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "tiny")
+    with (folder / "network.py").open("a") as file:
+        file.write("# changed\n")
+    code, message = refused(folder, "--resume")
+    assert code == 3
+    assert "network_py" in message
+
+
+def test_another_output_folder_becomes_a_setup_with_the_same_weights(trained, tmp_path):
+    source = write_setup(tmp_path / "source")
+    done = train(source, "--output", tmp_path / "made" / "here")
+    assert done.returncode == 0, done.stderr
+    setup = Setup.from_folder(tmp_path / "made" / "here")
+    assert same(weights(setup.folder, "best"), weights(trained, "best"))
+    assert not (source / "checkpoints").exists()
+    assert setup.config.training == Setup.from_folder(source).config.training
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("training.colour=1", "'training.colour' is unknown"),
+        ("training.output_shape=[4,15,16]", "(4, 14, 16) or (4, 16, 16)"),
+        ("tile_shape=[4,15,16]", "(4, 14, 16) or (4, 16, 16)"),
+        ('training.validation=[{"raw":"/nowhere","labels":"/nowhere"}]', "/nowhere"),
+    ],
+)
+def test_bad_input_is_one_paragraph_with_exit_code_2(tmp_path, option, message):
+    folder = write_setup(tmp_path / "tiny")
+    code, said = refused(folder, "--set", option)
+    assert code == 2
+    assert message in said
+    assert not (folder / "checkpoints").exists()
+
+
+def test_resume_without_a_training_says_so(tmp_path):
+    code, message = refused(write_setup(tmp_path / "tiny"), "--resume")
+    assert code == 2
+    assert "no training to resume" in message
+
+
+def test_a_score_that_no_head_gives_lists_the_given_ones(tmp_path):
+    values = tiny_config()
+    values["training"] |= {"score": "affinities/beauty", "validate_every": 1}
+    code, message = refused(write_setup(tmp_path / "tiny", values))
+    assert code == 2
+    assert "affinities/cut_ap" in message
+
+
+def test_a_spoilt_state_is_reported_not_executed(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "tiny")
+    (folder / "checkpoints" / "state_8.pt").write_bytes(b"spoilt")
+    code, message = refused(folder, "--resume")
+    assert code == 2
+    assert "state_8.pt" in message

@@ -1,0 +1,198 @@
+"""Batches: reproducible, aligned with their labels, never empty."""
+
+import itertools
+
+import numpy as np
+import pytest
+from tiny_setup import tiny_config
+
+from em_blocks.errors import ConfigError, GeometryError
+from em_blocks.kernels.affinities import affinities
+from em_blocks.training.config import SetupConfig
+from em_blocks.training.graph import largest_read, world
+from em_blocks.training.heads import head_trainings
+from em_blocks.training.samples import draw_batch, prefetch
+from em_blocks.training.sources import TrainingData
+from em_blocks.training.stream import BatchStream
+
+SHAPE = (40, 64, 64)
+STILL = {"contrast": 0, "brightness": 0, "noise": 0, "blur": 0}
+
+
+def config(voxel_size=(10, 10, 10), augment=None, **training):
+    values = tiny_config()
+    values["voxel_size"] = list(voxel_size)
+    values["training"] |= training
+    values["training"]["augment"] |= augment or {}
+    return SetupConfig.from_dict(values)
+
+
+def stripes(labels=None):
+    """Labels in boxes of 6 voxels; raw is a function of the label, so both can be compared."""
+    z, y, x = np.indices(SHAPE) // 6
+    labels = (1 + z + 5 * y + 60 * x).astype(np.uint64) if labels is None else labels
+    raw = (labels % 251).astype(np.uint8)
+    return TrainingData("stripes", raw, labels, (0, 0, 0), SHAPE, 1.0)
+
+
+def stream(config, *sources):
+    return BatchStream(config, sources or [stripes()], head_trainings(config), (1, 2, 2))
+
+
+def first(stream, n=3, begin=0):
+    return list(itertools.islice(stream.batches(begin, begin + n), n))
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_seed_others():
+    one, two = first(stream(config())), first(stream(config()))
+    other = first(stream(config(seed=2)))
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        assert all(np.array_equal(a[key], b[key]) for key in a)
+    assert not np.array_equal(one[0]["raw"], other[0]["raw"])
+    assert not np.array_equal(one[0]["raw"], one[1]["raw"])
+
+
+def test_a_batch_does_not_depend_on_those_before_it():
+    whole = first(stream(config()), 4)
+    [later] = first(stream(config()), 1, begin=3)
+    assert all(np.array_equal(whole[3][key], later[key]) for key in later)
+
+
+def test_arrays_have_the_shapes_that_network_and_losses_expect():
+    [batch] = first(stream(config(batch_size=2)), 1)
+    assert batch["raw"].shape == (2, 1, 6, 20, 20)
+    assert batch["raw"].dtype == np.float32
+    assert batch["affinities/target"].shape == batch["affinities/mask"].shape == (2, 4, 4, 16, 16)
+    assert batch["labels"].shape == (2, 4, 16, 16)
+    assert not np.array_equal(batch["raw"][0], batch["raw"][1])
+
+
+@pytest.mark.parametrize("voxel_size", [(10, 10, 10), (40, 4.6, 4.6)])
+def test_raw_labels_and_targets_stay_aligned_through_all_augmentation(voxel_size):
+    setup = config(voxel_size, STILL | {"elastic": 1.0, "jitter_nm": [0, 0, 0], "scale": 0})
+    straight = config(voxel_size, STILL | {"elastic": 0.0})
+    for batch in first(stream(straight), 6):
+        raw = np.rint((batch["raw"][0, 0] + 1) / 0.01)[1:-1, 2:-2, 2:-2]
+        np.testing.assert_array_equal(raw, batch["labels"][0] % 251)
+    for batch in first(stream(straight), 3) + first(stream(setup), 6):
+        target, mask = batch["affinities/target"][0], batch["affinities/mask"][0]
+        neighborhood = setup.heads["affinities"].neighborhood
+        inside = affinities(batch["labels"][0], neighborhood)
+        known = inside.mask.astype(bool)
+        np.testing.assert_array_equal(target[known], inside.values[known])
+        assert mask.all(), "partners beyond the sample are known too"
+
+
+def test_elastic_deformation_bends_raw_and_labels_alike():
+    setup = config(augment=STILL | {"elastic": 1.0, "jitter_nm": [10, 20, 20]})
+    for batch in first(stream(setup), 5):
+        raw = np.rint((batch["raw"][0, 0] + 1) / 0.01)[1:-1, 2:-2, 2:-2]
+        # Linear interpolation mixes values at borders of labels only.
+        assert np.mean(raw == batch["labels"][0] % 251) > 0.35
+
+
+def test_axes_of_different_voxel_size_are_never_exchanged():
+    z = np.indices(SHAPE)[0]
+    sections = stripes((z + 1).astype(np.uint64))
+    for batch in first(stream(config((40, 4, 4)), sections), 10):
+        per_section = [np.unique(section) for section in batch["labels"][0]]
+        assert all(len(labels) <= 2 for labels in per_section)
+        assert len(np.unique(batch["labels"][0])) >= 3
+
+
+def test_axes_of_equal_voxel_size_are_exchanged():
+    z = np.indices(SHAPE)[0]
+    sections = stripes((z + 1).astype(np.uint64))
+    still = config(augment={"elastic": 0.0})
+    seen = {
+        next(axis for axis in range(3) if np.diff(batch["labels"][0].astype(int), axis=axis).any())
+        for batch in first(stream(still, sections), 20)
+    }
+    assert seen == {0, 1, 2}
+
+
+def test_unlabelled_samples_are_drawn_again():
+    labels = np.zeros(SHAPE, np.uint64)
+    labels[:, :24, :24] = 1
+    for batch in first(stream(config(min_labelled=0.9), stripes(labels)), 5):
+        assert (batch["labels"] != 0).mean() >= 0.9
+
+
+def test_pairs_with_an_unknown_label_are_masked():
+    labels = np.array(stripes().labels)
+    labels[:, ::3] = 0
+    setup = config(min_labelled=0.3, augment={"elastic": 0.0})
+    for batch in first(stream(setup, stripes(labels)), 3):
+        unknown = batch["labels"][0] == 0
+        assert unknown.any()
+        assert not batch["affinities/mask"][0][:, unknown].any()
+
+
+def test_a_source_without_labels_is_an_error_and_no_endless_search():
+    empty = stripes(np.zeros(SHAPE, np.uint64))
+    with pytest.raises(ConfigError, match="labelled in less than 50%"):
+        first(stream(config(augment={"elastic": 0.0}), empty), 1)
+
+
+def test_sources_are_drawn_by_their_weights():
+    one = stripes(np.full(SHAPE, 1, np.uint64))
+    two = stripes(np.full(SHAPE, 2, np.uint64))._replace(weight=3.0)
+    batches = first(stream(config(augment={"elastic": 0.0}), one, two), 40)
+    share = np.mean([batch["labels"].max() == 2 for batch in batches])
+    assert 0.55 < share < 0.95
+
+
+def test_only_the_box_of_a_source_is_used():
+    data = stripes(np.where(np.indices(SHAPE)[0] < 12, 1, 2).astype(np.uint64))
+    half = data._replace(begin=(0, 2, 1), end=(12, 64, 63))
+    small = config((40, 10, 10), {"elastic": 0.0})
+    assert all((batch["labels"] == 1).all() for batch in first(stream(small, half), 8))
+
+
+def test_a_source_smaller_than_a_sample_is_refused_before_training():
+    small = stripes()._replace(end=(40, 25, 64))
+    with pytest.raises(GeometryError, match="a sample can need"):
+        stream(config(), small)
+
+
+def test_the_largest_read_covers_rotation_scale_and_displacement():
+    augment = config(augment={"jitter_nm": [0, 10, 10], "scale": 0.2}).training.augment
+    assert largest_read((10, 30, 40), (40, 10, 10), augment) == (12, 79, 79)
+
+
+def test_lengths_finer_than_a_tenth_of_a_nm_are_refused():
+    assert tuple(world((50, 4.6, 4.6))) == (500, 46, 46)
+    with pytest.raises(GeometryError, match="tenths"):
+        world((50, 4.65, 4.6))
+
+
+def test_an_error_while_preparing_a_batch_is_raised_where_it_is_used():
+    def make(index):
+        if index == 2:
+            raise OSError("disk gone")
+        return index
+
+    batches = prefetch(make, 0, 5)
+    assert [next(batches), next(batches)] == [0, 1]
+    with pytest.raises(OSError, match="disk gone"):
+        next(batches)
+
+
+def test_preparing_ends_when_the_reader_stops():
+    made = []
+    batches = prefetch(lambda index: made.append(index) or index, 0, 10**9)
+    assert next(batches) == 0
+    batches.close()
+    assert len(made) <= 5
+
+
+def test_rejected_samples_do_not_repeat_the_same_seed():
+    seeds = []
+
+    def draw(seed):
+        seeds.append(seed)
+        return {"labels": np.full(4, len(seeds) == 7)}
+
+    draw_batch(draw, seed=1, iteration=2, batch_size=1, min_labelled=0.5)
+    assert len(set(seeds)) == 7

@@ -1,0 +1,107 @@
+"""One step of training, and what guards it."""
+
+import copy
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from tiny_setup import tiny_config
+from torch import nn
+
+from em_blocks.errors import RunFailedError
+from em_blocks.training.config import TrainingConfig
+from em_blocks.training.trainer import MAX_BAD_STEPS, Trainer, learning_rate
+
+
+class Line(nn.Module):
+    """logits = weight * raw + bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv3d(1, 1, 1)
+
+    def forward(self, raw):
+        return {"line": self.layer(raw)}
+
+
+def trainer(**changes):
+    config = TrainingConfig.from_dict(
+        tiny_config()["training"] | {"weight_decay": 0, "warmup": 0} | changes
+    )
+    torch.manual_seed(0)
+    loss = lambda logits, batch: (logits.float() - batch["wanted"]).square().mean()  # noqa: E731
+    return Trainer(Line(), {"line": loss}, config)
+
+
+def batch(seed=0):
+    raw = np.random.default_rng(seed).normal(size=(1, 1, 4, 4, 4)).astype(np.float32)
+    return {"raw": raw, "wanted": 3 * raw + 1, "labels": np.ones((1, 4, 4, 4), np.uint64)}
+
+
+def test_training_reduces_the_loss():
+    train = trainer(learning_rate=0.05, iterations=300)
+    losses = [train.step(i, batch(i)).loss for i in range(300)]
+    assert losses[-1] < 0.05 * losses[0]
+
+
+def test_the_average_follows_the_weights():
+    train = trainer(learning_rate=0.05, iterations=300)
+    for i in range(300):
+        train.step(i, batch(i))
+    for mean, value in zip(train.average.parameters(), train.network.parameters(), strict=True):
+        assert not torch.equal(mean, value)
+        torch.testing.assert_close(mean, value, atol=0.5, rtol=0.3)
+
+
+def test_a_step_with_nan_leaves_the_weights_alone():
+    train = trainer()
+    train.step(0, batch())
+    before = [p.clone() for p in (*train.network.parameters(), *train.average.parameters())]
+    bad = batch()
+    bad["raw"][0, 0, 0, 0, 0] = np.nan
+    assert train.step(1, bad).skipped
+    after = [*train.network.parameters(), *train.average.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert not train.step(2, batch()).skipped
+
+
+def test_nan_in_every_step_ends_the_training_with_advice():
+    train = trainer()
+    bad = batch()
+    bad["raw"][:] = np.inf
+    for i in range(MAX_BAD_STEPS - 1):
+        train.step(i, bad)
+    with pytest.raises(RunFailedError, match="learning_rate"):
+        train.step(MAX_BAD_STEPS, bad)
+
+
+def test_the_gradient_is_clipped():
+    # Clipped so far that Adam's epsilon dominates: the weights hardly move.
+    clipped, free = trainer(gradient_clip=1e-12), trainer(gradient_clip=1e3)
+    before = clipped.network.layer.weight.clone()
+    clipped.step(0, batch())
+    free.step(0, batch())
+    moved = (clipped.network.layer.weight - before).abs().max()
+    assert moved < 0.01 * (free.network.layer.weight - before).abs().max()
+
+
+def test_the_learning_rate_warms_up_and_falls_to_a_hundredth():
+    config = trainer(warmup=10, iterations=110, learning_rate=1.0).config
+    rates = [learning_rate(config, i) for i in range(110)]
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
+    assert all(a > b for a, b in pairwise(rates[10:]))
+    assert math.isclose(learning_rate(config, 110), 0.01)
+
+
+def test_a_loaded_state_goes_on_as_if_never_stopped():
+    one, two = trainer(iterations=10), trainer(iterations=10)
+    for i in range(4):
+        one.step(i, batch(i))
+    two.load_state(copy.deepcopy(one.state()))
+    for i in range(4, 8):
+        one.step(i, batch(i))
+        two.step(i, batch(i))
+    for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True):
+        assert torch.equal(a, b)
