@@ -17,6 +17,9 @@ from em_blocks.errors import DatabaseError
 
 SELECT_TIMEOUT_MS = 10_000
 
+ServerError = PyMongoError
+"""What any database call may raise while the server is away."""
+
 
 def database_home(home: Path) -> Path:
     """Folder of the embedded database of a run folder."""
@@ -66,15 +69,16 @@ def connect(uri: str) -> Iterator[pymongo.MongoClient]:
     """
     try:
         client = pymongo.MongoClient(uri, serverSelectionTimeoutMS=SELECT_TIMEOUT_MS, tz_aware=True)
-        client.admin.command("ping")
     except (InvalidURI, ConfigurationError) as error:
         raise DatabaseError(
             f"'db_host' is not a usable MongoDB address ({type(error).__name__}). Give host:port, or a "
             "URI mongodb://user:${PASSWORD}@host:port/?options with special characters escaped."
         ) from error
-    except PyMongoError as error:
-        raise DatabaseError(unreachable(uri, error)) from error
     with client:
+        try:
+            client.admin.command("ping")
+        except PyMongoError as error:
+            raise DatabaseError(unreachable(uri, error)) from error
         yield client
 
 

@@ -7,11 +7,11 @@ import signal
 import threading
 import time
 
-from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from em_blocks.db.commits import OUTAGE_S
+from em_blocks.db.connect import ServerError
 from em_blocks.db.runs import RunStore
 
 HEARTBEAT_S = 2.0
@@ -78,7 +78,7 @@ class Monitor:
             try:
                 self._check()
                 away_since = None
-            except PyMongoError as error:
+            except ServerError as error:
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > OUTAGE_S:
                     self._interrupt(f"the database was away for {OUTAGE_S:.0f} s ({error})"[:300])

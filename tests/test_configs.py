@@ -1,0 +1,61 @@
+"""Every shipped config loads, and the schemas say what the models say."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from em_blocks.cli.schemas import as_text, schemas
+from em_blocks.config import read_json
+from em_blocks.tasks import task_class
+from em_blocks.training.config import SetupConfig
+
+ROOT = Path(__file__).parents[1]
+JOBS = [path for path in sorted(ROOT.glob("configs/*.json")) if ".schema." not in path.name]
+SETUPS = sorted(ROOT.glob("setups/*/config.json"))
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path, monkeypatch):
+    """Configs name their data by this variable; no test here opens the data."""
+    monkeypatch.setenv("EM_BLOCKS_DATA", str(tmp_path))
+
+
+def test_there_are_configs_and_setups():
+    assert JOBS and SETUPS
+
+
+@pytest.mark.parametrize("path", JOBS, ids=name_of)
+def test_a_job_config_loads(path):
+    assert task_class(read_json(path)["kind"]).from_file(path).run
+
+
+@pytest.mark.parametrize("path", SETUPS, ids=name_of)
+def test_a_setup_config_loads(path):
+    assert SetupConfig.from_file(path).name == path.parent.name
+
+
+@pytest.mark.parametrize("path", JOBS + SETUPS, ids=name_of)
+def test_a_config_agrees_with_its_schema(path):
+    values = read_json(path)
+    schema = schemas()[f"{values.get('kind', 'setup')}.schema.json"]
+    jsonschema.Draft202012Validator(schema).validate(values)
+
+
+@pytest.mark.parametrize("name", schemas())
+def test_the_stored_schemas_are_those_of_the_models(name):
+    stored = (ROOT / "configs" / name).read_text()
+    assert stored == as_text(schemas()[name]), "run `make schemas` and commit the result"
+
+
+def test_a_schema_refuses_what_its_model_refuses():
+    values = read_json(ROOT / "configs/fib25_affinities.json")
+    validator = jsonschema.Draft202012Validator(schemas()["predict.schema.json"])
+    for wrong in ({"blok_shape": [1, 2, 3]}, {"block_shape": [64, 0, 64]}, {"precision": "fp8"}):
+        assert not validator.is_valid(values | wrong), wrong
+    assert json.dumps(validator.schema)  # plain JSON: no model types are left in it

@@ -1,0 +1,122 @@
+"""A wheel and an sdist hold everything, and work outside of the checkout."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOT_SOURCE = shutil.ignore_patterns(
+    ".*", "__pycache__", "*.egg-info", "build", "dist", "data", "runs", "demo"
+)
+BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_{}(sys.argv[1]))"
+# Setups of the checkout that have been trained; one that is being made has no weights yet.
+SETUPS = sorted(path.parents[1].name for path in ROOT.glob("setups/*/checkpoints/best.safetensors"))
+
+
+def call(*command, cwd):
+    """Run a command; its output, or a failure that shows it."""
+    result = subprocess.run(
+        list(map(str, command)), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def build(source, kind, target):
+    """Build ``sdist`` or ``wheel`` of a source folder; its path and what the build printed."""
+    output = call(sys.executable, "-c", BUILD.format(kind), target, cwd=source)
+    return target / output.split()[-1], output
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A copy of the sources, so that no earlier build shines through."""
+    folder = tmp_path_factory.mktemp("source") / "em_blocks"
+    shutil.copytree(ROOT, folder, ignore=NOT_SOURCE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sdist(source, tmp_path_factory):
+    return build(source, "sdist", tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """Built from the unpacked sdist: what is missing there is missing here."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with tarfile.open(sdist[0]) as archive:
+        archive.extractall(folder, filter="data")
+    (unpacked,) = folder.iterdir()
+    return build(unpacked, "wheel", folder)
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """Folder of the commands of a fresh environment with the wheel in it."""
+    home = tmp_path_factory.mktemp("installed") / "env"
+    venv.create(home, with_pip=False)
+    (site,) = home.glob("lib/python*/site-packages")
+    call(
+        sys.executable, "-m", "pip", "--python", home / "bin/python", "install", "--no-deps",
+        "--no-index", wheel[0], cwd=home,
+    )
+    # The dependencies are those of this environment. A .pth file adds its site-packages without
+    # the .pth files in there, so its editable em_blocks stays out.
+    (site / "dependencies.pth").write_text(str(Path(pytest.__file__).parents[1]) + "\n")
+    return home / "bin"
+
+
+def test_the_wheel_holds_setups_with_weights_and_configs_with_schemas(wheel):
+    names = set(zipfile.ZipFile(wheel[0]).namelist())
+    wanted = {f"em_blocks/configs/{path.name}" for path in ROOT.glob("configs/*.json")}
+    for setup in SETUPS:
+        folder = f"em_blocks/setups/{setup}"
+        wanted |= {f"{folder}/{name}" for name in ("config.json", "network.py", "train.py")}
+        wanted.add(f"{folder}/checkpoints/best.safetensors")
+    wanted |= {f"em_blocks/{path.relative_to(ROOT)}" for path in ROOT.glob("pipelines/*.py")}
+    wanted |= {f"em_blocks/{path.relative_to(ROOT)}" for path in ROOT.glob("workers/*.py")}
+    assert wanted <= names, wanted - names
+
+
+def test_the_wheel_holds_nothing_but_em_blocks(wheel):
+    names = zipfile.ZipFile(wheel[0]).namelist()
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"em_blocks"}
+    assert not [name for name in names if name.endswith(".pt") or "checkpoint_" in name]
+
+
+def test_the_sdist_holds_the_tests_and_the_pinned_versions(sdist):
+    names = {name.partition("/")[2] for name in tarfile.open(sdist[0]).getnames()}
+    for file in ("constraints.txt", "Makefile", "pyproject.toml", "README.md", "LICENSE"):
+        assert file in names
+    assert {"tests/conftest.py", "tests/test_packaging.py"} <= names
+
+
+def test_the_build_warns_of_nothing(wheel, sdist):
+    for _, output in (wheel, sdist):
+        assert "Warning" not in output, output
+
+
+@pytest.mark.parametrize("command", ["em-blocks", "em-blocks status", "predict_blockwise.py"])
+def test_commands_run_outside_of_the_checkout(installed, command, tmp_path):
+    script, *verb = command.split()
+    text = call(installed / script, *verb, "--help", cwd=tmp_path)
+    assert "Usage" in text
+
+
+def test_the_installed_package_is_used_and_finds_its_setups(installed, tmp_path):
+    code = (
+        "import em_blocks.setups, pathlib, em_blocks.pipelines.demo as demo\n"
+        "print(em_blocks.__file__)\n"
+        "print(*sorted(p.parent.name for p in"
+        " pathlib.Path(em_blocks.setups.__file__).parent.glob('*/network.py')))"
+    )
+    package, setups = call(installed / "python", "-c", code, cwd=tmp_path).splitlines()
+    assert Path(package).is_relative_to(installed.parent)
+    assert set(setups.split()) >= set(SETUPS)
