@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import resource
 import socket
 import threading
 import time
@@ -175,6 +176,7 @@ class CommitWriter:
             "device": identity.device,
             "counts": report.counts,
             "checksums": report.checksums,
+            "peak_memory_mb": peak_memory_mb(),
             "failures": 0,
             "error": None,
         }
@@ -218,6 +220,11 @@ class CommitWriter:
             }}],
             upsert=True,
         )
+
+
+def peak_memory_mb() -> int:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def _date(seconds: float) -> datetime:

@@ -77,7 +77,7 @@ class TilePredictor:
         self.heads, self.tile_shape, self.context = heads, tile_shape, tuple(network.context)
         self.overlap, self.symmetries, self.batch_size = overlap, list(symmetries), batch_size
         self._scale, self._shift = scale, shift
-        self._dtype = PRECISIONS[precision]
+        self.dtype = PRECISIONS[precision]
 
     def input_box(self, begin: Triple, end: Triple) -> tuple[Triple, Triple]:
         """First voxel and end of the raw that the tiles of a box need, voxels (z, y, x)."""
@@ -169,7 +169,7 @@ class TilePredictor:
         values = (values.float() * self._scale + self._shift)[:, None]
         values = values.contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(
-            self.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32
+            self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
         ):
             outputs = self.network.predict(values)
         kept = {name: outputs[name].float().contiguous().cpu().numpy() for name in self.heads}

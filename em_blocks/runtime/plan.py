@@ -117,7 +117,7 @@ def plan(task: BlockwiseTask, *, probe: bool) -> Plan:
 
 def amplification(task: BlockwiseTask) -> float:
     """Voxels that a whole block reads per voxel that it writes."""
-    return math.prod(task.read_shape()) / math.prod(task.block_shape)
+    return math.prod(task.read_shape()) / math.prod(task.grid().block_shape)
 
 
 def better_block_shape(task: BlockwiseTask) -> BlockwiseTask | None:
@@ -126,6 +126,8 @@ def better_block_shape(task: BlockwiseTask) -> BlockwiseTask | None:
     It is doubled along the axis that saves most while every worker still gets four blocks
     and a block's reads fit in an eighth of a worker's share of memory.
     """
+    if amplification(task) == 1:
+        return None  # nothing is read twice
     budget = psutil.virtual_memory().total / task.num_workers / 8
     best = task
     while True:
@@ -138,7 +140,7 @@ def better_block_shape(task: BlockwiseTask) -> BlockwiseTask | None:
 
 def _doubled(task: BlockwiseTask) -> list[BlockwiseTask]:
     shapes = (
-        tuple(b * (2 if a == axis else 1) for a, b in enumerate(task.block_shape))
+        tuple(b * (2 if a == axis else 1) for a, b in enumerate(task.grid().block_shape))
         for axis in range(3)
     )
     return [task.model_copy(update={"block_shape": shape}) for shape in shapes]

@@ -7,12 +7,11 @@ environment of a worker, so that threads and memory are those of a worker.
 from __future__ import annotations
 
 import json
-
-import resource
 import sys
 import time
 from pathlib import Path
 
+from em_blocks.db.commits import peak_memory_mb
 from em_blocks.runtime.job import Job
 from em_blocks.tasks.base import BlockReport
 
@@ -33,8 +32,7 @@ def main(job_path: Path, keys: list[str]) -> None:
             blocks.append({"block": key, "seconds": time.perf_counter() - start,
                            "stages": report.seconds, "checksums": report.checksums,
                            "counts": report.counts})
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"load_s": loaded, "blocks": blocks, "memory_mb": memory}))
+    print(json.dumps({"load_s": loaded, "blocks": blocks, "memory_mb": peak_memory_mb()}))
 
 
 if __name__ == "__main__":

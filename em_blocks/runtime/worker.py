@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import socket
 import threading
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import daisy.v2 as daisy
 
-from em_blocks.db.commits import CommitWriter, WorkerIdentity
+from em_blocks.db.commits import CommitWriter, WorkerIdentity, peak_memory_mb
 from em_blocks.db.connect import connect
 from em_blocks.db.runs import RunStore
 from em_blocks.geometry import Block, BlockGrid
@@ -131,5 +130,5 @@ def describe_error(error: BaseException, stage: str | None) -> dict:
         "message": str(error)[:2000],
         "stage": stage,
         "traceback": "".join(traceback.format_exception(error))[-8000:],
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mb": peak_memory_mb(),
     }
