@@ -1,7 +1,6 @@
 """Config files: strict, relative to themselves, with errors that name the field."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -173,4 +172,4 @@ def test_long_values_are_shortened_in_messages(config):
 
 def test_paths_given_in_code_are_relative_to_the_working_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert Example(raw="raw.zarr").raw == os.path.join(tmp_path, "raw.zarr")
+    assert Example(raw="raw.zarr").raw == str(tmp_path / "raw.zarr")

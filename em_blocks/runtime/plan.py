@@ -102,7 +102,7 @@ def plan(task: BlockwiseTask, *, probe: bool) -> Plan:
             "wall_s": measured["load_s"] + seconds * math.ceil(n_todo / task.num_workers),
         }
     return Plan(
-        run=task.run, task=task.kind, grid=checked.grid.shape, block_shape=task.block_shape,
+        run=task.run, task=task.kind, grid=checked.grid.shape, block_shape=checked.grid.block_shape,
         blocks=checked.grid.n_blocks, masked=checked.grid.n_blocks - n_todo,
         read_amplification=amplification(task),
         bytes_written=sum(

@@ -141,7 +141,7 @@ def test_without_voxel_size_nothing_is_guessed():
     ],
 )
 def test_attributes_that_make_no_sense_are_an_error_with_the_path(attributes):
-    with pytest.raises(VolumeError, match="/data/x.zarr/s0 .*cannot be understood"):
+    with pytest.raises(VolumeError, match=r"/data/x.zarr/s0 .*cannot be understood"):
         read(attributes)
 
 

@@ -49,7 +49,8 @@ def read_all(source):
 
 def test_position_and_dtype_come_from_a_cremi_file(tmp_path):
     position = {"resolution": (40.0, 4.0, 4.6), "offset": (400.0, 0.0, -46.0)}
-    path = write(tmp_path / "a.hdf", volumes__labels__neuron_ids=(random_values("uint64"), position))
+    values = (random_values("uint64"), position)
+    path = write(tmp_path / "a.hdf", volumes__labels__neuron_ids=values)
     source = dataset(path, "volumes/labels/neuron_ids")
     source.check()
     assert source.header() == (SHAPE, np.uint64, (40.0, 4.0, 4.6), (400.0, 0.0, -46.0))
@@ -92,11 +93,12 @@ def test_a_missing_dataset_is_an_error_that_names_the_others(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "values", [np.zeros((3, 4)), np.zeros((1, 2, 3, 4)), np.zeros(SHAPE, bool), np.zeros(SHAPE, "S3")]
+    ("shape", "dtype"), [((3, 4), "u1"), ((1, 2, 3, 4), "u1"), (SHAPE, "bool"), (SHAPE, "S3")]
 )
-def test_a_dataset_that_is_no_volume_of_numbers_is_an_error(tmp_path, values):
-    message = refused(dataset(write(tmp_path / "a.h5", volumes__raw=values)))
-    assert str(values.shape) in message
+def test_a_dataset_that_is_no_volume_of_numbers_is_an_error(tmp_path, shape, dtype):
+    path = write(tmp_path / "a.h5", volumes__raw=np.zeros(shape, dtype))
+    message = refused(dataset(path))
+    assert str(shape) in message
     assert "is needed" in message
 
 

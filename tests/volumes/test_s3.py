@@ -125,7 +125,7 @@ def test_a_damaged_chunk_in_a_bucket_is_an_error_with_its_key(bucket):
     client = boto3.client("s3")
     client.put_object(Bucket=bucket.removeprefix("s3://"), Key="brain.zarr/raw/1/2/0", Body=b"x")
     client.close()
-    with pytest.raises(VolumeError, match="brain.zarr/raw/1/2/0"):
+    with pytest.raises(VolumeError, match=r"brain\.zarr/raw/1/2/0"):
         volume.read(volume.box)
 
 
@@ -141,12 +141,12 @@ def test_deleting_a_volume_leaves_its_neighbours(bucket):
 
 
 def test_a_bucket_that_does_not_exist_is_an_error(bucket):
-    with pytest.raises(VolumeError, match="s3://no-such-bucket/x.zarr.*NoSuchBucket"):
+    with pytest.raises(VolumeError, match=r"s3://no-such-bucket/x.zarr.*NoSuchBucket"):
         make("s3://no-such-bucket/x.zarr/raw")
 
 
 def test_a_server_that_does_not_answer_is_an_error(bucket, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setitem(store._S3_RETRIES, "max_retries", 1)
-    with pytest.raises(VolumeError, match="brain.zarr/raw.*[Cc]ould not connect"):
+    with pytest.raises(VolumeError, match=r"brain\.zarr/raw.*[Cc]ould not connect"):
         Volume.open(f"{bucket}/brain.zarr/raw")

@@ -3,7 +3,6 @@
 import functools
 import http.server
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -139,7 +138,7 @@ def small(request, tmp_path_factory):
     return volume, volume.read(volume.box)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     offset=st.tuples(*[st.integers(-12, 12)] * 3),
     shape=st.tuples(*[st.integers(1, 14)] * 3),
@@ -155,7 +154,7 @@ def test_padding_is_that_of_numpy_over_the_whole_volume(small, offset, shape, ou
     np.testing.assert_array_equal(volume.read(box, outside=outside), expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cut=st.integers(1, 9))
 def test_reflection_does_not_depend_on_how_a_region_is_cut(small, cut):
     volume, _ = small
@@ -398,7 +397,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ["zarr", "precomputed"])
 def test_a_volume_behind_a_web_server_is_read(tmp_path, format):
     make(tmp_path / "x.zarr" / "raw", format)
     handler = functools.partial(Quiet, directory=tmp_path)
@@ -455,7 +454,7 @@ def test_zarr3_notices_a_single_flipped_bit(tmp_path, shard):
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
     volume = Volume.open(tmp_path / "raw")
-    with pytest.raises(VolumeError, match="[Dd]igest"):
+    with pytest.raises(VolumeError, match=r"[Dd]igest"):
         volume.read(volume.box)
 
 
@@ -490,4 +489,4 @@ def test_a_folder_is_deleted_with_all_it_holds(tmp_path):
     store.delete_folder(str(tmp_path / "x.zarr" / "raw"))
     assert detect(str(tmp_path / "x.zarr" / "raw")) is None
     assert detect(str(tmp_path / "x.zarr" / "labels")) == "zarr"
-    assert not os.path.exists(tmp_path / "x.zarr" / "raw" / "0")
+    assert not (tmp_path / "x.zarr" / "raw" / "0").exists()
