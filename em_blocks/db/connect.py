@@ -69,7 +69,7 @@ def connect(uri: str) -> Iterator[pymongo.MongoClient]:
     """
     try:
         client = pymongo.MongoClient(uri, serverSelectionTimeoutMS=SELECT_TIMEOUT_MS, tz_aware=True)
-    except (InvalidURI, ConfigurationError) as error:
+    except (InvalidURI, ConfigurationError, ValueError) as error:
         raise DatabaseError(
             f"'db_host' is not a usable MongoDB address ({type(error).__name__}). Give host:port, or a "
             "URI mongodb://user:${PASSWORD}@host:port/?options with special characters escaped."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,11 +63,15 @@ def check_task(task: BlockwiseTask) -> Checked:
 def check_writable(folder: Path) -> None:
     """Raise `ConfigError` unless `folder`, which need not exist, can be written."""
     existing = _existing(folder)
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    try:
+        # An unnamed file: permissions, read-only mounts and quotas answer, nothing stays.
+        with tempfile.TemporaryFile(dir=existing):
+            return
+    except OSError as error:
         raise ConfigError(
-            f"{folder} cannot be written: {existing} is {'read-only for this user' if existing.is_dir() else 'not a folder'}. "
-            "Results, logs and the database go there; choose another output, or change the permissions."
-        )
+            f"{folder} cannot be written: {existing} gives {error.strerror!r}. Results, logs and the "
+            "database go there; choose another output, or change the permissions."
+        ) from error
 
 
 def check_space(task: BlockwiseTask, n_voxels: int) -> None:

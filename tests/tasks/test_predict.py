@@ -1,13 +1,13 @@
 """Blockwise prediction with a small random network on a volume that is not a multiple of anything."""
 
-import json
 import pickle
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from blockwise import (
     assert_one_block_equals_many,
     assert_retry_equals_once,
@@ -25,33 +25,10 @@ from em_blocks.geometry import Box, Frame
 from em_blocks.tasks.predict import Predict
 from em_blocks.training.setup import Setup
 from em_blocks.volumes import Volume
-from safetensors.torch import save_file
 
 SETUPS = Path(__file__).parents[2] / "setups"
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, 9.2))
 SHAPE = (14, 50, 44)
-
-
-@pytest.fixture(scope="session")
-def setup_folder(tmp_path_factory):
-    """The shipped setup with few features and random weights."""
-    folder = tmp_path_factory.mktemp("setup") / "tiny"
-    folder.mkdir()
-    shutil.copy(SETUPS / "affinities" / "network.py", folder)
-    config = json.loads((SETUPS / "affinities" / "config.json").read_text())
-    config["network"] = {
-        "features": [3, 5],
-        "kernels": [[[1, 3, 3], [3, 3, 3]], [[3, 3, 3]]],
-        "pooling": [[1, 2, 2]],
-    }
-    config["tile_shape"] = [6, 12, 12]
-    config["voxel_size"] = FRAME.voxel_size
-    (folder / "config.json").write_text(json.dumps(config))
-    torch.manual_seed(1)
-    network = Setup.from_folder(folder).build()
-    (folder / "checkpoints").mkdir()
-    save_file(network.state_dict(), folder / "checkpoints" / "best.safetensors")
-    return folder
 
 
 @pytest.fixture
