@@ -11,6 +11,8 @@ from em_blocks.runtime.worker import run_worker
 
 if __name__ == "__main__":
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # torch counts the machine's cores otherwise, and the slots would fight for them.
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    # torch counts the machine's cores otherwise, and the slots would fight for them. On a
+    # cluster the allocation says which cores are ours.
+    threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
+    torch.set_num_threads(int(threads))
     run_worker(Path(sys.argv[1]))

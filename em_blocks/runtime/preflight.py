@@ -14,6 +14,7 @@ from em_blocks.db.connect import expand_uri
 from em_blocks.db.server import mongod_binary
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Box
+from em_blocks.runtime.launch import check_launcher
 from em_blocks.tasks.base import BlockwiseTask, fingerprint
 from em_blocks.volumes import Volume
 
@@ -51,6 +52,9 @@ def check_task(task: BlockwiseTask) -> Checked:
     grid = task.grid()
     task.check()
     task.check_alignment()
+    for output in task.output_specs():
+        output.check(grid)
+    check_launcher(task)
     if task.db_host is None:
         mongod_binary()
     else:

@@ -30,7 +30,7 @@ from em_blocks.errors import (
     RefusedError,
 )
 from em_blocks.runtime.job import Job
-from em_blocks.runtime.launch import local_launcher
+from em_blocks.runtime.launch import worker_launcher
 from em_blocks.runtime.monitor import Monitor
 from em_blocks.runtime.preflight import Checked, check_space, check_task
 from em_blocks.tasks.base import BlockwiseTask, differing_fields
@@ -252,7 +252,7 @@ def schedule(
             total_roi=daisy.Roi(origin, grid.volume_shape),
             read_roi=block,
             write_roi=block,
-            process_function=local_launcher(job_path, task.worker_module, task.num_workers),
+            process_function=worker_launcher(task, job_path),
             read_write_conflict=False,
             fit="shrink",
             max_workers=task.num_workers,
@@ -264,7 +264,7 @@ def schedule(
             skip_mask=~todo,
         ),
         progress=observer,
-        host="127.0.0.1",
+        host=task.scheduler_host,
         block_tracking=False,
         summary=False,
     )

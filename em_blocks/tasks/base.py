@@ -20,7 +20,7 @@ from em_blocks.config import LocalPath, Shape3, StorePath, StrictModel, is_url
 from em_blocks.errors import BlockAlignmentError, ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.volumes import Volume
-from em_blocks.volumes.formats import Format, detect
+from em_blocks.volumes.formats import Format, Layout, detect
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 
@@ -71,6 +71,15 @@ class OutputSpec:
                 attributes={**self.attributes, "fingerprint": fingerprint},
             )
         return Volume.open(self.path, mode="r+")
+
+    def check(self, grid: BlockGrid) -> None:
+        """Raise `VolumeError` where `create` would fail, but write nothing."""
+        if detect(self.path) is None:
+            layout = Layout(
+                grid.volume_shape, np.dtype(self.dtype), grid.frame, self.chunk_shape,
+                self.channels, self.shard_shape,
+            )
+            Volume.check_creatable(self.path, self.format, layout)
 
     def nbytes(self, n_voxels: int) -> float:
         """Expected bytes on disk of `n_voxels` voxels."""
@@ -141,7 +150,7 @@ class BlockwiseTask(StrictModel, ABC):
 
     operational: ClassVar[frozenset[str]] = frozenset(
         {"run", "run_dir", "db_host", "db_name", "num_workers", "block_timeout_s", "max_retries",
-         "launcher"}
+         "launcher", "launcher_options", "scheduler_host"}
     )
     """Fields that say how to run, not what comes out; not part of the fingerprint."""
 
@@ -157,7 +166,16 @@ class BlockwiseTask(StrictModel, ABC):
         description="Volume of any voxel size; a block where it is 0 everywhere is not computed.",
     )
     num_workers: PositiveInt = Field(1, description="Worker processes (slots).")
-    launcher: Literal["local"] = Field("local", description="How worker processes are started.")
+    launcher: Literal["local", "slurm", "lsf"] = Field(
+        "local", description="How worker processes are started: here, by srun, or by bsub -K."
+    )
+    launcher_options: tuple[str, ...] = Field(
+        (), description='Options of srun or bsub, for example ["--partition=gpu", "--gres=gpu:1"].'
+    )
+    scheduler_host: str = Field(
+        "127.0.0.1",
+        description="Address of this machine that workers connect to; only that interface listens.",
+    )
     db_host: str | None = Field(
         None,
         description="MongoDB host or URI; environment variables are expanded, so no password needs "

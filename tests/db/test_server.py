@@ -38,7 +38,8 @@ def test_it_stops_with_its_last_user_and_keeps_its_data(tmp_path):
         with connect(uri) as client:  # the first user still has it
             assert client.test.c.count_documents({}) == 1
         mongod, supervisor = pids(home)
-    assert gone(mongod) and gone(supervisor)
+    assert gone(mongod)
+    wait_for(lambda: gone(supervisor))
     assert server.running_uri(home) is None
     with server.embedded_server(home) as uri, connect(uri) as client:
         assert client.test.c.count_documents({}) == 1
