@@ -18,6 +18,7 @@ from em_blocks.volumes import Volume, store
 from em_blocks.volumes.formats import Format
 from em_blocks.volumes.hdf5 import Hdf5Dataset, Hdf5Transforms
 from em_blocks.volumes.images import ImageStack
+from em_blocks.volumes.sources import SourceHeader
 
 Source = Annotated[ImageStack | Hdf5Dataset | Hdf5Transforms, Field(discriminator="type")]
 
@@ -56,7 +57,7 @@ class Ingest(BlockwiseTask):
 
     def grid(self) -> BlockGrid:
         header = self.source.header()
-        return BlockGrid(self._frame(), header.shape, self._block_shape(header.shape))
+        return BlockGrid(self._frame(header), header.shape, self._block_shape(header.shape))
 
     def inputs(self) -> dict:
         header = self.source.header()
@@ -68,7 +69,7 @@ class Ingest(BlockwiseTask):
             }
         }
 
-    def outputs(self) -> list[OutputSpec]:
+    def output_specs(self) -> list[OutputSpec]:
         return [
             OutputSpec(
                 name=self._name,
@@ -122,8 +123,7 @@ class Ingest(BlockwiseTask):
     def _unit(self) -> Triple:
         return self.shard_shape or self.chunk_shape
 
-    def _frame(self) -> Frame:
-        header = self.source.header()
+    def _frame(self, header: SourceHeader) -> Frame:
         size = _agreed("voxel_size", self.voxel_size, header.voxel_size)
         if size is None:
             raise ConfigError(

@@ -13,6 +13,7 @@ precomputed    (x, y, z, c)                           ``info`` and ``em_blocks.j
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -39,6 +40,26 @@ _GROUPS: dict[str, tuple[str, dict]] = {
     "zarr3": ("zarr.json", {"zarr_format": 3, "node_type": "group"}),
     "n5": ("attributes.json", {"n5": "2.0.0"}),
 }
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything that decides how an array is stored, apart from its format.
+
+    Shapes are voxels (z, y, x). All channels of a voxel share a chunk, so that one
+    block writes whole chunks.
+    """
+
+    shape: Triple
+    dtype: np.dtype
+    frame: Frame
+    chunk_shape: Triple
+    channels: int | None = None
+    shard_shape: Triple | None = None
+
+    def full(self, shape: Triple) -> list[int]:
+        """`shape` with the channel axis, if there is one."""
+        return [*([] if self.channels is None else [self.channels]), *shape]
 
 
 def reversed_on_disk(format: Format) -> bool:
@@ -117,41 +138,40 @@ def check_free(path: str) -> None:
             )
 
 
-def create_array(
-    path: str,
-    format: Format,
-    *,
-    shape: Triple,
-    channels: int | None,
-    chunk_shape: Triple,
-    shard_shape: Triple | None,
-    dtype: np.dtype,
-    frame: Frame,
-    attributes: dict,
-) -> None:
+def check_layout(format: Format, layout: Layout) -> None:
+    """Raise ValueError where `format` cannot hold an array of this layout."""
+    if layout.shard_shape is not None and format != "zarr3":
+        raise ValueError(f"the format {format} has no shards, zarr3 has")
+    # Made in memory, as an array without voxels: only the format knows all of its rules.
+    spec = {"kvstore": {"driver": "memory"}, **_spec(format, layout, {})}
+    ts.open(spec, create=True).result()
+
+
+def create_array(path: str, format: Format, layout: Layout, attributes: dict) -> None:
     """Make an array and the groups above it.
 
     The file by which `detect` finds the array is written last and holds or follows its
     attributes: a process killed here leaves a whole array or none.
-    Shapes are voxels (z, y, x). All channels of a voxel share a chunk, so that one
-    block writes whole chunks.
     """
-    lead = [] if channels is None else [channels]
-    full = {"shape": [*lead, *shape], "chunks": [*lead, *chunk_shape]}
-    if format == "zarr":
-        metadata = {"metadata": _zarr2(full, dtype)}
-    elif format == "zarr3":
-        metadata = {"metadata": _zarr3(full, shard_shape and [*lead, *shard_shape], dtype, attributes)}
-    elif format == "n5":
-        metadata = {"metadata": _n5(full, dtype, attributes)}
-    else:
-        metadata = _precomputed(shape, channels, chunk_shape, dtype, frame)
     for group in store.groups_above(path):
         _write_group_marker(group, format)
     if format in ("zarr", "precomputed"):
         store.write_json(path, _ATTRIBUTES[format], attributes)
-    spec = {"driver": DRIVERS[format], "kvstore": store.kvstore_spec(path), **metadata}
+    spec = {"kvstore": store.kvstore_spec(path), **_spec(format, layout, attributes)}
     ts.open(spec, create=True, open=False).result()
+
+
+def _spec(format: Format, layout: Layout, attributes: dict) -> dict:
+    """The tensorstore spec, without kvstore, that creates an array."""
+    if format == "zarr":
+        metadata = {"metadata": _zarr2(layout)}
+    elif format == "zarr3":
+        metadata = {"metadata": _zarr3(layout, attributes)}
+    elif format == "n5":
+        metadata = {"metadata": _n5(layout, attributes)}
+    else:
+        metadata = _precomputed(layout)
+    return {"driver": DRIVERS[format], **metadata}
 
 
 def _write_group_marker(path: str, format: Format) -> None:
@@ -161,11 +181,11 @@ def _write_group_marker(path: str, format: Format) -> None:
         store.write_json(path, name, values)
 
 
-def _zarr2(full: dict, dtype: np.dtype) -> dict:
+def _zarr2(layout: Layout) -> dict:
     return {
-        "shape": full["shape"],
-        "chunks": full["chunks"],
-        "dtype": dtype.str,
+        "shape": layout.full(layout.shape),
+        "chunks": layout.full(layout.chunk_shape),
+        "dtype": layout.dtype.str,
         "fill_value": 0,
         # Level 1 writes EM and labels 1.2 to 2.2 times faster than level 3, and as small within
         # 15 %; lz4 writes faster still, but does not make EM any smaller.
@@ -175,60 +195,61 @@ def _zarr2(full: dict, dtype: np.dtype) -> dict:
     }
 
 
-def _zarr3(full: dict, shard: list[int] | None, dtype: np.dtype, attributes: dict) -> dict:
+def _zarr3(layout: Layout, attributes: dict) -> dict:
+    endian = {"configuration": {"endian": "little"}} if layout.dtype.itemsize > 1 else {}
     codecs = [
-        {"name": "bytes", **({"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {})},
+        {"name": "bytes", **endian},
         {"name": "zstd", "configuration": {"level": 1}},
         # A chunk damaged on disk is an error, not other voxels.
         {"name": "crc32c"},
     ]
-    if shard:
-        sharding = {"chunk_shape": full["chunks"], "codecs": codecs}
+    chunk = layout.full(layout.chunk_shape)
+    if layout.shard_shape is not None:
+        sharding = {"chunk_shape": chunk, "codecs": codecs}
         codecs = [{"name": "sharding_indexed", "configuration": sharding}]
-    grid = {"chunk_shape": shard or full["chunks"]}
+        chunk = layout.full(layout.shard_shape)
     return {
-        "shape": full["shape"],
-        "chunk_grid": {"name": "regular", "configuration": grid},
+        "shape": layout.full(layout.shape),
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
         "chunk_key_encoding": {"name": "default"},
-        "data_type": str(dtype),
+        "data_type": str(layout.dtype),
         "fill_value": 0,
         "codecs": codecs,
         "attributes": attributes,
     }
 
 
-def _n5(full: dict, dtype: np.dtype, attributes: dict) -> dict:
+def _n5(layout: Layout, attributes: dict) -> dict:
     # N5 itself owns `resolution` and `units` and wants one value per axis, x first.
     own = {k: v for k, v in attributes.items() if k not in ("resolution", "units")}
     return {
         **own,
-        "dimensions": full["shape"][::-1],
-        "blockSize": full["chunks"][::-1],
-        "dataType": str(dtype),
+        "dimensions": layout.full(layout.shape)[::-1],
+        "blockSize": layout.full(layout.chunk_shape)[::-1],
+        "dataType": str(layout.dtype),
         "compression": {"type": "gzip", "level": 1},
     }
 
 
-def _precomputed(
-    shape: Triple, channels: int | None, chunk_shape: Triple, dtype: np.dtype, frame: Frame
-) -> dict:
+def _precomputed(layout: Layout) -> dict:
+    frame = layout.frame
     voxels = [o / v for o, v in zip(frame.offset, frame.voxel_size, strict=True)]
     if any(abs(v - round(v)) > TOLERANCE_VOXELS for v in voxels):
-        raise VolumeError(
-            f"The precomputed format stores offsets as whole voxels, but the offset {frame.offset} nm "
+        raise ValueError(
+            f"the precomputed format stores offsets as whole voxels, but the offset {frame.offset} nm "
             f"is {voxels} voxels of {frame.voxel_size} nm. Choose an offset on the voxel grid, or "
-            "another format."
+            "another format"
         )
     return {
         "multiscale_metadata": {
-            "type": "segmentation" if dtype.itemsize == 8 else "image",
-            "data_type": str(dtype),
-            "num_channels": channels or 1,
+            "type": "segmentation" if layout.dtype.itemsize == 8 else "image",
+            "data_type": str(layout.dtype),
+            "num_channels": layout.channels or 1,
         },
         "scale_metadata": {
             "key": "s0",
-            "size": list(shape[::-1]),
-            "chunk_size": list(chunk_shape[::-1]),
+            "size": list(layout.shape[::-1]),
+            "chunk_size": list(layout.chunk_shape[::-1]),
             "encoding": "raw",
             "resolution": list(frame.voxel_size[::-1]),
             "voxel_offset": [round(v) for v in voxels[::-1]],

@@ -11,7 +11,7 @@ from em_blocks.errors import BlockAlignmentError, GeometryError, VolumeError
 from em_blocks.geometry import Box, Frame, Roi, Triple
 from em_blocks.volumes import formats, store
 from em_blocks.volumes.attributes import frame_attributes, has_channel_axis
-from em_blocks.volumes.formats import Format
+from em_blocks.volumes.formats import Format, Layout
 
 Outside = Literal["constant", "reflect", "error"]
 """What lies beyond the end of a volume: a constant (0), its mirror image, or nothing."""
@@ -97,21 +97,19 @@ class Volume:
             If something exists at `path`, or the format cannot hold the array.
         """
         path = str(path)
-        formats.check_free(path)
+        layout = Layout(shape, np.dtype(dtype), frame, chunk_shape, channels, shard_shape)
+        cls.check_creatable(path, format, layout)
         values = {**frame_attributes(frame, channels=channels is not None), **(attributes or {})}
         with store.explained(f"The volume {path} ({format}) cannot be created"):
-            formats.create_array(
-                path,
-                format,
-                shape=shape,
-                channels=channels,
-                chunk_shape=chunk_shape,
-                shard_shape=shard_shape,
-                dtype=np.dtype(dtype),
-                frame=frame,
-                attributes=values,
-            )
+            formats.create_array(path, format, layout, values)
         return cls.open(path, mode="r+")
+
+    @staticmethod
+    def check_creatable(path: str, format: Format, layout: Layout) -> None:
+        """Raise `VolumeError` where `create` would, but write nothing."""
+        formats.check_free(path)
+        with store.explained(f"The volume {path} ({format}) cannot be created"):
+            formats.check_layout(format, layout)
 
     @property
     def box(self) -> Box:

@@ -71,9 +71,10 @@ def ingest(tmp_path, source, **options):
 
 def check(task):
     """What the runtime checks of a task before it starts."""
-    task.grid()
     task.check()
     task.check_alignment()
+    for output in task.output_specs():
+        output.check(task.grid())
 
 
 def run(task):
@@ -312,6 +313,29 @@ def test_bad_sources_are_refused_before_anything_is_written(tmp_path, images, cr
 
 
 @pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"shard_shape": [4, 32, 48]}, "has no shards"),
+        ({"format": "zarr3", "shard_shape": [4, 24, 24]}, "size of 24"),
+        ({"format": "precomputed", "offset": [1, 0, 0]}, "whole voxels"),
+        ({"output": "taken.zarr/raw/inner"}, "is itself an array"),
+        ({"output": "taken.zarr"}, "exists already"),
+    ],
+)
+def test_outputs_that_cannot_be_made_are_refused_before_anything_is_written(
+    tmp_path, images, options, reason
+):
+    Volume.create(
+        str(tmp_path / "taken.zarr/raw"), shape=(4, 4, 4), dtype="uint8",
+        frame=Frame(VOXEL_SIZE), chunk_shape=(4, 4, 4),
+    )
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(VolumeError, match=reason):
+        blockwise.run(ingest(tmp_path, images, **options))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
     ("source", "reason"),
     [
         ({"type": "video", "path": "a"}, "source"),
@@ -323,15 +347,6 @@ def test_bad_sources_are_refused_before_anything_is_written(tmp_path, images, cr
 def test_a_source_that_is_none_is_named(tmp_path, source, reason):
     with pytest.raises(ConfigError, match=reason):
         ingest(tmp_path, source)
-
-
-def test_a_volume_that_exists_is_not_overwritten(tmp_path, images):
-    run(ingest(tmp_path, images))
-    with pytest.raises(VolumeError, match="exists already"):
-        Volume.create(
-            str(tmp_path / "out.zarr/raw"), shape=SHAPE, dtype="uint8",
-            frame=Frame(VOXEL_SIZE), chunk_shape=(4, 16, 16),
-        )
 
 
 # -- what the runtime needs ------------------------------------------------------------
