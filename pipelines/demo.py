@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import em_blocks.setups
 import numpy as np
 from PIL import Image
 
-import em_blocks.setups
 from em_blocks.cli.common import print_report, shows_errors
 from em_blocks.geometry import Frame
 from em_blocks.volumes import Volume
@@ -132,7 +132,7 @@ def show_scores(result: Result) -> float:
         probability, cut = 1 - predicted[known > 0], joined[known > 0] == 0
         precisions.append(average_precision(probability, cut))
         click.echo(
-            f"  partner {str(shift):>11} voxels away: average precision {precisions[-1]:.3f}, "
+            f"  partner {shift!s:>11} voxels away: average precision {precisions[-1]:.3f}, "
             f"F1 {f1(probability > 0.5, cut):.3f}"
         )
     return float(np.mean(precisions))

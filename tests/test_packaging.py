@@ -92,7 +92,8 @@ def test_the_wheel_holds_nothing_but_em_blocks(wheel):
 
 
 def test_the_sdist_holds_the_tests_and_the_pinned_versions(sdist):
-    names = {name.partition("/")[2] for name in tarfile.open(sdist[0]).getnames()}
+    with tarfile.open(sdist[0]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
     for file in ("constraints.txt", "Makefile", "pyproject.toml", "README.md", "LICENSE"):
         assert file in names
     assert {"tests/conftest.py", "tests/test_packaging.py"} <= names
