@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,11 @@ def chunk_files(path):
     metadata = (".zarray", ".zattrs", ".zgroup", "zarr.json", "attributes.json", "info")
     files = (p for p in Path(path).rglob("*") if p.is_file())
     return sorted(p for p in files if p.name not in (*metadata, "em_blocks.json"))
+
+
+def contents(path):
+    """Every file below `path` with its bytes."""
+    return {p.relative_to(path): p.read_bytes() for p in Path(path).rglob("*") if p.is_file()}
 
 
 # -- what is written is read -----------------------------------------------------------
@@ -281,6 +287,38 @@ def test_two_processes_writing_neighbouring_blocks_lose_nothing(tmp_path, format
     rng = np.random.default_rng(0)
     expected = [rng.integers(1, 255, (8, 16, 16), dtype=np.uint8) for _ in range(32)]
     np.testing.assert_array_equal(volume.read(volume.box), np.concatenate(expected))
+
+
+ENDLESS_WRITER = """
+import sys, numpy as np
+from em_blocks.volumes import Volume
+volume = Volume.open(sys.argv[1], mode="r+")
+values = np.random.default_rng(0).integers(0, 255, volume.shape, dtype=np.uint8)
+print("up", flush=True)
+while True:
+    volume.write(volume.box, values)
+"""
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("delay_s", [0.02, 0.05])
+def test_a_killed_write_damages_no_chunk_and_leaves_nothing_after_the_next(
+    tmp_path, format, delay_s
+):
+    options = {"shape": (64, 64, 64), "chunk_shape": (16, 16, 16)}
+    volume = make(tmp_path / "killed", format, fill=False, **options)
+    command = [sys.executable, "-c", ENDLESS_WRITER, tmp_path / "killed"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        time.sleep(delay_s)
+        writer.kill()
+    values = random_values((64, 64, 64))
+    stored = volume.read(volume.box)
+    assert ((stored == values) | (stored == 0)).all()  # chunks are there, or not yet
+
+    volume.write(volume.box, values)
+    make(tmp_path / "undisturbed", format, **options)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
 
 
 # -- opening and creating --------------------------------------------------------------
