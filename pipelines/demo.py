@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-import em_blocks.setups
 import numpy as np
 from PIL import Image
 
+import em_blocks.setups
 from em_blocks.cli.common import print_report, shows_errors
 from em_blocks.geometry import Frame
 from em_blocks.volumes import Volume
@@ -151,8 +151,8 @@ def draw(result: Result, path: Path, precision: float) -> None:
         "ground truth": label_picture(result.truth[z]),
     }
     title = (
-        f"em_blocks demo: section {z} of {len(result.raw)}, average precision of affinities "
-        f"{precision:.3f}"
+        f"em_blocks demo: section {z} of {len(result.raw)}, voxels of 40 x 4 x 4 nm, "
+        f"average precision of affinities {precision:.3f}"
     )
     sheet = panel(pictures, title=title, pixel_nm=VOXEL_SIZE[2])
     Image.fromarray(sheet).save(path)

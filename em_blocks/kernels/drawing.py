@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-BACKGROUND, INK, FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
+BACKGROUND, INK, FAINT = (255, 255, 255), (20, 20, 20), (80, 80, 80)
 GAP = 14  # pixels between and around pictures
 GOLDEN = 0.61803398875  # hues a golden ratio apart never come close to each other
 
@@ -91,9 +91,9 @@ def panel(
 def _scale_bar(
     draw: ImageDraw.ImageDraw, corner: Sequence[int], width: int, pixels_per_nm: float
 ) -> None:
-    """A bar of a round length, about a quarter of a picture of `width` pixels."""
-    quarter = width / 4 / pixels_per_nm
-    length = max(n for n in (10, 20, 50, 100, 200, 500, 1000, 2000) if n <= max(10, quarter))
+    """A bar of a round length, up to two fifths of a picture of `width` pixels."""
+    longest = max(10, 0.4 * width / pixels_per_nm)
+    length = max(n for n in (10, 20, 50, 100, 200, 500, 1000, 2000) if n <= longest)
     x, y = corner
     draw.rectangle((x, y, x + round(length * pixels_per_nm), y + 5), INK)
     draw.text((x + round(length * pixels_per_nm) + 8, y - 6), f"{length} nm", INK, _font(14))
