@@ -50,6 +50,8 @@ class TrainingFiles:
 
     def load_state(self) -> dict:
         """The newest full state; raises `CheckpointError` if there is none."""
+        for partial in self.folder.glob(".*.partial"):  # left by a killed training
+            partial.unlink()
         states = self.states()
         if not states:
             raise CheckpointError(

@@ -1,6 +1,7 @@
 """A tiny setup that trains in seconds."""
 
 import pytest
+
 from tiny_setup import write_setup
 
 

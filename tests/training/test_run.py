@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file
-from tiny_setup import tiny_config, write_setup
 
 from em_blocks.training.setup import Setup, load_weights
+from tiny_setup import tiny_config, write_setup
 
 ROOT = Path(__file__).parents[2]
 

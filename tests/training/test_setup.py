@@ -7,10 +7,10 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_setup import tiny_config, write_setup
 
 from em_blocks.errors import CheckpointError, ConfigError
 from em_blocks.training.setup import Setup, load_weights
+from tiny_setup import tiny_config, write_setup
 
 
 @pytest.fixture

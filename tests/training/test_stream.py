@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from tiny_setup import tiny_config
 
 from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.kernels.affinities import affinities
@@ -14,6 +13,7 @@ from em_blocks.training.heads import head_trainings
 from em_blocks.training.samples import draw_batch, prefetch
 from em_blocks.training.sources import TrainingData
 from em_blocks.training.stream import BatchStream
+from tiny_setup import tiny_config
 
 SHAPE = (40, 64, 64)
 STILL = {"contrast": 0, "brightness": 0, "noise": 0, "blur": 0}

@@ -7,12 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from tiny_setup import tiny_config
 from torch import nn
 
 from em_blocks.errors import RunFailedError
 from em_blocks.training.config import TrainingConfig
 from em_blocks.training.trainer import MAX_BAD_STEPS, Trainer, learning_rate
+from tiny_setup import tiny_config
 
 
 class Line(nn.Module):

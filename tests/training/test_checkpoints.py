@@ -1,0 +1,56 @@
+"""Files of a training are whole or absent."""
+
+import pytest
+import torch
+from torch import nn
+
+from em_blocks.errors import CheckpointError, RefusedError
+from em_blocks.training.checkpoints import TrainingFiles
+
+
+@pytest.fixture
+def files(tmp_path):
+    return TrainingFiles(tmp_path)
+
+
+def test_only_the_newest_states_and_weights_are_kept(files):
+    for iteration in (9, 10, 11):
+        files.save_state({"iteration": iteration}, iteration)
+        files.save_checkpoint(nn.Linear(1, 1), iteration, {"iteration": str(iteration)})
+    assert sorted(files.states()) == [10, 11]
+    assert files.load_state() == {"iteration": 11}
+    assert not (files.folder / "checkpoint_9.safetensors").exists()
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_remains(files):
+    files.save_record({"score": 1})
+    with pytest.raises(TypeError):
+        files.save_record({"score": {1, 2}})
+    assert [path.name for path in files.folder.iterdir()] == ["record.json"]
+
+
+def test_remains_of_a_killed_training_are_removed_on_resume(files):
+    files.save_state({"iteration": 1}, 1)
+    partial = files.folder / ".state_2.pt.123.partial"
+    partial.write_bytes(b"half")
+    assert files.load_state() == {"iteration": 1}
+    assert not partial.exists()
+
+
+def test_a_used_folder_is_refused_and_an_empty_one_is_not(files):
+    files.refuse_if_used()
+    files.save_best(nn.Linear(1, 1), {})
+    with pytest.raises(RefusedError, match=r"best\.safetensors"):
+        files.refuse_if_used()
+
+
+def test_a_state_that_holds_code_is_not_executed(files):
+    files.folder.mkdir()
+    torch.save({"code": print}, files.folder / "state_1.pt")
+    with pytest.raises(CheckpointError, match=r"state_1\.pt"):
+        files.load_state()
+
+
+def test_weights_can_be_read_by_others(files):
+    files.save_best(nn.Linear(1, 1), {})
+    assert (files.folder / "best.safetensors").stat().st_mode & 0o044 == 0o044
