@@ -45,7 +45,7 @@ def main(
 
         setup = Setup.from_folder(config.parent, overrides)
         command = shlex.join(["python", *sys.argv])
-        TrainingRun(setup, output or setup.folder, command).start(resume=resume)
+        TrainingRun(setup, output or setup.folder, command, resume=resume).train()
     except EmBlocksError as error:
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)

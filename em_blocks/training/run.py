@@ -43,17 +43,24 @@ class TrainingRun:
         it is not the setup's own, it becomes a setup that can be predicted with.
     command : str
         What the user typed, for the record.
+    resume : bool
+        Go on from the newest state in `output`.
 
     Raises
     ------
     ConfigError, GeometryError
         If the data or the shapes do not fit; nothing is written then.
+    RefusedError
+        If the folder holds a training and `resume` is not set, or one with
+        another config or other data.
     """
 
-    def __init__(self, setup: Setup, output: Path, command: str):
+    def __init__(self, setup: Setup, output: Path, command: str, *, resume: bool):
         self.setup, self.config = setup, setup.config.training
         self.output, self.command = output, command
         self.files = TrainingFiles(output)
+        if not resume:  # before any data is opened or made, which can take a while
+            self.files.refuse_if_used()
         torch.manual_seed(self.config.seed)
         network = setup.build()
         network.check_tile(self.config.output_shape)
@@ -68,25 +75,10 @@ class TrainingRun:
         self.stream = BatchStream(setup.config, self.sources, self.heads, network.context)
         self.history: list[dict] = []
         self.seconds = 0.0
-
-    def start(self, *, resume: bool) -> None:
-        """Train from the beginning, or from the newest state of the output folder.
-
-        Raises
-        ------
-        RefusedError
-            If the folder holds a training and `resume` is not set, or one with
-            another config or other data.
-        """
-        done = 0
-        if resume:
-            done = self._load()
-        else:
-            self.files.refuse_if_used()
-            self._make_setup()
-        self._train(done)
+        self.done = self._load() if resume else 0
 
     def _load(self) -> int:
+        """Take over the newest state; returns the iterations it has done."""
         state = self.files.load_state()
         if differing := differences(json.loads(state["identity"]), self._identity):
             raise RefusedError(
@@ -98,8 +90,10 @@ class TrainingRun:
         self.history, self.seconds = json.loads(state["history"]), state["seconds"]
         return state["iteration"]
 
-    def _train(self, done: int) -> None:
-        config, began = self.config, time.monotonic() - self.seconds
+    def train(self) -> None:
+        """Train up to the config's number of iterations."""
+        self._make_setup()
+        config, done, began = self.config, self.done, time.monotonic() - self.seconds
         with (
             SummaryWriter(str(self.output / "training"), purge_step=done) as log,
             Progress(done, config.iterations) as progress,

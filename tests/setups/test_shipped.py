@@ -1,6 +1,8 @@
 """Every folder in setups/ loads, with the weights that are shipped in it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,10 @@ def test_the_folder_says_what_the_network_reached(setup):
     text = (setup.folder / "README.md").read_text()
     assert "cut_ap" in text
     assert "pipelines/train.py" in text
+
+
+def test_the_train_script_trains_its_own_folder(setup):
+    run = [sys.executable, setup.folder / "train.py"]
+    refused = subprocess.run(run, capture_output=True, text=True, timeout=120)
+    assert refused.returncode == 3, refused.stderr
+    assert str(setup.folder / "checkpoints") in refused.stderr
