@@ -152,7 +152,7 @@ class Frame:
             abs(a - round(a)) for a in itertools.chain(begin, end)
         )
         if error > TOLERANCE_VOXELS:
-            near = self.to_roi(nearest)
+            near = self.to_roi(Box(nearest.offset, tuple(max(1, n) for n in nearest.shape)))
             raise GeometryError(
                 f"The ROI with offset {roi.offset} and shape {roi.shape} (nm, zyx) does not lie on "
                 f"the voxel grid of voxel size {self.voxel_size} nm and offset {self.offset} nm. "

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+from rich.console import Console
+
 from em_blocks.config import Shape3, StorePath
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
@@ -20,7 +22,6 @@ from em_blocks.geometry import BlockGrid, Frame
 from em_blocks.runtime.run import RunReport, run_blockwise
 from em_blocks.tasks.base import BlockwiseTask, OutputSpec
 from em_blocks.volumes import Volume
-from rich.console import Console
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, 9.2))
 SHAPE = (20, 30, 50)
@@ -151,7 +152,8 @@ def start_in_background(task: BlockwiseTask, folder: Path, **options) -> subproc
         "from em_blocks.runtime.run import run_blockwise\n"
         "from rich.console import Console\n"
         f"job = json.load(open({str(job)!r}))\n"
-        "report = run_blockwise(Task.from_dict(job['task']), console=Console(quiet=True), **job['options'])\n"
+        "task = Task.from_dict(job['task'])\n"
+        "report = run_blockwise(task, console=Console(quiet=True), **job['options'])\n"
         "sys.exit(report.exit_code)\n"
     )
     with open(folder / "background.log", "ab") as log:

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import click
+
 from em_blocks.cli.common import (
     config_argument,
     json_option,
@@ -11,7 +13,6 @@ from em_blocks.cli.common import (
     set_option,
     shows_errors,
 )
-import click
 
 
 @click.command(name="retry")

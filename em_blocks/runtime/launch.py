@@ -67,9 +67,10 @@ def check_launcher(task: BlockwiseTask) -> None:
             'Run this command on a submit host of the cluster, or use the launcher "local".'
         )
     if task.db_host is None or _is_loopback(urlsplit(expand_uri(task.db_host)).hostname):
+        problem = "not set" if task.db_host is None else "an address of this machine only"
         raise ConfigError(
             f"The launcher {task.launcher!r} starts workers on other machines, which must reach the "
-            f"database, but 'db_host' is {'not set' if task.db_host is None else 'an address of this machine only'}. "
+            f"database, but 'db_host' is {problem}. "
             "Every finished block is recorded there; set 'db_host' to a MongoDB server that the nodes "
             "can reach."
         )

@@ -58,6 +58,11 @@ class Monitor:
         self._thread.join()
         self._progress.stop()
 
+    @property
+    def any_failed(self) -> bool:
+        """Whether daisy gave up on a block."""
+        return self._states is not None and self._states.failed_count > 0
+
     # -- called by daisy --------------------------------------------------------------
 
     def on_start(self, states) -> None:
@@ -114,9 +119,10 @@ class Monitor:
             # A damaged chunk fails all blocks that read it; that is no reason to stop the others.
             enough = 100 if error["type"] == "VolumeError" else max(3, 2 * self._num_workers)
             if starts >= 3 or (starts == 0 and len(blocks) >= min(enough, max(3, self._n_blocks))):
-                where = "workers cannot start" if starts else f"the first {len(blocks)} blocks all failed"
-                return f"{where} with {error['type']} in stage {error['stage']}: {error['message']}"
-        if self._states is not None and self._states.worker_failure_count >= 5 + 5 * self._num_workers:
+                who = "workers cannot start" if starts else f"the first {len(blocks)} blocks all failed"
+                return f"{who} with {error['type']} in stage {error['stage']}: {error['message']}"
+        deaths = self._states.worker_failure_count if self._states is not None else 0
+        if deaths >= 5 + 5 * self._num_workers:
             last = (self._states.last_worker_error or "").strip()[-500:]
             return f"workers die before they finish a block: {last}"
         return None

@@ -40,6 +40,16 @@ class Checked:
     def fingerprint(self) -> str:
         return fingerprint(self.identity)
 
+    def n_voxels(self, blocks: np.ndarray) -> int:
+        """Voxels of the blocks marked in a bool array (z, y, x) over the grid."""
+        sizes = [
+            np.minimum(np.arange(1, n + 1) * b, v) - np.arange(n) * b
+            for n, b, v in zip(
+                self.grid.shape, self.grid.block_shape, self.grid.volume_shape, strict=True
+            )
+        ]
+        return int(np.einsum("zyx,z,y,x->", blocks.astype(np.int64), *sizes))
+
 
 def check_task(task: BlockwiseTask) -> Checked:
     """Open all inputs and check that every block can be done.
@@ -89,8 +99,8 @@ def check_space(task: BlockwiseTask, n_voxels: int) -> None:
         if needed > free:
             raise ConfigError(
                 f"The disk of {output.path} is too small: the blocks that are left need up to "
-                f"{needed / 1e9:.3g} GB for the output {output.name!r}, and {free / 1e9:.3g} GB are free. "
-                "The run would stop in the middle; free some space, choose another disk, or a smaller "
+                f"{needed / 1e9:.3g} GB for the output {output.name!r}, and {free / 1e9:.3g} GB are "
+                "free. The run would stop in the middle; free some space, choose another disk, or a smaller "
                 "dtype or ROI."
             )
 
@@ -113,7 +123,8 @@ def masked_blocks(path: str, grid: BlockGrid) -> np.ndarray:
         )
     masked = np.ones(grid.shape, bool)
     for zi in range(grid.shape[0]):
-        first, last = grid.block((zi, 0, 0)), grid.block((zi, grid.shape[1] - 1, grid.shape[2] - 1))
+        first = grid.block((zi, 0, 0))
+        last = grid.block((zi, grid.shape[1] - 1, grid.shape[2] - 1))
         row = Box.between(first.write_box.offset, last.write_box.end)
         slab = mask.frame.enclosing_box(grid.frame.to_roi(row))
         values = mask.read(slab, outside="constant") != 0

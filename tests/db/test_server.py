@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+
 from blockwise import wait_for
 from em_blocks.db import server
 from em_blocks.db.connect import connect, expand_uri, redacted

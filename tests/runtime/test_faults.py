@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+
 from blockwise import (
     add_one,
     assert_same_result,

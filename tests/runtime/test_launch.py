@@ -4,6 +4,7 @@ import os
 import stat
 
 import pytest
+
 from blockwise import add_one, make_raw, run, store_of
 from em_blocks.db.server import embedded_server
 from em_blocks.errors import ConfigError

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from blockwise import (
     add_one,
     assert_one_block_equals_many,
@@ -221,7 +222,7 @@ def test_an_unwritable_or_full_disk_is_refused(raw, tmp_path, monkeypatch):
 
     usage = collections.namedtuple("usage", "total used free")(10, 10, 1000)
     monkeypatch.setattr("em_blocks.runtime.preflight.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(ConfigError, match="too small.*1e-06 GB are free"):
+    with pytest.raises(ConfigError, match=r"too small.*1e-06 GB are free"):
         run(add_one(raw, tmp_path / "c"))
 
 
