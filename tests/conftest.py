@@ -1,13 +1,17 @@
 """Paths and fixtures for all tests."""
 
 import faulthandler
+import importlib.util
 import json
 import shutil
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
-
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -36,11 +40,62 @@ def setup_folder(tmp_path_factory):
     config["voxel_size"] = (40.0, 4.6, 4.6)
     (folder / "config.json").write_text(json.dumps(config))
     import torch
-    from em_blocks.training.setup import Setup
     from safetensors.torch import save_file
+
+    from em_blocks.training.setup import Setup
 
     torch.manual_seed(1)
     network = Setup.from_folder(folder).build()
     (folder / "checkpoints").mkdir()
     save_file(network.state_dict(), folder / "checkpoints" / "best.safetensors")
     return folder
+
+
+@pytest.fixture(scope="session")
+def endpoint():
+    """The URL of an S3 server that ends with the tests."""
+    if importlib.util.find_spec("moto") is None:
+        pytest.fail("these tests need an S3 server: pip install 'moto[server]'")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_up(url, server)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def wait_until_up(url, server):
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            assert server.poll() is None, "the S3 server did not start"
+            time.sleep(0.1)
+        else:
+            return
+    raise TimeoutError(url)
+
+
+@pytest.fixture
+def bucket(endpoint, monkeypatch):
+    """The URL of an empty bucket."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    import boto3
+
+    client = boto3.client("s3")
+    name = f"volumes-{time.monotonic_ns()}"
+    client.create_bucket(Bucket=name)
+    yield f"s3://{name}"
+    client.close()

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pymongo
 import pytest
-from blockwise import FRAME
 from click.testing import CliRunner
+
+from blockwise import FRAME
 from em_blocks.cli.main import main
 from em_blocks.volumes import Volume
 

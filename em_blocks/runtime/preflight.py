@@ -100,8 +100,8 @@ def check_space(task: BlockwiseTask, n_voxels: int) -> None:
             raise ConfigError(
                 f"The disk of {output.path} is too small: the blocks that are left need up to "
                 f"{needed / 1e9:.3g} GB for the output {output.name!r}, and {free / 1e9:.3g} GB are "
-                "free. The run would stop in the middle; free some space, choose another disk, or a smaller "
-                "dtype or ROI."
+                "free. The run would stop in the middle; free some space, choose another disk, or a "
+                "smaller dtype or ROI."
             )
 
 

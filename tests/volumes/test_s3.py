@@ -1,11 +1,5 @@
 """Volumes in an object store: a real S3 server, over HTTP on loopback."""
 
-import importlib.util
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 
 import boto3
 import numpy as np
@@ -18,54 +12,6 @@ from em_blocks.volumes.formats import detect
 
 FRAME = Frame((50, 4.6, 4.6), (-150, 46, 92))
 SHAPE = (20, 33, 40)
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    """The URL of an S3 server that ends with the tests of this file."""
-    if importlib.util.find_spec("moto") is None:
-        pytest.fail("these tests need an S3 server: pip install 'moto[server]'")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_up(url, server)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-
-
-def wait_until_up(url, server):
-    for _ in range(300):
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except OSError:
-            assert server.poll() is None, "the S3 server did not start"
-            time.sleep(0.1)
-        else:
-            return
-    raise TimeoutError(url)
-
-
-@pytest.fixture
-def bucket(endpoint, monkeypatch):
-    """The URL of an empty bucket."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    name = f"volumes-{time.monotonic_ns()}"
-    client.create_bucket(Bucket=name)
-    yield f"s3://{name}"
-    client.close()
 
 
 def random_values(*shape):
