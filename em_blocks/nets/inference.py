@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from em_blocks.kernels.symmetry import Symmetry, undo_affinities
 from em_blocks.kernels.tiles import Triple, blend_window, tile_offsets
+
+Slices = tuple[slice, slice, slice]
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -112,41 +115,39 @@ class TilePredictor:
         ArithmeticError
             If the network returns NaN or infinity.
         """
-        shape = tuple(e - b for b, e in zip(begin, end, strict=True))
-        blended = any(self.overlap)
-        sums = {} if blended else None
-        weight = np.zeros(shape, np.float32) if blended else None
-        window = blend_window(self.tile_shape, self.overlap) if blended else None
-        outputs, saturated = {}, 0
+        shape = _minus(end, begin)
+        canvas = (
+            _Blended(shape, self.heads, blend_window(self.tile_shape, self.overlap))
+            if any(self.overlap)
+            else _Plain(shape, self.heads)
+        )
         offsets = tile_offsets(begin, end, self.tile_shape, self.overlap)
+        for offset, tile in self._tiles(raw, offsets):
+            canvas.add(tile, *_overlap(_minus(offset, begin), self.tile_shape, shape))
+        return canvas.finish()
+
+    def _tiles(
+        self, raw: np.ndarray, offsets: list[Triple]
+    ) -> Iterator[tuple[Triple, dict[str, Tensor]]]:
+        """Every tile with its heads, float32 (c, z, y, x) on the device.
+
+        A batch is started before the one before it is handed out, so that a GPU computes
+        while its last results are copied and stored.
+        """
+        batches = [
+            offsets[n : n + self.batch_size] for n in range(0, len(offsets), self.batch_size)
+        ]
         # Tile and raw both begin `context` voxels early, so tiles differ from each other
         # as their inputs do.
-        corner = offsets[0]
-        for first in range(0, len(offsets), self.batch_size):
-            batch = offsets[first : first + self.batch_size]
-            for name, tiles in self._tiles(raw, [_minus(o, corner) for o in batch]).items():
-                for offset, tile in zip(batch, tiles, strict=True):
-                    here, there = _overlap(_minus(offset, begin), self.tile_shape, shape)
-                    if blended:
-                        target = sums.setdefault(name, np.zeros((len(tile), *shape), np.float32))
-                        target[(..., *there)] += (tile * window)[(..., *here)]
-                        continue
-                    if name not in outputs:
-                        dtype = self.heads[name].dtype
-                        outputs[name] = np.empty((len(tile), *shape), dtype)
-                    stored, clipped = quantise(tile[(..., *here)], self.heads[name])
-                    outputs[name][(..., *there)] = stored
-                    saturated += clipped
-            if blended:
-                for offset in batch:
-                    here, there = _overlap(_minus(offset, begin), self.tile_shape, shape)
-                    weight[there] += window[here]
-        for name, total in (sums or {}).items():
-            outputs[name], clipped = quantise(total / weight, self.heads[name])
-            saturated += clipped
-        return outputs, saturated
+        started: list[tuple[list[Triple], dict[str, Tensor]]] = []
+        for batch in batches:
+            started.append((batch, self._batch(raw, [_minus(o, offsets[0]) for o in batch])))
+            if len(started) == 2:
+                yield from _unbatched(*started.pop(0))
+        for batch, outputs in started:
+            yield from _unbatched(batch, outputs)
 
-    def _tiles(self, raw: np.ndarray, corners: list[Triple]) -> dict[str, np.ndarray]:
+    def _batch(self, raw: np.ndarray, corners: list[Triple]) -> dict[str, Tensor]:
         """float32 (n, c, z, y, x) of every head for the tiles at `corners` of `raw`."""
         size = tuple(t + 2 * c for t, c in zip(self.tile_shape, self.context, strict=True))
         cut = np.stack(
@@ -157,14 +158,12 @@ class TilePredictor:
         means: dict[str, _Mean] = {}
         for symmetry in self.symmetries:
             for name, values in self._forward(symmetry.apply(cut)).items():
-                mean = means.setdefault(name, _Mean(values.shape))
-                neighborhood = self.heads[name].neighborhood
-                for n, tile in enumerate(values):
-                    mean.add(n, tile, symmetry, neighborhood)
-        return {name: mean.values() for name, mean in means.items()}
+                mean = means.setdefault(name, _Mean())
+                mean.add(values.cpu().numpy(), symmetry, self.heads[name].neighborhood)
+        return {name: torch.from_numpy(mean.values()) for name, mean in means.items()}
 
     @torch.inference_mode()
-    def _forward(self, cut: np.ndarray) -> dict[str, np.ndarray]:
+    def _forward(self, cut: np.ndarray) -> dict[str, Tensor]:
         values = torch.from_numpy(np.ascontiguousarray(cut)).to(self.device, non_blocking=True)
         values = (values.float() * self._scale + self._shift)[:, None]
         values = values.contiguous(memory_format=torch.channels_last_3d)
@@ -172,55 +171,116 @@ class TilePredictor:
             self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
         ):
             outputs = self.network.predict(values)
-        kept = {name: outputs[name].float().contiguous().cpu().numpy() for name in self.heads}
-        for name, array in kept.items():
-            if not np.isfinite(array).all():
-                raise ArithmeticError(f"the network returned NaN or infinity in head {name!r}")
-        return kept
+        return {name: outputs[name].float() for name in self.heads}
+
+
+def _unbatched(
+    batch: list[Triple], outputs: dict[str, Tensor]
+) -> Iterator[tuple[Triple, dict[str, Tensor]]]:
+    for n, offset in enumerate(batch):
+        yield offset, {name: values[n] for name, values in outputs.items()}
+
+
+class _Plain:
+    """Tiles side by side, quantised on the device: fewer bytes to copy."""
+
+    def __init__(self, shape: Triple, heads: dict[str, HeadFormat]):
+        self._shape, self._heads = shape, heads
+        self._arrays: dict[str, np.ndarray] = {}
+        self._saturated = 0
+
+    def add(self, tile: dict[str, Tensor], here: Slices, there: Slices) -> None:
+        for name, values in tile.items():
+            stored, clipped = quantise(values[(..., *here)], self._heads[name])
+            if name not in self._arrays:
+                shape = (len(values), *self._shape)
+                self._arrays[name] = np.empty(shape, self._heads[name].dtype)
+            self._arrays[name][(..., *there)] = stored
+            self._saturated += clipped
+
+    def finish(self) -> tuple[dict[str, np.ndarray], int]:
+        return self._arrays, self._saturated
+
+
+class _Blended:
+    """Overlapping tiles, averaged with the weights of a window."""
+
+    def __init__(self, shape: Triple, heads: dict[str, HeadFormat], window: np.ndarray):
+        self._shape, self._heads, self._window = shape, heads, window
+        self._sums: dict[str, np.ndarray] = {}
+        self._weight = np.zeros(shape, np.float32)
+
+    def add(self, tile: dict[str, Tensor], here: Slices, there: Slices) -> None:
+        for name, values in tile.items():
+            total = self._sums.setdefault(
+                name, np.zeros((len(values), *self._shape), np.float32)
+            )
+            total[(..., *there)] += (values.cpu().numpy() * self._window)[(..., *here)]
+        self._weight[there] += self._window[here]
+
+    def finish(self) -> tuple[dict[str, np.ndarray], int]:
+        arrays, saturated = {}, 0
+        for name, total in self._sums.items():
+            arrays[name], clipped = quantise(
+                torch.from_numpy(total / self._weight), self._heads[name]
+            )
+            saturated += clipped
+        return arrays, saturated
 
 
 class _Mean:
     """Running mean of tiles over symmetries; (n, c, z, y, x)."""
 
-    def __init__(self, shape):
-        self._sum = np.zeros(shape, np.float32)
-        self._n = np.zeros(shape, np.float32)
+    def __init__(self):
+        self._sum = self._n = None
 
-    def add(self, n: int, tile: np.ndarray, symmetry: Symmetry, neighborhood) -> None:
+    def add(self, tiles: np.ndarray, symmetry: Symmetry, neighborhood) -> None:
+        if self._sum is None:
+            shape = symmetry.undo(tiles).shape
+            self._sum, self._n = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         if neighborhood is None:
-            self._sum[n] += symmetry.undo(tile)
-            self._n[n] += 1
+            self._sum += symmetry.undo(tiles)
+            self._n += 1
             return
-        for channel, slices, values in undo_affinities(tile, symmetry, neighborhood):
-            self._sum[(n, channel, *slices)] += values
-            self._n[(n, channel, *slices)] += 1
+        for n, tile in enumerate(tiles):
+            for channel, slices, values in undo_affinities(tile, symmetry, neighborhood):
+                self._sum[(n, channel, *slices)] += values
+                self._n[(n, channel, *slices)] += 1
 
     def values(self) -> np.ndarray:
         return self._sum / self._n
 
 
-def quantise(values: np.ndarray, head: HeadFormat) -> tuple[np.ndarray, int]:
+def quantise(values: Tensor, head: HeadFormat) -> tuple[np.ndarray, int]:
     """Values as stored, and how many did not fit.
 
     Parameters
     ----------
-    values : float32 array
+    values : float32 tensor
         Network output.
     head : HeadFormat
 
     Returns
     -------
     array of ``head.dtype``, and the number of clipped values
+
+    Raises
+    ------
+    ArithmeticError
+        If a value is NaN or infinite: no integer stands for it.
     """
-    dtype = np.dtype(head.dtype)
+    if not torch.isfinite(values).all():
+        raise ArithmeticError("the network returned NaN or infinity")
     if head.scale is not None:
-        values = values * np.float32(head.scale)
+        values = values * head.scale
+    dtype = np.dtype(head.dtype)
     if dtype.kind == "f":
-        return values.astype(dtype), 0
+        return values.cpu().numpy().astype(dtype), 0
     limits = np.iinfo(dtype)
-    rounded = np.rint(values)
-    clipped = np.clip(rounded, limits.min, limits.max)
-    return clipped.astype(dtype), int(np.count_nonzero(clipped != rounded))
+    rounded = values.round()
+    clipped = rounded.clamp(limits.min, limits.max)
+    saturated = int((clipped != rounded).sum())
+    return clipped.to(getattr(torch, head.dtype)).cpu().numpy(), saturated
 
 
 def _minus(a: Triple, b: Triple) -> Triple:
