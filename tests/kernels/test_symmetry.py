@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from em_blocks.kernels.affinities import affinities
 from em_blocks.kernels.symmetry import Symmetry, symmetries, undo_affinities
 

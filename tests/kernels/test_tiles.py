@@ -1,9 +1,10 @@
 """Tiles and blending."""
 
 import numpy as np
-from em_blocks.kernels.tiles import blend_window, tile_offsets
 from hypothesis import given
 from hypothesis import strategies as st
+
+from em_blocks.kernels.tiles import blend_window, tile_offsets
 
 size = st.integers(1, 9)
 sizes = st.tuples(size, size, size)
