@@ -115,11 +115,12 @@ class _Session:
             if lost.any() and self.reason is None and not given_up:
                 # Workers died between a block and its commit: nobody's fault, so once more.
                 self._schedule(lost, job_path)
+                lost = self._lost(lost)
         finally:
             self.wall_s = time.monotonic() - start
             job_path.unlink(missing_ok=True)
         if self.reason is None:
-            self._record_lost(todo)
+            self._record_lost(lost)
 
     def _schedule(self, todo: np.ndarray, job_path: Path) -> bool:
         """Have the blocks done; whether the scheduler gave up on any."""
@@ -152,9 +153,9 @@ class _Session:
         """Blocks that died with their worker, or whose commit never arrived."""
         return todo & ~self.store.mask(self.checked.grid.shape, DONE, FAILED, QUARANTINED)
 
-    def _record_lost(self, todo: np.ndarray) -> None:
+    def _record_lost(self, lost: np.ndarray) -> None:
         """Give lost blocks a record: nobody else can."""
-        for index in np.argwhere(self._lost(todo)):
+        for index in np.argwhere(lost):
             self.store.mark_failed(
                 self.checked.grid, tuple(index), self.epoch,
                 {"type": "WorkerLost", "stage": None, "traceback": None,
