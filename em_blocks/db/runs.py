@@ -247,6 +247,30 @@ class RunStore:
         return [{"block": d["_id"].removeprefix(self.run + "/"), "seconds": d["total"],
                  "host": d.get("host")} for d in found]
 
+    def failure_groups(self, epoch: int) -> list[dict]:
+        """Failed attempts of an epoch by kind of error.
+
+        Returns
+        -------
+        list of dict
+            type, stage, message (of one of them), blocks (how many), starts (how many
+            workers failed before their first block).
+        """
+        found = self.attempts.aggregate([
+            {"$match": {"run": self.run, "epoch": epoch}},
+            {"$group": {
+                "_id": {"type": "$error.type", "stage": "$error.stage"},
+                "message": {"$first": "$error.message"},
+                "blocks": {"$addToSet": "$block"},
+                "starts": {"$sum": {"$cond": [{"$eq": ["$block", None]}, 1, 0]}},
+            }},
+        ])
+        return [
+            {**d["_id"], "message": d["message"], "starts": d["starts"],
+             "blocks": sum(block is not None for block in d["blocks"])}
+            for d in found
+        ]
+
     def failures(self, n: int) -> list[dict]:
         """At most `n` failed or quarantined blocks with their errors."""
         found = self.documents({"state": {"$in": [FAILED, QUARANTINED]}}, limit=n)

@@ -16,6 +16,7 @@ from em_blocks.db.runs import RunStore
 
 HEARTBEAT_S = 2.0
 LOG_EVERY_S = 15.0
+MIN_ALIKE = 3
 
 
 class Monitor:
@@ -106,21 +107,16 @@ class Monitor:
 
     def _systematic_failure(self) -> str | None:
         """Why no block will ever succeed, judged by the first ones."""
-        groups = list(self._store.attempts.aggregate([
-            {"$match": {"run": self._store.run, "epoch": self._epoch}},
-            {"$group": {
-                "_id": {"type": "$error.type", "stage": "$error.stage", "message": "$error.message"},
-                "blocks": {"$addToSet": "$block"}, "n": {"$sum": 1},
-            }},
-        ]))
+        groups = self._store.failure_groups(self._epoch)
         if len(groups) == 1:
-            error, blocks = groups[0]["_id"], groups[0]["blocks"]
-            starts = groups[0]["n"] if blocks == [None] else 0
+            (group,) = groups
+            error = f"{group['type']} in stage {group['stage']}: {group['message']}"
+            if group["starts"] >= MIN_ALIKE:
+                return f"workers cannot start, with {error}"
             # A damaged chunk fails all blocks that read it; that is no reason to stop the others.
-            enough = 100 if error["type"] == "VolumeError" else max(3, 2 * self._num_workers)
-            if starts >= 3 or (starts == 0 and len(blocks) >= min(enough, max(3, self._n_blocks))):
-                who = "workers cannot start" if starts else f"the first {len(blocks)} blocks all failed"
-                return f"{who} with {error['type']} in stage {error['stage']}: {error['message']}"
+            alike = 100 if group["type"] == "VolumeError" else max(MIN_ALIKE, 2 * self._num_workers)
+            if alike <= group["blocks"] < self._n_blocks:
+                return f"the first {group['blocks']} blocks all failed with {error}"
         deaths = self._states.worker_failure_count if self._states is not None else 0
         if deaths >= 5 + 5 * self._num_workers:
             last = (self._states.last_worker_error or "").strip()[-500:]
