@@ -7,63 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt
 
-from em_blocks.config import LocalPath, Position3, Shape3, StorePath, StrictModel, VoxelSize, is_url
+from em_blocks.config import LocalPath, Shape3, StorePath, is_url
 from em_blocks.errors import BlockAlignmentError, ConfigError, GeometryError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
+from em_blocks.tasks.predict_options import (
+    HeadOutput,
+    LinearNormalization,
+    PercentileNormalization,
+    RoiConfig,
+)
 from em_blocks.volumes import Volume
-from em_blocks.volumes.formats import Format
 
 DEFAULT_SCALE = {"uint8": 255.0, "int8": 127.0}
 DEFAULT_CHUNK = 64
-
-
-class RoiConfig(StrictModel):
-    """A region of the world."""
-
-    offset: Position3 = Field(description="First corner, nm (z, y, x).")
-    shape: VoxelSize = Field(description="Size, nm (z, y, x).")
-
-
-class HeadOutput(StrictModel):
-    """Where and how one head of the network is stored."""
-
-    dataset: str | None = Field(None, description="Name in the output; default: the head's name.")
-    dtype: Literal["uint8", "int8", "float16", "float32"] = "uint8"
-    scale: PositiveFloat | None = Field(
-        None, description="Stored = output * scale. Default: 255 for uint8, 127 for int8."
-    )
-    format: Format = "zarr"
-    chunk_shape: Shape3 | None = Field(
-        None, description="Voxels (z, y, x). Default: the largest divisor of the block up to 64."
-    )
-
-
-class LinearNormalization(StrictModel):
-    """The network sees ``raw * scale + shift``."""
-
-    scale: float
-    shift: float
-
-
-Percent = Annotated[float, Field(ge=0, le=100)]
-
-
-class PercentileNormalization(StrictModel):
-    """Two percentiles of the whole volume, measured once per run, become -1 and 1."""
-
-    percentiles: tuple[Percent, Percent]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.percentiles[0] >= self.percentiles[1]:
-            raise ValueError(f"percentiles must rise, got {self.percentiles}")
-        return self
 
 
 class Predict(BlockwiseTask):

@@ -1,0 +1,53 @@
+"""Parts of a prediction's config."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from em_blocks.config import Position3, Shape3, StrictModel, VoxelSize
+from em_blocks.volumes.formats import Format
+
+
+class RoiConfig(StrictModel):
+    """A region of the world."""
+
+    offset: Position3 = Field(description="First corner, nm (z, y, x).")
+    shape: VoxelSize = Field(description="Size, nm (z, y, x).")
+
+
+class HeadOutput(StrictModel):
+    """Where and how one head of the network is stored."""
+
+    dataset: str | None = Field(None, description="Name in the output; default: the head's name.")
+    dtype: Literal["uint8", "int8", "float16", "float32"] = "uint8"
+    scale: PositiveFloat | None = Field(
+        None, description="Stored = output * scale. Default: 255 for uint8, 127 for int8."
+    )
+    format: Format = "zarr"
+    chunk_shape: Shape3 | None = Field(
+        None, description="Voxels (z, y, x). Default: the largest divisor of the block up to 64."
+    )
+
+
+class LinearNormalization(StrictModel):
+    """The network sees ``raw * scale + shift``."""
+
+    scale: float
+    shift: float
+
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class PercentileNormalization(StrictModel):
+    """Two percentiles of the whole volume, measured once per run, become -1 and 1."""
+
+    percentiles: tuple[Percent, Percent]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.percentiles[0] >= self.percentiles[1]:
+            raise ValueError(f"percentiles must rise, got {self.percentiles}")
+        return self
