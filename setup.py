@@ -31,6 +31,7 @@ setup(
         "edt>=3",
         "fastremap>=1.15",
         "h5py>=3.11",
+        "imagecodecs>=2024.1",  # tifffile reads LZW and others only with it
         "numpy>=2",
         "pillow>=10",
         "psutil>=5.9",

@@ -1,5 +1,6 @@
 """A wheel and an sdist hold everything, and work outside of the checkout."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,11 @@ SETUPS = sorted(path.parents[1].name for path in ROOT.glob("setups/*/checkpoints
 
 def call(*command, cwd):
     """Run a command; its output, or a failure that shows it."""
+    # PYTHONPATH would show the checkout to an environment that must do without.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     result = subprocess.run(
-        list(map(str, command)), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        list(map(str, command)), cwd=cwd, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
     assert result.returncode == 0, result.stdout
     return result.stdout
