@@ -110,3 +110,12 @@ def test_importing_em_blocks_is_cheap():
 def test_asking_for_the_status_of_a_run_needs_no_torch():
     loaded = loaded_by("import em_blocks.cli.main, em_blocks.cli.status, em_blocks.tasks.predict")
     assert not loaded & {"torch", "gunpowder", "daisy"}
+
+
+def test_predicting_needs_nothing_of_the_extra_for_training():
+    loaded = loaded_by(
+        "import em_blocks.pipelines.demo, em_blocks.pipelines.predict_blockwise, "
+        "em_blocks.workers.predict_worker, em_blocks.nets.inference, em_blocks.training.setup, "
+        "em_blocks.training.scores"
+    )
+    assert not loaded & {"dask", "gunpowder", "tensorboardX", "waterz", "zarr"}
