@@ -24,7 +24,7 @@ from rich.console import Console
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import DONE, RunStore, block_fields
 from em_blocks.runtime.run import run_blockwise
-from noop import Noop
+from parts.noop import Noop
 
 VOLARA_BLOCKS_S, VOLARA_CHECKS_S = 38, 465
 

@@ -22,33 +22,15 @@ import time
 from pathlib import Path
 
 import click
-import numpy as np
 import psutil
 
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import DONE, RunStore
-from em_blocks.geometry import Frame
 from em_blocks.tasks.predict import Predict
-from em_blocks.volumes import Volume
+from parts.noise import small_config
 
-SETUP = Path(__file__).resolve().parent.parent / "setups" / "affinities_anisotropic"
 COMMAND = [sys.executable, "-m", "em_blocks.pipelines.predict_blockwise"]
 VICTIMS = ("worker", "scheduler group", "mongod")
-
-
-def small_config(folder: Path) -> Path:
-    """A config for noise of 4x4x4 tiles, one tile per block."""
-    tile = json.loads((SETUP / "config.json").read_text())["tile_shape"]
-    shape = tuple(4 * t for t in tile)
-    raw = Volume.create(str(folder / "raw.zarr/raw"), shape=shape, dtype="uint8",
-                        frame=Frame((40.0, 4.0, 4.0), (400.0, 40.0, 20.0)), chunk_shape=(16, 64, 64))
-    raw.write(raw.box, np.random.default_rng(0).integers(0, 256, shape).astype("uint8"))
-    config = folder / "config.json"
-    config.write_text(json.dumps({
-        "kind": "predict", "run": "trials", "raw": raw.path, "setup": str(SETUP),
-        "output": "none", "block_shape": tile, "num_workers": 2,
-    }))
-    return config
 
 
 def command(config: Path, folder: Path, overrides: tuple[str, ...]) -> list[str]:

@@ -27,20 +27,9 @@ from em_blocks.runtime.job import Job
 from em_blocks.runtime.launch import worker_environment
 from em_blocks.runtime.run import run_blockwise
 from em_blocks.tasks.predict import Predict
-from em_blocks.volumes import Volume
+from parts.noise import SETUPS, noise
 
-SETUP = Path(__file__).resolve().parent.parent / "setups" / "affinities"
-BLOCK = (64, 128, 128)
-
-
-def make_raw(folder: Path, n_blocks: int) -> str:
-    """Noise: its values do not matter to the network, and it compresses as badly as EM."""
-    shape = (BLOCK[0] * n_blocks, *BLOCK[1:])
-    raw = Volume.create(str(folder / "raw.zarr/raw"), shape=shape, dtype="uint8",
-                        frame=Frame((10.0, 10.0, 10.0)), chunk_shape=(64, 64, 64))
-    rng = np.random.default_rng(0)
-    raw.write(raw.box, rng.integers(0, 256, shape).astype("uint8"))
-    return raw.path
+BLOCK, FRAME = (64, 128, 128), Frame((10.0, 10.0, 10.0))
 
 
 def pipeline(task: Predict) -> tuple[float, float]:
@@ -113,12 +102,12 @@ def main(blocks: int, workers: int, batch_size: int, precision: str | None, job:
         bare_process(job, seconds)
         return
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, shape = Path(name), (BLOCK[0] * blocks, *BLOCK[1:])
         task = Predict.from_dict({
-            "kind": "predict", "run": "efficiency", "raw": make_raw(folder, blocks),
-            "setup": str(SETUP), "output": str(folder / "out/p.zarr"), "block_shape": BLOCK,
-            "tile_shape": (64, 64, 64), "num_workers": workers, "batch_size": batch_size,
-            "precision": precision,
+            "kind": "predict", "run": "efficiency", "raw": noise(folder, shape, FRAME, (64,) * 3),
+            "setup": str(SETUPS / "affinities"), "output": str(folder / "out/p.zarr"),
+            "block_shape": BLOCK, "tile_shape": (64, 64, 64), "num_workers": workers,
+            "batch_size": batch_size, "precision": precision,
         })
         measured = task.measure()
         Job.of(task, measured=measured, uri="", epoch=0).save(folder / "job.json")

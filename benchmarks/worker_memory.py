@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 import click
-import numpy as np
 from rich.console import Console
 
 from em_blocks.db.connect import connect, database_uri
@@ -15,19 +14,16 @@ from em_blocks.db.runs import RunStore
 from em_blocks.geometry import Frame
 from em_blocks.runtime.run import run_blockwise
 from em_blocks.tasks.predict import Predict
-from em_blocks.volumes import Volume
+from parts.noise import SETUPS, noise
 
-SETUP = Path(__file__).resolve().parent.parent / "setups" / "affinities_anisotropic"
+SETUP = SETUPS / "affinities_anisotropic"
 
 
 def peak_mb(folder: Path, shape: tuple[int, int, int], block: tuple[int, int, int]) -> int:
     """Largest peak memory that a worker reported with any of its blocks, MB."""
-    raw = Volume.create(str(folder / "raw.zarr/raw"), shape=shape, dtype="uint8",
-                        frame=Frame((40.0, 4.0, 4.0)), chunk_shape=(16, 64, 64))
-    rng = np.random.default_rng(0)
-    raw.write(raw.box, rng.integers(0, 256, shape).astype("uint8"))
+    raw = noise(folder, shape, Frame((40.0, 4.0, 4.0)), (16, 64, 64))
     task = Predict.from_dict({
-        "kind": "predict", "run": "memory", "raw": raw.path, "setup": str(SETUP),
+        "kind": "predict", "run": "memory", "raw": raw, "setup": str(SETUP),
         "output": str(folder / "out/p.zarr"), "block_shape": block, "num_workers": 1,
     })
     assert run_blockwise(task, console=Console(stderr=True)).ok
@@ -37,7 +33,7 @@ def peak_mb(folder: Path, shape: tuple[int, int, int], block: tuple[int, int, in
 
 
 @click.command()
-@click.option("--blocks", default=2, show_default=True, help="Blocks along each axis at first.")
+@click.option("--blocks", default=3, show_default=True, help="Blocks along each axis at first.")
 def main(blocks: int) -> None:
     tile = json.loads((SETUP / "config.json").read_text())["tile_shape"]
     peaks = []

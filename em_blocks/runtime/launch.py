@@ -23,6 +23,9 @@ def worker_environment(num_workers: int, slot: int = 0) -> dict[str, str]:
     environment["PYTHONPATH"] = _module_path()
     threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
     environment.update({name: str(threads) for name in THREAD_VARIABLES})
+    # The threads of a worker pass large arrays on; with an arena for each thread, glibc keeps
+    # much of what they free (measured: 678 MB instead of 484 MB).
+    environment.setdefault("MALLOC_ARENA_MAX", "1")
     if gpus := visible_gpus():
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     return environment
