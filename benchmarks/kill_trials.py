@@ -26,6 +26,7 @@ import psutil
 
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import DONE, RunStore
+from em_blocks.db.server import running_uri
 from em_blocks.tasks.predict import Predict
 from parts.noise import small_config
 
@@ -44,13 +45,17 @@ def run(arguments: list[str]) -> dict:
     return {**json.loads(done.stdout), "exit_code": done.returncode}
 
 
-def kill_during(arguments: list[str], folder: Path, victim: str, after_s: float) -> None:
-    """Start the command, kill -9 the victim `after_s` after the first worker appeared."""
+def kill_during(arguments: list[str], folder: Path, victim: str, after_s: float) -> int:
+    """Start the command, kill -9 the victim `after_s` after the first worker appeared.
+
+    Returns how many blocks were done at that moment.
+    """
     process = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
     while process.poll() is None and not workers(process):
         time.sleep(0.02)
     time.sleep(after_s)
+    done = done_now(folder)
     if victim == "scheduler group":
         os.killpg(process.pid, signal.SIGKILL)
     elif victim == "mongod":
@@ -60,6 +65,16 @@ def kill_during(arguments: list[str], folder: Path, victim: str, after_s: float)
     elif found := workers(process):
         kill(random.choice(found))
     process.wait()
+    return done
+
+
+def done_now(folder: Path) -> int:
+    """Done blocks in the database while the command runs."""
+    uri = running_uri(folder / "db")
+    if uri is None:
+        return 0
+    with connect(uri) as client:
+        return client["em_blocks"].blocks.count_documents({"state": DONE})
 
 
 def workers(process: subprocess.Popen) -> list[int]:
@@ -111,7 +126,7 @@ def main(config: Path | None, overrides: tuple[str, ...], trials: int, seed: int
             folder, victim = root / f"trial{trial}", VICTIMS[trial % len(VICTIMS)]
             arguments = command(config, folder, overrides)
             after_s = random.uniform(0.0, 0.9) * reference["wall_s"]
-            kill_during(arguments, folder, victim, after_s)
+            then = kill_during(arguments, folder, victim, after_s)
             before = sum(d["state"] == DONE for d in documents(config, folder, overrides))
             report = run(arguments)
             found = documents(config, folder, overrides)
@@ -123,8 +138,8 @@ def main(config: Path | None, overrides: tuple[str, ...], trials: int, seed: int
             )
             different += not same
             print(
-                f"trial {trial + 1}: {victim} killed after {after_s:.1f} s with {before} of {total} "
-                f"blocks done; then {report['blocks']['computed']} computed, "
+                f"trial {trial + 1}: {victim} killed after {after_s:.1f} s with {then} of {total} blocks "
+                f"done, {before} at the end; again: {report['blocks']['computed']} computed, "
                 f"{'identical' if same else 'DIFFERENT'}", flush=True,
             )
     print(json.dumps({"name": "kill -9 trials with another result", "value": different,

@@ -1,6 +1,7 @@
 """The commands as a user types them: output, exit codes, and what they leave on disk."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -29,7 +30,12 @@ def config(tmp_path, setup_folder):
 
 
 def call(*arguments):
-    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    before = dict(os.environ)  # `replay` sets threads for its own process, which is ours here
+    try:
+        result = CliRunner().invoke(main, [str(a) for a in arguments])
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

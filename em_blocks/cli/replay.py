@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from em_blocks.cli.common import config_argument, load_task, opened_store, set_option, shows_errors
-from em_blocks.runtime.launch import worker_environment
+from em_blocks.runtime.launch import THREAD_VARIABLES, worker_environment
 from em_blocks.tasks.base import BlockReport
 
 
@@ -25,7 +25,8 @@ def main(config: Path, block: str, overrides: tuple[str, ...]) -> None:
     """
     task = load_task(config, overrides)
     # As many threads as a worker has: sums of floats depend on it in the last digit.
-    os.environ.update(worker_environment(task.num_workers))
+    threads = worker_environment(task.num_workers)
+    os.environ.update({name: threads[name] for name in THREAD_VARIABLES})
     grid = task.grid()
     chosen = grid.block(_index(block))
     measured, known = _recorded(task, chosen.key)
