@@ -138,8 +138,8 @@ def main(config: Path | None, overrides: tuple[str, ...], trials: int, seed: int
             )
             different += not same
             print(
-                f"trial {trial + 1}: {victim} killed after {after_s:.1f} s with {then} of {total} blocks "
-                f"done, {before} at the end; again: {report['blocks']['computed']} computed, "
+                f"trial {trial + 1}: {victim} killed after {after_s:.1f} s with {then} of {total} "
+                f"blocks done, {before} at the end; again: {report['blocks']['computed']} computed, "
                 f"{'identical' if same else 'DIFFERENT'}", flush=True,
             )
     print(json.dumps({"name": "kill -9 trials with another result", "value": different,

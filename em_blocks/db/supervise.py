@@ -143,7 +143,7 @@ def free_port() -> int:
 
 def accepts(port: int) -> bool:
     with socket.socket() as s:
-        s.settimeout(0.2)
+        s.settimeout(1.0)
         return s.connect_ex(("127.0.0.1", port)) == 0
 
 

@@ -26,7 +26,9 @@ def best_precision(device: torch.device) -> str:
     """bf16 where the device computes it in hardware, else fp32."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+    # torch has no public question for this; without an answer fp32 is right, only slower.
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16" if supported() else "fp32"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import psutil
 from em_blocks import __version__
 from em_blocks.db.runs import DONE, RunStore, grid_document
 from em_blocks.errors import FingerprintMismatchError, LeaseHeldError, RefusedError
-from em_blocks.runtime.preflight import Checked, check_space
+from em_blocks.runtime.preflight import Checked
 from em_blocks.tasks.base import BlockwiseTask, differing_fields
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats import detect
@@ -39,7 +39,6 @@ def claim(
     if not overwrite:
         _check_outputs(existing, store, task, checked)
     if existing is None:
-        check_space(task, checked.n_voxels(~checked.masked))
         _create(store, task, checked, previous_epoch=0)
     epoch = _take_lease(store, task)
     if overwrite:

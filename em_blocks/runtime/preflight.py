@@ -17,6 +17,7 @@ from em_blocks.geometry import BlockGrid, Box
 from em_blocks.runtime.launch import check_launcher
 from em_blocks.tasks.base import BlockwiseTask, fingerprint
 from em_blocks.volumes import Volume
+from em_blocks.volumes.formats import detect
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,10 @@ def check_task(task: BlockwiseTask) -> Checked:
         expand_uri(task.db_host)
     check_writable(task.home)
     masked = masked_blocks(task.mask, grid) if task.mask else np.zeros(grid.shape, bool)
-    return Checked(grid, task.identity(), masked)
+    checked = Checked(grid, task.identity(), masked)
+    if not any(detect(output.path) for output in task.output_specs()):
+        check_space(task, checked.n_voxels(~masked))
+    return checked
 
 
 def check_writable(folder: Path) -> None:

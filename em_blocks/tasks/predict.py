@@ -133,6 +133,11 @@ class Predict(BlockwiseTask):
                 f"raw is {raw.path} with {raw.channels} channels, shape {(raw.channels, *raw.shape)}, "
                 "but a raw volume has three axes (z, y, x). Name one image channel, or ingest it."
             )
+        if raw.dtype.kind not in "uif" or raw.dtype.itemsize > 4:
+            raise ConfigError(
+                f"raw is {raw.path} of dtype {raw.dtype}, which holds labels rather than "
+                "intensities. The network would see noise; name the image volume."
+            )
         for path in (spec.path for spec in self.output_specs()):
             if raw.path == path or raw.path.startswith(path + "/"):
                 raise ConfigError(

@@ -224,6 +224,7 @@ def test_an_unwritable_or_full_disk_is_refused(raw, tmp_path, monkeypatch):
     monkeypatch.setattr("em_blocks.runtime.preflight.shutil.disk_usage", lambda path: usage)
     with pytest.raises(ConfigError, match=r"too small.*1e-06 GB are free"):
         run(add_one(raw, tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
 
 
 def raw_file(tmp_path):

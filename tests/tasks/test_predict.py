@@ -201,6 +201,13 @@ def test_an_output_equal_to_the_input_is_refused(raw, setup_folder, tmp_path):
         run(task)
 
 
+def test_labels_as_raw_are_refused(setup_folder, tmp_path):
+    labels = Volume.create(str(tmp_path / "c.zarr/raw"), shape=SHAPE, dtype="uint64", frame=FRAME,
+                           chunk_shape=SHAPE)
+    with pytest.raises(ConfigError, match="labels rather than intensities"):
+        run(predict(labels, setup_folder, tmp_path / "a"))
+
+
 def test_raw_with_channels_is_refused(setup_folder, tmp_path):
     rgb = Volume.create(str(tmp_path / "c.zarr/raw"), shape=SHAPE, channels=3, dtype="uint8",
                         frame=FRAME, chunk_shape=SHAPE)
