@@ -21,6 +21,7 @@ from blockwise import (
 )
 from em_blocks.db.commits import CommitWriter, WorkerIdentity
 from em_blocks.errors import CommitRefusedError
+from em_blocks.runtime.status import run_status
 from em_blocks.tasks.base import BlockReport
 
 
@@ -143,6 +144,19 @@ def _kill(victim, process, task):
 def _done(task):
     with store_of(task) as store:
         return store.counts()["done"]
+
+
+def test_a_dead_scheduler_is_not_shown_as_running(raw, tmp_path):
+    task = add_one(raw, tmp_path / "a", sleep_s=0.2)
+    process = start_in_background(task, tmp_path)
+    wait_for(lambda: worker_pids(process))
+    with store_of(task) as store:
+        assert run_status(store)["state"] == "running"
+        wait_for(lambda: run_status(store)["blocks"]["running"] > 0)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+        assert run_status(store)["state"] == "stopped"
+        assert store.load()["state"] == "running"  # it had no time to say so
 
 
 def test_a_run_survives_the_crash_of_its_embedded_mongod(raw, tmp_path, undisturbed):
