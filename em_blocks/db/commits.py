@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import queue
-import resource
 import socket
 import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pymongo import UpdateOne
 from pymongo.errors import AutoReconnect, BulkWriteError
@@ -223,8 +223,13 @@ class CommitWriter:
 
 
 def peak_memory_mb() -> int:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """Largest resident memory of this process so far.
+
+    Not ``ru_maxrss``: that survives exec, so a worker would inherit the peak of the
+    process that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
 def _date(seconds: float) -> datetime:
