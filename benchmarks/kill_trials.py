@@ -4,7 +4,7 @@ Victims take turns: one worker, the scheduler's whole process group, mongod; alw
 the second command the output folder must be byte-identical, every block must be in the database
 once, and the second command must have computed exactly the blocks that were missing.
 
-By default a small phantom is predicted; ``--config`` takes any prediction config, for example
+By default a small volume of noise is predicted; ``--config`` takes any prediction config, for example
 ``configs/fib25_affinities.json``.
 """
 

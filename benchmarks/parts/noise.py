@@ -24,11 +24,11 @@ def noise(folder: Path, shape: Triple, frame: Frame, chunk_shape: Triple) -> str
 
 
 def small_config(folder: Path, **options) -> Path:
-    """Config of a prediction by the demo's network of 4x4x4 tiles, one tile per block."""
+    """Config of a prediction by the demo's network of 2x4x4 tiles, one tile per block."""
     setup = SETUPS / "affinities_anisotropic"
     tile = json.loads((setup / "config.json").read_text())["tile_shape"]
     frame = Frame((40.0, 4.0, 4.0), (400.0, 40.0, 20.0))
-    shape = tuple(4 * t for t in tile)
+    shape = tuple(n * t for n, t in zip((2, 4, 4), tile, strict=True))
     config = folder / "config.json"
     config.write_text(json.dumps({
         "kind": "predict", "run": "small", "raw": noise(folder, shape, frame, (16, 64, 64)),
