@@ -69,17 +69,10 @@ def embedded_server(home: Path) -> Iterator[str]:
 
 def keep(home: Path) -> str:
     """Start the server and leave it running without users; returns its URI."""
-    with embedded_server_kept(home) as uri:
-        return uri
-
-
-@contextmanager
-def embedded_server_kept(home: Path) -> Iterator[str]:
-    """As `embedded_server`, but the server stays when its users leave."""
     _make_home(home)
     (home / "keep").touch()
     with embedded_server(home) as uri:
-        yield uri
+        return uri
 
 
 def stop_keeping(home: Path) -> bool:

@@ -48,8 +48,9 @@ def claim(
         _create(store, task, checked, previous_epoch=epoch)
         epoch = _take_lease(store, task)
     elif existing is not None and adopt:
+        # Measured values belong to the settings: the missing blocks follow the new ones.
         store.update(fingerprint=checked.fingerprint, identity=checked.identity,
-                     config=task.stored_config(), outputs=_locations(task))
+                     config=task.stored_config(), outputs=_locations(task), measured=None)
     return epoch
 
 

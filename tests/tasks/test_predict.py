@@ -143,6 +143,23 @@ def test_percentiles_are_measured_once_and_kept(raw, setup_folder, tmp_path):
     assert high * normal["scale"] + normal["shift"] == pytest.approx(1)
 
 
+def test_adopting_other_settings_applies_them_to_the_missing_blocks(raw, setup_folder, tmp_path):
+    from blockwise import store_of
+
+    task = predict(raw, setup_folder, tmp_path / "a", normalization={"scale": 0.01, "shift": -1.0})
+    assert run(task).ok
+    with store_of(task) as store:
+        store.blocks.delete_one({"_id": "p/0/0/0"})
+    other = task.model_copy(update={"normalization": None})
+    report = run(other, adopt=True)
+    assert report.ok and report.blocks["computed"] == 1
+    trained = Setup.from_folder(setup_folder).config.normalization
+    with store_of(task) as store:
+        assert store.load()["measured"]["normalization"]["scale"] == trained.scale
+    block = stored(task)[:, :6, :24, :12]
+    np.testing.assert_allclose(block, one_shot(raw, setup_folder)[:, :6, :24, :12], atol=1e-5)
+
+
 def test_zarr3_output_has_one_shard_per_block(raw, setup_folder, tmp_path):
     outputs = {"affinities": {"dtype": "float32", "format": "zarr3", "chunk_shape": [6, 12, 12]}}
     task = predict(raw, setup_folder, tmp_path / "a", outputs=outputs)
