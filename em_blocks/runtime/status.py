@@ -33,7 +33,7 @@ def run_status(store: RunStore) -> dict:
             "in another database ('run', 'db_host', 'db_name', 'run_dir')."
         )
     state = _state(store, run)
-    counts, running = store.counts(), store.running()
+    counts, running = store.counts(), store.running() if state == "running" else 0
     rate = _rate(store, run)
     left = run["n_blocks"] - run["n_masked"] - counts[DONE] - counts[QUARANTINED]
     eta = None

@@ -155,7 +155,8 @@ def test_a_dead_scheduler_is_not_shown_as_running(raw, tmp_path):
         wait_for(lambda: run_status(store)["blocks"]["running"] > 0)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
-        assert run_status(store)["state"] == "stopped"
+        status = run_status(store)
+        assert status["state"] == "stopped" and status["blocks"]["running"] == 0
         assert store.load()["state"] == "running"  # it had no time to say so
 
 
