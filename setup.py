@@ -27,14 +27,19 @@ setup(
     },
     install_requires=[
         "click>=8.1",
+        "connected-components-3d>=3.20",
         "daisy>=2.0,<3",
         "edt>=3",
         "fastremap>=1.15",
         "h5py>=3.11",
         "imagecodecs>=2024.1",  # tifffile reads LZW and others only with it
+        "matplotlib>=3.8",
+        "networkx>=3",
+        "numba>=0.61",
         "numpy>=2",
         "pillow>=10",
         "psutil>=5.9",
+        "pyarrow>=15",
         "pydantic>=2.7,<3",
         "pymongo>=4.8",
         "rich>=13",
@@ -43,6 +48,7 @@ setup(
         "tensorstore>=0.1.70",
         "tifffile>=2024.1",
         "torch>=2.4",
+        "waterz>=0.10",
     ],
     extras_require={
         # A private mongod for runs without 'db_host'.
@@ -53,12 +59,10 @@ setup(
             "funlib.persistence>=0.6",
             "gunpowder>=1.4,<2",
             "tensorboardX>=2.6",
-            "waterz>=0.10",
             "zarr>=2.18,<3",
         ],
         "test": [
             "boto3",
-            "connected-components-3d",
             "flask",
             "flask-cors",
             "hypothesis",
