@@ -14,8 +14,6 @@ from em_blocks.db.runs import DONE, RunStore, grid_document
 from em_blocks.errors import FingerprintMismatchError, LeaseHeldError, RefusedError
 from em_blocks.runtime.preflight import Checked
 from em_blocks.tasks.base import BlockwiseTask, differing_fields
-from em_blocks.volumes import Volume
-from em_blocks.volumes.formats import detect
 from em_blocks.volumes.store import delete_folder
 
 
@@ -77,9 +75,9 @@ def _check_outputs(
     existing: dict | None, store: RunStore, task: BlockwiseTask, checked: Checked
 ) -> None:
     for output in task.output_specs():
-        present = detect(output.path) is not None
+        present = output.exists()
         if present and existing is None:
-            if Volume.open(output.path).attributes.get("fingerprint") != checked.fingerprint:
+            if output.stored_fingerprint() != checked.fingerprint:
                 raise RefusedError(
                     f"{output.path} exists, but no run {task.run!r} in the database made it. It is not "
                     "overwritten by accident: choose another output, or use --overwrite to delete it "
@@ -150,7 +148,7 @@ def _locations(task: BlockwiseTask) -> dict[str, str]:
 
 def _remove_outputs(task: BlockwiseTask) -> None:
     for output in task.output_specs():
-        if detect(output.path) is not None:
+        if output.exists():
             delete_folder(output.path)
 
 

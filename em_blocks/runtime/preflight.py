@@ -17,7 +17,6 @@ from em_blocks.geometry import BlockGrid, Box
 from em_blocks.runtime.launch import check_launcher
 from em_blocks.tasks.base import BlockwiseTask, fingerprint
 from em_blocks.volumes import Volume
-from em_blocks.volumes.formats import detect
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def check_task(task: BlockwiseTask) -> Checked:
     check_writable(task.home)
     masked = masked_blocks(task.mask, grid) if task.mask else np.zeros(grid.shape, bool)
     checked = Checked(grid, task.identity(), masked)
-    if not any(detect(output.path) for output in task.output_specs()):
+    if not any(output.exists() for output in task.output_specs()):
         check_space(task, checked.n_voxels(~masked))
     return checked
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from em_blocks.db.runs import DONE, FAILED, RunStore
-from em_blocks.errors import ConfigError, VolumeError
+from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid
-from em_blocks.tasks.base import BlockwiseTask, checksum
-from em_blocks.volumes import Volume
+from em_blocks.tasks.base import BlockwiseTask
 
 
 def damaged_blocks(task: BlockwiseTask, store: RunStore) -> Iterator[tuple[Block, str | None]]:
@@ -20,11 +19,12 @@ def damaged_blocks(task: BlockwiseTask, store: RunStore) -> Iterator[tuple[Block
         If the run has another grid than the task, or an output is gone.
     """
     grid = task.grid()
-    volumes = {spec.name: Volume.open(spec.path) for spec in task.output_specs()}
+    checks = {spec.name: spec.damage() for spec in task.output_specs()}
     _check_grid(store, grid)
     for document in store.documents({"state": DONE}, projection={"index": 1, "checksums": 1}):
         block = grid.block(document["index"])
-        yield block, _damage(block, document["checksums"], volumes)
+        found = (check(block, document["checksums"].get(name)) for name, check in checks.items())
+        yield block, next((problem for problem in found if problem), None)
 
 
 def requeue_damaged(store: RunStore, block: Block, problem: str) -> None:
@@ -34,17 +34,6 @@ def requeue_damaged(store: RunStore, block: Block, problem: str) -> None:
         {"_id": f"{store.run}/{block.key}"},
         {"$set": {"state": FAILED, "failures": 0, "error": error}},
     )
-
-
-def _damage(block: Block, checksums: dict[str, int], volumes: dict[str, Volume]) -> str | None:
-    for name, volume in volumes.items():
-        try:
-            values = volume.read(block.write_box)
-        except VolumeError as error:
-            return str(error)
-        if checksum(values) != checksums.get(name):
-            return f"{volume.path} does not hold what block {block.key} wrote"
-    return None
 
 
 def _check_grid(store: RunStore, grid: BlockGrid) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,71 +18,16 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from em_blocks.config import LocalPath, Shape3, StorePath, StrictModel, is_url
 from em_blocks.errors import BlockAlignmentError, ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
+from em_blocks.tasks.outputs import Output, OutputSpec, TableSpec, checksum
 from em_blocks.volumes import Volume
-from em_blocks.volumes.formats import Format, Layout, detect
+from em_blocks.volumes.tables import BlockTables, checksum_of_columns
+
+__all__ = [
+    "Block", "BlockReport", "BlockwiseTask", "OutputSpec", "ProcessBlock", "TableSpec", "checksum",
+    "differing_fields", "fingerprint",
+]
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
-
-
-@dataclass(frozen=True)
-class OutputSpec:
-    """One volume that a task writes; made before the first worker starts.
-
-    Parameters
-    ----------
-    name : str
-        Short name, used in block documents (checksums) and messages.
-    path : str
-        Where the array is made.
-    chunk_shape : (3,) int
-        Voxels (z, y, x) of the smallest piece of storage; a block is a whole number of them.
-    compression : float
-        Expected bytes on disk per byte in memory, for the check of free space.
-    """
-
-    name: str
-    path: str
-    dtype: str
-    chunk_shape: Triple
-    channels: int | None = None
-    format: Format = "zarr"
-    shard_shape: Triple | None = None
-    attributes: dict = field(default_factory=dict)
-    compression: float = 1.0
-
-    @property
-    def unit_shape(self) -> Triple:
-        """Voxels that are written as one file or object: shards where there are any."""
-        return self.shard_shape or self.chunk_shape
-
-    def create(self, grid: BlockGrid, fingerprint: str) -> Volume:
-        """Make the volume, or open the one that an earlier start of this run made."""
-        if detect(self.path) is None:
-            Volume.create(
-                self.path,
-                shape=grid.volume_shape,
-                dtype=self.dtype,
-                frame=grid.frame,
-                chunk_shape=self.chunk_shape,
-                channels=self.channels,
-                format=self.format,
-                shard_shape=self.shard_shape,
-                attributes={**self.attributes, "fingerprint": fingerprint},
-            )
-        return Volume.open(self.path, mode="r+")
-
-    def check(self, grid: BlockGrid) -> None:
-        """Raise `VolumeError` where `create` would fail, but write nothing."""
-        if detect(self.path) is None:
-            layout = Layout(
-                grid.volume_shape, np.dtype(self.dtype), grid.frame, self.chunk_shape,
-                self.channels, self.shard_shape,
-            )
-            Volume.check_creatable(self.path, self.format, layout)
-
-    def nbytes(self, n_voxels: int) -> float:
-        """Expected bytes on disk of `n_voxels` voxels."""
-        return n_voxels * (self.channels or 1) * np.dtype(self.dtype).itemsize * self.compression
 
 
 @dataclass
@@ -122,10 +66,12 @@ class BlockReport:
         volume.write(box, values)
         self.checksums[name] = checksum(values)
 
-
-def checksum(values: np.ndarray) -> int:
-    """CRC-32 of the values in (c, z, y, x) order."""
-    return zlib.crc32(np.ascontiguousarray(values))
+    def write_table(
+        self, name: str, tables: BlockTables, block: Block, columns: Mapping[str, np.ndarray]
+    ) -> None:
+        """Store a block's rows and remember their checksum."""
+        tables.write(block.key, columns)
+        self.checksums[name] = checksum_of_columns(columns)
 
 
 ProcessBlock = Callable[[Block, BlockReport], None]
@@ -200,8 +146,8 @@ class BlockwiseTask(StrictModel, ABC):
         """Everything read that could change the result, as JSON; part of the fingerprint."""
 
     @abstractmethod
-    def output_specs(self) -> list[OutputSpec]:
-        """The volumes that the blocks write."""
+    def output_specs(self) -> list[Output]:
+        """The volumes and tables that the blocks write."""
 
     @abstractmethod
     def open(self, measured: dict) -> AbstractContextManager[ProcessBlock]:
@@ -248,11 +194,7 @@ class BlockwiseTask(StrictModel, ABC):
             "task": {"kind": self.kind, "version": self.version},
             "config": config,
             "inputs": self.inputs(),
-            "outputs": [
-                {"name": o.name, "dtype": o.dtype, "format": o.format, "channels": o.channels,
-                 "chunk_shape": list(o.chunk_shape), "attributes": o.attributes}
-                for o in self.output_specs()
-            ],
+            "outputs": [output.identity() for output in self.output_specs()],
         }
 
     @classmethod
@@ -269,7 +211,7 @@ class BlockwiseTask(StrictModel, ABC):
         block_shape = self.grid().block_shape
         for output in self.output_specs():
             unit = output.unit_shape
-            if all(b % c == 0 for b, c in zip(block_shape, unit, strict=True)):
+            if unit is None or all(b % c == 0 for b, c in zip(block_shape, unit, strict=True)):
                 continue
             nearest = tuple(
                 max(1, round(b / c)) * c for b, c in zip(block_shape, unit, strict=True)

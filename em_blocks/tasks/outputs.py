@@ -1,0 +1,184 @@
+"""What a task writes: volumes, and tables of rows per block."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from em_blocks.errors import VolumeError
+from em_blocks.geometry import Block, BlockGrid, Triple
+from em_blocks.volumes import Volume, store
+from em_blocks.volumes.formats import Format, Layout, detect
+from em_blocks.volumes.tables import BlockTables, checksum_of_columns
+
+Damage = Callable[[Block, int | None], str | None]
+"""What is wrong with a stored block that should have this checksum, or None."""
+
+_TABLES_HEADER = "tables.json"
+_BYTES_PER_ROW = 40
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One volume that a task writes; made before the first worker starts.
+
+    Parameters
+    ----------
+    name : str
+        Short name, used in block documents (checksums) and messages.
+    path : str
+        Where the array is made.
+    chunk_shape : (3,) int
+        Voxels (z, y, x) of the smallest piece of storage; a block is a whole number of them.
+    compression : float
+        Expected bytes on disk per byte in memory, for the check of free space.
+    """
+
+    name: str
+    path: str
+    dtype: str
+    chunk_shape: Triple
+    channels: int | None = None
+    format: Format = "zarr"
+    shard_shape: Triple | None = None
+    attributes: dict = field(default_factory=dict)
+    compression: float = 1.0
+
+    @property
+    def unit_shape(self) -> Triple:
+        """Voxels that are written as one file or object: shards where there are any."""
+        return self.shard_shape or self.chunk_shape
+
+    def identity(self) -> dict:
+        """What decides the bytes that are stored; part of the fingerprint."""
+        return {
+            "name": self.name, "dtype": self.dtype, "format": self.format,
+            "channels": self.channels, "chunk_shape": list(self.chunk_shape),
+            "attributes": self.attributes,
+        }
+
+    def exists(self) -> bool:
+        return detect(self.path) is not None
+
+    def create(self, grid: BlockGrid, fingerprint: str) -> None:
+        """Make the volume, unless an earlier start of this run made it."""
+        if not self.exists():
+            Volume.create(
+                self.path,
+                shape=grid.volume_shape,
+                dtype=self.dtype,
+                frame=grid.frame,
+                chunk_shape=self.chunk_shape,
+                channels=self.channels,
+                format=self.format,
+                shard_shape=self.shard_shape,
+                attributes={**self.attributes, "fingerprint": fingerprint},
+            )
+
+    def stored_fingerprint(self) -> str | None:
+        """Of the run that made the existing volume."""
+        return Volume.open(self.path).attributes.get("fingerprint")
+
+    def check(self, grid: BlockGrid) -> None:
+        """Raise `VolumeError` where `create` would fail, but write nothing."""
+        if not self.exists():
+            layout = Layout(
+                grid.volume_shape, np.dtype(self.dtype), grid.frame, self.chunk_shape,
+                self.channels, self.shard_shape,
+            )
+            Volume.check_creatable(self.path, self.format, layout)
+
+    def nbytes(self, n_voxels: int) -> float:
+        """Expected bytes on disk of `n_voxels` voxels."""
+        return n_voxels * (self.channels or 1) * np.dtype(self.dtype).itemsize * self.compression
+
+    def damage(self) -> Damage:
+        """A function that re-reads a block; opens the volume once."""
+        volume = Volume.open(self.path)
+
+        def damage(block: Block, expected: int | None) -> str | None:
+            try:
+                values = volume.read(block.write_box)
+            except VolumeError as error:
+                return str(error)
+            if checksum(values) != expected:
+                return f"{self.path} does not hold what block {block.key} wrote"
+            return None
+
+        return damage
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table of rows per block that a task writes.
+
+    Parameters
+    ----------
+    name : str
+        Short name, used in block documents (checksums) and messages.
+    path : str
+        Folder of the tables.
+    rows_per_voxel : float
+        Expected rows per voxel of a block, for the check of free space.
+    """
+
+    name: str
+    path: str
+    rows_per_voxel: float = 0.01
+
+    unit_shape = None
+    channels = None
+    compression = 1.0
+
+    def identity(self) -> dict:
+        """What decides the bytes that are stored; part of the fingerprint."""
+        return {"name": self.name, "format": "parquet"}
+
+    def exists(self) -> bool:
+        return self._header() is not None
+
+    def create(self, grid: BlockGrid, fingerprint: str) -> None:
+        """Mark the folder as belonging to this run."""
+        if not self.exists():
+            header = {"fingerprint": fingerprint, "block_shape": list(grid.block_shape)}
+            store.write_json(self.path, _TABLES_HEADER, header)
+
+    def stored_fingerprint(self) -> str | None:
+        """Of the run that made the existing tables."""
+        return (self._header() or {}).get("fingerprint")
+
+    def check(self, grid: BlockGrid) -> None:
+        """Tables fit everywhere."""
+
+    def nbytes(self, n_voxels: int) -> float:
+        """Expected bytes on disk for `n_voxels` voxels."""
+        return n_voxels * self.rows_per_voxel * _BYTES_PER_ROW
+
+    def damage(self) -> Damage:
+        """A function that re-reads the table of a block."""
+        tables = BlockTables(self.path)
+
+        def damage(block: Block, expected: int | None) -> str | None:
+            try:
+                columns = tables.read(block.key)
+            except VolumeError as error:
+                return str(error)
+            if checksum_of_columns(columns) != expected:
+                return f"{self.path} does not hold what block {block.key} wrote"
+            return None
+
+        return damage
+
+    def _header(self) -> dict | None:
+        return store.read_json(self.path, _TABLES_HEADER)
+
+
+Output = OutputSpec | TableSpec
+
+
+def checksum(values: np.ndarray) -> int:
+    """CRC-32 of the values in (c, z, y, x) order."""
+    return zlib.crc32(np.ascontiguousarray(values))
