@@ -6,20 +6,14 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array
+
+from em_blocks.kernels.contingency import count_overlaps
+from em_blocks.kernels.evaluation import Voi, variation_of_information
 
 DIRECT = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 MEAN_AFFINITY = "OneMinus<MeanAffinity<RegionGraphType, ScoreValue>>"
-
-
-class Voi(NamedTuple):
-    """Variation of information in bits; the sum of both is VOI."""
-
-    split: float  # H(segmentation | truth): over-segmentation
-    merge: float  # H(truth | segmentation): under-segmentation
 
 
 def average_precision(probability: np.ndarray, positive: np.ndarray, bins: int = 1000) -> float:
@@ -59,25 +53,6 @@ def balanced_cross_entropy(probability: np.ndarray, positive: np.ndarray) -> flo
     return float(np.mean([values.mean() for values in classes if values.size]))
 
 
-def variation_of_information(*, segmentation: np.ndarray, truth: np.ndarray) -> Voi:
-    """VOI of two label arrays; voxels with truth 0 are ignored."""
-    known = truth != 0
-    _, rows = np.unique(segmentation[known], return_inverse=True)
-    _, columns = np.unique(truth[known], return_inverse=True)
-    joint = coo_array((np.ones(rows.size), (rows, columns))).tocsr()
-    joint.sum_duplicates()
-    entropy = _entropy(joint.data)
-    return Voi(
-        split=entropy - _entropy(joint.sum(axis=0)), merge=entropy - _entropy(joint.sum(axis=1))
-    )
-
-
-def _entropy(counts: np.ndarray) -> float:
-    share = np.asarray(counts, float).ravel()
-    share = share[share > 0] / share.sum()
-    return float(-np.sum(share * np.log2(share)))
-
-
 def agglomeration_voi(
     affinities: np.ndarray, labels: np.ndarray, thresholds: Sequence[float] = (0.2, 0.35, 0.5, 0.65)
 ) -> Voi:
@@ -101,7 +76,8 @@ def agglomeration_voi(
             scoring_function=MEAN_AFFINITY,
             discretize_queue=256,
         )
-        vois = [variation_of_information(segmentation=step, truth=labels) for step in steps]
+        tables = (count_overlaps(segmentation=step, truth=labels) for step in steps)
+        vois = [variation_of_information(table.without(truth=[0])) for table in tables]
     return min(vois, key=sum)
 
 

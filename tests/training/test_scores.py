@@ -1,13 +1,8 @@
 """Validation scores on cases that can be counted by hand."""
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from em_blocks.training import scores
-
-LABELS = hnp.arrays(np.int64, (3, 4, 5), elements=st.integers(0, 4))
 
 
 def test_average_precision_of_a_perfect_and_of_a_reversed_order():
@@ -37,25 +32,6 @@ def test_balanced_cross_entropy_weighs_both_classes_alike():
     positive = np.arange(10) < 9
     expected = -0.5 * (np.log(0.5) + np.log(0.75))
     np.testing.assert_allclose(scores.balanced_cross_entropy(probability, positive), expected)
-
-
-def slow_voi(segmentation, truth):
-    pairs = [(s, t) for s, t in zip(segmentation.flat, truth.flat, strict=True) if t != 0]
-
-    def entropy(items):
-        share = np.array([items.count(item) for item in set(items)]) / len(items)
-        return -(share * np.log2(share)).sum()
-
-    joint = entropy(pairs)
-    return joint - entropy([t for _, t in pairs]), joint - entropy([s for s, _ in pairs])
-
-
-@given(LABELS, LABELS)
-@settings(max_examples=60, deadline=None)
-def test_voi_is_the_slow_reference(segmentation, truth):
-    truth.flat[0] = 1
-    voi = scores.variation_of_information(segmentation=segmentation, truth=truth)
-    np.testing.assert_allclose(voi, slow_voi(segmentation, truth), atol=1e-9)
 
 
 def test_agglomeration_of_perfect_affinities_is_the_truth_and_prints_nothing(capfd):

@@ -1,0 +1,165 @@
+"""How many voxels every pair of segment and neuron shares: the table behind all scores.
+
+Tables of disjoint parts of a volume add up, so a volume is counted block by block, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import fastremap
+import numpy as np
+
+Side = Literal["segmentation", "truth"]
+
+# Tables that wait to be merged hold as many rows as the sum has, or at least these: a merge
+# sorts all rows, so merging every small table at once would sort the large one again and again.
+_WAITING_ROWS = 1 << 20
+
+# Up to so many places per row, the whole matrix of pairs is made: ten times faster than sorting.
+_DENSE = 4
+
+# Odd, and far from any regular pattern of ids (2**64 / golden ratio, after Knuth).
+_HASH = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Contingency:
+    """Voxels that segments and neurons share; sorted by (segmentation, truth), each pair once.
+
+    Attributes
+    ----------
+    segmentation, truth : (n,) uint64 array
+        Ids of the pair. 0 is an id like any other here; see `without`.
+    voxels : (n,) int64 array
+        Voxels with both ids; never 0.
+    """
+
+    segmentation: np.ndarray
+    truth: np.ndarray
+    voxels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.voxels)
+
+    @property
+    def total(self) -> int:
+        """Number of voxels that were counted."""
+        return int(self.voxels.sum())
+
+    def without(
+        self, *, truth: Iterable[int] = (), segmentation: Iterable[int] = ()
+    ) -> Contingency:
+        """The table of the voxels that have none of these ids."""
+        return self._rows(~(_among(self.truth, truth) | _among(self.segmentation, segmentation)))
+
+    def part(self, side: Side, number: int, of: int) -> Contingency:
+        """One of `of` disjoint parts; all rows of an id of `side` are in the same one."""
+        if of == 1:
+            return self
+        # The upper bits of the product depend on all bits of the id; the lower ones do not.
+        share = (getattr(self, side) * _HASH >> np.uint64(32)) % np.uint64(of)
+        return self._rows(share == number)
+
+    def _rows(self, chosen: np.ndarray) -> Contingency:
+        return Contingency(self.segmentation[chosen], self.truth[chosen], self.voxels[chosen])
+
+
+def _among(ids: np.ndarray, chosen: Iterable[int]) -> np.ndarray:
+    return np.isin(ids, np.array(list(chosen), np.uint64))
+
+
+EMPTY = Contingency(np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64))
+
+
+def count_overlaps(*, segmentation: np.ndarray, truth: np.ndarray) -> Contingency:
+    """Count the voxels of every pair of ids.
+
+    Parameters
+    ----------
+    segmentation, truth : int array
+        Ids from 0 to 2**64 - 1, of one shape.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, values are not integers, or an id is negative.
+    """
+    if segmentation.shape != truth.shape:
+        raise ValueError(
+            f"segmentation has the shape {segmentation.shape}, truth {truth.shape}; both are needed "
+            "for the same voxels"
+        )
+    if not segmentation.size:
+        return EMPTY
+    # Objects are far thicker than a voxel, so only the ends of runs along x are sorted; on
+    # FIB-SEM of 10 nm there is one in 12 voxels. Where every voxel differs it costs little.
+    segmentation, truth = segmentation.reshape(-1), truth.reshape(-1)
+    changes = segmentation[1:] != segmentation[:-1]
+    changes |= truth[1:] != truth[:-1]
+    starts = np.append(0, np.flatnonzero(changes) + 1)
+    lengths = np.diff(starts, append=segmentation.size)
+    return _summed(_ids(segmentation[starts]), _ids(truth[starts]), lengths)
+
+
+def _ids(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind not in "ui":
+        raise ValueError(f"ids are integers, got {values.dtype}")
+    if values.dtype.kind == "i" and values.min() < 0:
+        raise ValueError(f"ids are not negative, got {values.min()}")
+    return values.astype(np.uint64, copy=False)
+
+
+def merged(tables: Iterable[Contingency]) -> Contingency:
+    """The table of all voxels that `tables` count.
+
+    Memory: about 130 bytes per row of the result or, where that is more, of the largest table;
+    however many tables there are.
+    """
+    whole, waiting = EMPTY, []
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) > max(_WAITING_ROWS, len(whole)):
+            whole, waiting = _concatenated([whole, *waiting]), []
+    return _concatenated([whole, *waiting])
+
+
+def _concatenated(tables: list[Contingency]) -> Contingency:
+    tables = [table for table in tables if len(table)] or [EMPTY]
+    if len(tables) == 1:
+        return tables[0]
+    return _summed(
+        np.concatenate([table.segmentation for table in tables]),
+        np.concatenate([table.truth for table in tables]),
+        np.concatenate([table.voxels for table in tables]),
+    )
+
+
+def _summed(segmentation: np.ndarray, truth: np.ndarray, voxels: np.ndarray) -> Contingency:
+    """Sort pairs and add up the voxels of equal ones."""
+    if not len(voxels):
+        return EMPTY
+    segments, row = fastremap.unique(segmentation, return_inverse=True)
+    neurons, column = fastremap.unique(truth, return_inverse=True)
+    # Places in the matrix of all pairs. There are fewer than 2**32 rows, so it fits.
+    key = row.astype(np.uint64) * np.uint64(len(neurons)) + column.astype(np.uint64)
+    key, voxels = _summed_keys(key, voxels, len(segments) * len(neurons))
+    return Contingency(
+        segments[key // np.uint64(len(neurons))], neurons[key % np.uint64(len(neurons))], voxels
+    )
+
+
+def _summed_keys(
+    keys: np.ndarray, voxels: np.ndarray, n_places: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted keys, each once, and the sum of the voxels of each."""
+    if n_places <= _DENSE * len(keys) and voxels.sum() < 2**53:
+        matrix = np.bincount(keys.astype(np.int64), weights=voxels)  # float64, exact up to 2**53
+        found = np.flatnonzero(matrix)
+        return found.astype(np.uint64), matrix[found].astype(np.int64)
+    order = np.argsort(keys)
+    keys = keys[order]
+    starts = np.append(0, np.flatnonzero(keys[1:] != keys[:-1]) + 1)
+    return keys[starts], np.add.reduceat(voxels[order], starts).astype(np.int64, copy=False)
