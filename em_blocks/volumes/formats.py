@@ -21,8 +21,8 @@ import tensorstore as ts
 
 from em_blocks.config import is_url
 from em_blocks.errors import VolumeError
-from em_blocks.geometry import TOLERANCE_VOXELS, Frame, Triple
-from em_blocks.volumes import store
+from em_blocks.geometry import Frame, Triple
+from em_blocks.volumes import precomputed, store
 from em_blocks.volumes.attributes import read_frame
 
 Format = Literal["zarr", "zarr3", "n5", "precomputed"]
@@ -33,8 +33,9 @@ DRIVERS: dict[str, str] = {
     "n5": "n5",
     "precomputed": "neuroglancer_precomputed",
 }
-_MARKERS = {"zarr": ".zarray", "zarr3": "zarr.json", "precomputed": "info", "n5": "attributes.json"}
-_ATTRIBUTES = {**_MARKERS, "zarr": ".zattrs", "precomputed": "em_blocks.json"}
+_MARKERS = {"zarr": ".zarray", "zarr3": "zarr.json", "precomputed": precomputed.INFO,
+            "n5": "attributes.json"}
+_ATTRIBUTES = {**_MARKERS, "zarr": ".zattrs", "precomputed": precomputed.ATTRIBUTES}
 _GROUPS: dict[str, tuple[str, dict]] = {
     "zarr": (".zgroup", {"zarr_format": 2}),
     "zarr3": ("zarr.json", {"zarr_format": 3, "node_type": "group"}),
@@ -73,7 +74,7 @@ def detect(path: str) -> Format | None:
         values = store.read_json(path, marker)
         if values is not None and _is_array(format, values):
             return format
-    return None
+    return "precomputed" if precomputed.is_scale(path) else None
 
 
 def _is_array(format: Format, values: dict) -> bool:
@@ -109,7 +110,7 @@ def write_attributes(path: str, format: Format, attributes: dict) -> None:
 def frame_of(path: str, format: Format, attributes: dict) -> Frame:
     """Voxel size and offset of an array; VolumeError where nothing tells them."""
     if format == "precomputed":
-        scale = store.read_json(path, "info")["scales"][0]
+        scale = precomputed.scale_metadata(path)
         size = scale["resolution"][::-1]
         offset = scale.get("voxel_offset", [0, 0, 0])[::-1]
         return Frame(size, [o * s for o, s in zip(offset, size, strict=True)])
@@ -143,7 +144,7 @@ def check_layout(format: Format, layout: Layout) -> None:
     if layout.shard_shape is not None and format != "zarr3":
         raise ValueError(f"the format {format} has no shards, zarr3 has")
     # Made in memory, as an array without voxels: only the format knows all of its rules.
-    spec = {"kvstore": {"driver": "memory"}, **_spec(format, layout, {})}
+    spec = {"kvstore": {"driver": "memory"}, **_spec(None, format, layout, {})}
     ts.open(spec, create=True).result()
 
 
@@ -155,13 +156,24 @@ def create_array(path: str, format: Format, layout: Layout, attributes: dict) ->
     """
     for group in store.groups_above(path):
         _write_group_marker(group, format)
+    folder = path
+    if format == "precomputed":
+        precomputed.forget_scale(path)
+        folder, _ = precomputed.split_scale(path)
     if format in ("zarr", "precomputed"):
         store.write_json(path, _ATTRIBUTES[format], attributes)
-    spec = {"kvstore": store.kvstore_spec(path), **_spec(format, layout, attributes)}
+    spec = {"kvstore": store.kvstore_spec(folder), **_spec(path, format, layout, attributes)}
     ts.open(spec, create=True, open=False).result()
 
 
-def _spec(format: Format, layout: Layout, attributes: dict) -> dict:
+def open_spec(path: str, format: Format) -> dict:
+    """The tensorstore spec that opens the array at `path`."""
+    folder, scale = precomputed.location(path) if format == "precomputed" else (path, None)
+    chosen = {} if scale is None else {"scale_metadata": {"key": scale}}
+    return {"driver": DRIVERS[format], "kvstore": store.kvstore_spec(folder), **chosen}
+
+
+def _spec(path: str | None, format: Format, layout: Layout, attributes: dict) -> dict:
     """The tensorstore spec, without kvstore, that creates an array."""
     if format == "zarr":
         metadata = {"metadata": _zarr2(layout)}
@@ -170,8 +182,15 @@ def _spec(format: Format, layout: Layout, attributes: dict) -> dict:
     elif format == "n5":
         metadata = {"metadata": _n5(layout, attributes)}
     else:
-        metadata = _precomputed(layout)
+        labels = attributes.get("labels", layout.dtype.itemsize == 8)
+        metadata = precomputed.spec(path, layout, labels=labels)
     return {"driver": DRIVERS[format], **metadata}
+
+
+def write_group_attributes(path: str, format: Format, attributes: dict) -> None:
+    """Replace the named attributes of a group, which is made if there is none."""
+    _write_group_marker(path, format)
+    write_attributes(path, format, attributes)
 
 
 def _write_group_marker(path: str, format: Format) -> None:
@@ -228,30 +247,4 @@ def _n5(layout: Layout, attributes: dict) -> dict:
         "blockSize": layout.full(layout.chunk_shape)[::-1],
         "dataType": str(layout.dtype),
         "compression": {"type": "gzip", "level": 1},
-    }
-
-
-def _precomputed(layout: Layout) -> dict:
-    frame = layout.frame
-    voxels = [o / v for o, v in zip(frame.offset, frame.voxel_size, strict=True)]
-    if any(abs(v - round(v)) > TOLERANCE_VOXELS for v in voxels):
-        raise ValueError(
-            f"the precomputed format stores offsets as whole voxels, but the offset {frame.offset} nm "
-            f"is {voxels} voxels of {frame.voxel_size} nm. Choose an offset on the voxel grid, or "
-            "another format"
-        )
-    return {
-        "multiscale_metadata": {
-            "type": "segmentation" if layout.dtype.itemsize == 8 else "image",
-            "data_type": str(layout.dtype),
-            "num_channels": layout.channels or 1,
-        },
-        "scale_metadata": {
-            "key": "s0",
-            "size": list(layout.shape[::-1]),
-            "chunk_size": list(layout.chunk_shape[::-1]),
-            "encoding": "raw",
-            "resolution": list(frame.voxel_size[::-1]),
-            "voxel_offset": [round(v) for v in voxels[::-1]],
-        },
     }

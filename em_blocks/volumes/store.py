@@ -133,6 +133,14 @@ def write_json(path: str, name: str, values: dict) -> None:
         ts.KvStore.open(kvstore_spec(path)).result().write(name, data).result()
 
 
+def delete(path: str, name: str) -> None:
+    """Remove `name` from the folder `path`; nothing happens if there is none."""
+    with explained(f"{join(path, name)} cannot be deleted"):
+        ts.KvStore.open(kvstore_spec(path)).result().delete_range(
+            ts.KvStore.KeyRange(name, name + "\x00")
+        ).result()
+
+
 def delete_folder(path: str) -> None:
     """Remove the folder `path` and everything below it."""
     with explained(f"{path} cannot be deleted"):

@@ -63,7 +63,7 @@ class Volume:
         format = formats.detect(path)
         if format is None:
             raise VolumeError(_nothing_at(path))
-        spec = {"driver": formats.DRIVERS[format], "kvstore": store.kvstore_spec(path)}
+        spec = formats.open_spec(path, format)
         with store.explained(f"The volume {path} ({format}) cannot be opened"):
             array = ts.open(spec, open=True, read=True, write=mode == "r+").result()
         return cls(path, format, array, formats.read_attributes(path, format))

@@ -1,0 +1,113 @@
+"""Neuroglancer's precomputed format: one ``info`` file describes all scales of a volume.
+
+A path that ends in ``s0``, ``s1``, ... names one scale of the volume in the folder above; the
+folder itself is its first scale. Volumes of other programs are read the same way, by their folder.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from em_blocks.geometry import TOLERANCE_VOXELS
+from em_blocks.volumes import store
+
+if TYPE_CHECKING:
+    from em_blocks.volumes.formats import Layout
+
+INFO, ATTRIBUTES = "info", "em_blocks.json"
+_SCALE = re.compile(r"s\d+")
+
+
+def split_scale(path: str) -> tuple[str, str | None]:
+    """The folder of ``info`` and the key of the scale that a path names; None: the first scale.
+
+    Only for paths without an ``info`` of their own.
+    """
+    folder, name = store.split_parent(path)
+    return (folder, name) if folder and _SCALE.fullmatch(name) else (path, None)
+
+
+def location(path: str) -> tuple[str, str | None]:
+    """As `split_scale`, for a volume that exists."""
+    return (path, None) if store.read_json(path, INFO) is not None else split_scale(path)
+
+
+def is_scale(path: str) -> bool:
+    """Whether `path` is a scale that em_blocks made, attributes included."""
+    folder, key = split_scale(path)
+    if key is None or store.read_json(path, ATTRIBUTES) is None:
+        return False
+    return any(scale["key"] == key for scale in _scales(folder))
+
+
+def scale_metadata(path: str) -> dict:
+    """What ``info`` says of the scale at `path`."""
+    folder, key = location(path)
+    return next(s for s in _scales(folder) if key is None or s["key"] == key)
+
+
+def forget_scale(path: str) -> None:
+    """Remove from ``info`` what is left of a deleted scale, so that it can be made again."""
+    folder, key = split_scale(path)
+    info = store.read_json(folder, INFO)
+    if key is None or info is None:
+        return
+    kept = [scale for scale in info["scales"] if scale["key"] != key]
+    if not kept:
+        store.delete(folder, INFO)  # an info without scales is invalid
+    elif len(kept) < len(info["scales"]):
+        store.write_json(folder, INFO, {**info, "scales": kept})
+
+
+def spec(path: str | None, layout: Layout, *, labels: bool) -> dict:
+    """The tensorstore spec, without kvstore, that creates a volume or adds a scale to one.
+
+    Parameters
+    ----------
+    path : str or None
+        Where; None to check the layout alone.
+    labels : bool
+        Whether the values are ids: stored compressed, and shown in colours.
+    """
+    encoding = {"encoding": "raw"}
+    if labels and layout.dtype.name in ("uint32", "uint64"):  # no others are possible
+        encoding = {
+            "encoding": "compressed_segmentation", "compressed_segmentation_block_size": [8, 8, 8],
+        }
+    return {
+        "multiscale_metadata": {
+            "type": _type(path) or ("segmentation" if labels else "image"),
+            "data_type": str(layout.dtype),
+            "num_channels": layout.channels or 1,
+        },
+        "scale_metadata": {
+            "key": (path and split_scale(path)[1]) or "s0",
+            "size": list(layout.shape[::-1]),
+            "chunk_size": list(layout.chunk_shape[::-1]),
+            **encoding,
+            "resolution": list(layout.frame.voxel_size[::-1]),
+            "voxel_offset": _voxel_offset(layout)[::-1],
+        },
+    }
+
+
+def _scales(folder: str) -> list[dict]:
+    return (store.read_json(folder, INFO) or {}).get("scales", [])
+
+
+def _type(path: str | None) -> str | None:
+    """The type of the volume that a scale is added to: it has one for all scales."""
+    return path and (store.read_json(split_scale(path)[0], INFO) or {}).get("type")
+
+
+def _voxel_offset(layout: Layout) -> list[int]:
+    frame = layout.frame
+    voxels = [o / v for o, v in zip(frame.offset, frame.voxel_size, strict=True)]
+    if any(abs(v - round(v)) > TOLERANCE_VOXELS for v in voxels):
+        raise ValueError(
+            f"the precomputed format stores offsets as whole voxels, but the offset {frame.offset} nm "
+            f"is {voxels} voxels of {frame.voxel_size} nm. Choose an offset on the voxel grid, or "
+            "another format"
+        )
+    return [round(v) for v in voxels]
