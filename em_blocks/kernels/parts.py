@@ -1,0 +1,157 @@
+"""Connected parts of ids, found block by block.
+
+Two voxels belong to one part if a path of voxels of the same id joins them, each a neighbour of the
+next by a face, an edge or a corner (26 neighbours). A block knows its own parts. Which of them go
+on in the next blocks is told without knowing the parts there: the voxels of a face, edge or corner of
+the next block that are connected *in that face* are one part of it, whatever else they belong to.
+Both blocks find these patches alike and name each by its first voxel.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import cc3d
+import numba
+import numpy as np
+
+Triple = tuple[int, int, int]
+
+UPPER = [d for d in itertools.product((-1, 0, 1), repeat=3) if d > (0, 0, 0)]
+"""Directions (z, y, x) to the 13 neighbours of a block that come after it; the others are their
+opposites, so that each pair of blocks is met once."""
+
+
+class Parts(NamedTuple):
+    """The connected parts in one block.
+
+    Attributes
+    ----------
+    numbers : (z, y, x) uint16 or uint32 array
+        Number of the part at each voxel, from 1 in the order of their first voxels; 0: background.
+    ids : (n,) array
+        Id of each part; part 1 stands first.
+    sizes : (n,) int64 array
+        Voxels of each part.
+    first : (n,) int64 array
+        Index of the first voxel of each part in the flat block.
+    """
+
+    numbers: np.ndarray
+    ids: np.ndarray
+    sizes: np.ndarray
+    first: np.ndarray
+
+
+def find_parts(labels: np.ndarray) -> Parts:
+    """The parts of all ids but 0 in a block.
+
+    Parameters
+    ----------
+    labels : (z, y, x) integer array
+    """
+    labels = np.ascontiguousarray(labels)
+    numbers, n = cc3d.connected_components(labels, connectivity=26, return_N=True)
+    numbers = np.ascontiguousarray(numbers)
+    order, sizes, first = _measure(numbers.ravel(), n)
+    if (np.diff(order) < 0).any():
+        # So far cc3d numbers parts by their first voxels itself, but it does not promise to.
+        numbers = order[numbers]
+    return Parts(numbers, labels.ravel()[first], sizes, first)
+
+
+class Borders(NamedTuple):
+    """How the parts of a block meet the blocks around it.
+
+    Attributes
+    ----------
+    faces : (n, 2) int64 array
+        Patches of the block's own border: number of the part, index of the patch's first voxel.
+    links : (n, 2) int64 array
+        Patches of the next blocks that touch a part: number of the part, index of the first voxel.
+    """
+
+    faces: np.ndarray
+    links: np.ndarray
+
+
+def find_borders(grown: np.ndarray, numbers: np.ndarray, index: np.ndarray) -> Borders:
+    """Patches on the border of a block, and the patches of the next blocks that they touch.
+
+    Parameters
+    ----------
+    grown : (z + 2, y + 2, x + 2) integer array
+        Ids of the block and one voxel around it; 0 beyond the volume.
+    numbers : (z, y, x) integer array
+        The parts of the block.
+    index : 3 int64 arrays (z + 2,), (y + 2,), (x + 2,)
+        What each axis adds to the index of a voxel in the whole volume.
+    """
+    faces, links = [], []
+    own = np.zeros(grown.shape, np.int64)
+    own[1:-1, 1:-1, 1:-1] = numbers
+    for direction in UPPER:
+        below, beyond = _side(_opposite(direction), inner=True), _side(direction, inner=False)
+        patches, first = _patches(grown, below, index)
+        faces.append(_pairs(own[below], patches, first))
+        patches, first = _patches(grown, beyond, index)
+        here = _side(direction, inner=True)
+        for a, b in _shifts(direction):
+            same = grown[here][a] == grown[beyond][b]
+            links.append(_pairs(own[here][a] * same, patches[b], first))
+    return Borders(*(np.unique(np.concatenate(rows), axis=0) for rows in (faces, links)))
+
+
+def _opposite(direction: Triple) -> Triple:
+    return tuple(-d for d in direction)
+
+
+def _side(direction: Triple, *, inner: bool) -> tuple[slice, ...]:
+    """The voxels of a grown block on its border in `direction`, the own or the next block's."""
+    chosen = {
+        (0, True): slice(1, -1), (0, False): slice(1, -1), (-1, True): slice(1, 2),
+        (-1, False): slice(0, 1), (1, True): slice(-2, -1), (1, False): slice(-1, None),
+    }
+    return tuple(chosen[d, inner] for d in direction)
+
+
+def _shifts(direction: Triple) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Pairs of slices that lay each voxel of one border over its neighbours in the other."""
+    both = slice(None), slice(None)
+    moved = [both, (slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))]
+    choices = itertools.product(*(moved if d == 0 else [both] for d in direction))
+    return [tuple(zip(*choice, strict=True)) for choice in choices]
+
+
+def _patches(grown: np.ndarray, side: tuple[slice, ...], index) -> tuple[np.ndarray, np.ndarray]:
+    """Patches of one border, and the index in the volume of the first voxel of each (at 1, 2, ...)."""
+    parts = find_parts(grown[side])
+    voxels = np.unravel_index(parts.first, parts.numbers.shape)
+    places = sum(axis[s][v] for axis, s, v in zip(index, side, voxels, strict=True))
+    return parts.numbers, np.concatenate([[-1], places]).astype(np.int64)
+
+
+def _pairs(numbers: np.ndarray, patches: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Unique (part, first voxel of the patch) where both are at the same place."""
+    met = (numbers > 0) & (patches > 0)
+    codes = np.unique(numbers[met] * np.int64(len(first)) + patches[met])
+    return np.stack([codes // len(first), first[codes % len(first)]], axis=1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _measure(numbers: np.ndarray, n: int):
+    """Rank by first voxel of each component (0 stays), and by rank: voxels, first voxel."""
+    order = np.zeros(n + 1, numbers.dtype)
+    sizes, first = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    found = 0
+    for place in range(numbers.size):
+        number = numbers[place]
+        if number == 0:
+            continue
+        if order[number] == 0:
+            first[found] = place
+            found += 1
+            order[number] = found
+        sizes[order[number] - 1] += 1
+    return order, sizes, first
