@@ -112,18 +112,35 @@ def _ids(values: np.ndarray) -> np.ndarray:
     return values.astype(np.uint64, copy=False)
 
 
-def merged(tables: Iterable[Contingency]) -> Contingency:
-    """The table of all voxels that `tables` count.
+class Merger:
+    """Adds up tables of disjoint voxels.
 
-    Memory: about 130 bytes per row of the result or, where that is more, of the largest table;
-    however many tables there are.
+    Memory: about 130 bytes per row of the sum or, where that is more, of the largest table;
+    however many tables are added.
     """
-    whole, waiting = EMPTY, []
+
+    def __init__(self):
+        self._sum, self._waiting, self._waiting_rows = EMPTY, [], 0
+
+    def add(self, table: Contingency) -> None:
+        self._waiting.append(table)
+        self._waiting_rows += len(table)
+        if self._waiting_rows > max(_WAITING_ROWS, len(self._sum)):
+            self.result()
+
+    def result(self) -> Contingency:
+        """The table of all voxels that were counted so far."""
+        self._sum = _concatenated([self._sum, *self._waiting])
+        self._waiting, self._waiting_rows = [], 0
+        return self._sum
+
+
+def merged(tables: Iterable[Contingency]) -> Contingency:
+    """The table of all voxels that `tables` count; memory as of a `Merger`."""
+    merger = Merger()
     for table in tables:
-        waiting.append(table)
-        if sum(map(len, waiting)) > max(_WAITING_ROWS, len(whole)):
-            whole, waiting = _concatenated([whole, *waiting]), []
-    return _concatenated([whole, *waiting])
+        merger.add(table)
+    return merger.result()
 
 
 def _concatenated(tables: list[Contingency]) -> Contingency:

@@ -1,0 +1,253 @@
+"""Volumes of ids - segmentations and truth - from any format, at one place of the world."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import h5py
+import numpy as np
+
+from em_blocks.errors import ConfigError, GeometryError
+from em_blocks.geometry import Box, Frame, Roi, Triple
+from em_blocks.volumes.hdf5 import Hdf5Dataset, Hdf5Transforms
+from em_blocks.volumes.sources import ReadBox
+from em_blocks.volumes.volume import Volume
+
+_HDF5 = re.compile(r"^(?P<file>.+?\.(?:h5|hdf5|hdf))(?:(?P<separator>[:/])(?P<dataset>.*))?$", re.I)
+_TRANSFORMS = "transforms"
+_USUAL_CHUNK = (64, 64, 64)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Integer ids (z, y, x) of a volume.
+
+    Attributes
+    ----------
+    path : str
+        ``path.zarr/dataset`` or ``file.h5:dataset``.
+    frame : Frame or None
+        None where a file does not say how large its voxels are.
+    chunk_shape : (3,) int
+        Voxels (z, y, x) that are stored, and so best read, together.
+    read : function
+        Ids of a box of voxels.
+    identity : dict
+        What tells whether the file has changed.
+    attributes : dict
+        Of the volume; empty for HDF5.
+    """
+
+    path: str
+    shape: Triple
+    dtype: np.dtype
+    frame: Frame | None
+    chunk_shape: Triple
+    read: ReadBox
+    identity: dict
+    attributes: dict
+
+    @property
+    def box(self) -> Box:
+        """All voxels."""
+        return Box((0, 0, 0), self.shape)
+
+    def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids at points of the world; one chunk after the other is read, each at most once.
+
+        Parameters
+        ----------
+        positions : (n, 3) float array
+            nm (z, y, x).
+
+        Returns
+        -------
+        ids : (n,) uint64 array
+            0 outside of the volume.
+        inside : (n,) bool array
+        """
+        voxels = np.floor((positions - self.frame.offset) / self.frame.voxel_size).astype(np.int64)
+        inside = ((voxels >= 0) & (voxels < self.shape)).all(axis=1)
+        ids = np.zeros(len(voxels), np.uint64)
+        places = np.flatnonzero(inside)
+        chunks, member = np.unique(
+            voxels[places] // self.chunk_shape, axis=0, return_inverse=True
+        )
+        order = np.argsort(member, kind="stable")
+        for group in np.split(order, np.cumsum(np.bincount(member, minlength=len(chunks)))[:-1]):
+            here = places[group]
+            if len(here):
+                first = voxels[here].min(axis=0)
+                values = self.read(Box.between(first, voxels[here].max(axis=0) + 1))
+                ids[here] = values[tuple((voxels[here] - first).T)]
+        return ids, inside
+
+
+@contextmanager
+def open_labels(path: str) -> Iterator[Labels]:
+    """Open a volume of ids for reading.
+
+    Parameters
+    ----------
+    path : str
+        An array in any format of `Volume`, or ``file.h5:dataset``. Where a table ``transforms``
+        lies beside the dataset, its bodies are read instead of the supervoxels.
+
+    Raises
+    ------
+    ConfigError, VolumeError
+        If there is nothing at `path`, or no ids.
+    """
+    found = _HDF5.match(path)
+    if found is None:
+        yield _of_volume(Volume.open(path))
+        return
+    source, chunk_shape = _hdf5_source(found)
+    source.check()
+    header = source.header()
+    _check_ids(path, header.dtype, header.shape)
+    frame = header.voxel_size and Frame(header.voxel_size, header.offset or (0.0, 0.0, 0.0))
+    with source.open() as read:
+        yield Labels(
+            path=path, shape=header.shape, dtype=header.dtype, frame=frame,
+            chunk_shape=chunk_shape, read=read, identity=source.identity(), attributes={},
+        )
+
+
+def _of_volume(volume: Volume) -> Labels:
+    lead = () if volume.channels is None else (volume.channels,)
+    _check_ids(volume.path, volume.dtype, (*lead, *volume.shape))
+    return Labels(
+        path=volume.path, shape=volume.shape, dtype=volume.dtype, frame=volume.frame,
+        chunk_shape=volume.chunk_shape, read=volume.read, attributes=volume.attributes,
+        identity={"fingerprint": volume.attributes.get("fingerprint")},
+    )
+
+
+def _check_ids(path: str, dtype: np.dtype, shape: Sequence[int]) -> None:
+    if len(shape) != 3 or dtype.kind not in "ui":
+        raise ConfigError(
+            f"{path} holds {dtype} values of shape {tuple(shape)}, but one integer id per voxel "
+            "(z, y, x) is needed. Name a volume of segments or neurons, not of raw data or "
+            "predictions."
+        )
+
+
+def _hdf5_source(found: re.Match) -> tuple[Hdf5Dataset | Hdf5Transforms, Triple]:
+    """What reads a dataset of an HDF5 file, and the shape of its chunks."""
+    path, dataset = found["file"], (found["dataset"] or "").strip("/")
+    if found["separator"] != ":" or not dataset:
+        raise ConfigError(
+            f"{found.string} does not name a dataset. Write FILE:DATASET; {path} holds "
+            f"{', '.join(f'{path}:{name}' for name in _volumes_in(path)) or 'no volume'}."
+        )
+    plain = Hdf5Dataset(type="hdf5", path=path, dataset=dataset)
+    plain.header()
+    beside = "/".join([*dataset.split("/")[:-1], _TRANSFORMS])
+    with h5py.File(path, "r") as file:
+        chunk_shape = file[dataset].chunks or _USUAL_CHUNK
+        table = file.get(beside)
+        has_bodies = isinstance(table, h5py.Dataset) and table.ndim == 2
+    if has_bodies:
+        return Hdf5Transforms(
+            type="hdf5_transforms", path=path, stack=dataset, transforms=beside
+        ), chunk_shape
+    return plain, chunk_shape
+
+
+def _volumes_in(path: str) -> list[str]:
+    """Names of the three-dimensional datasets of a file."""
+    names = []
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim == 3:
+            names.append(name)
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+    except OSError as error:
+        reason = "it does not exist" if not os.path.exists(path) else str(error)
+        raise ConfigError(f"The HDF5 file {path} cannot be opened: {reason}.") from error
+    return names
+
+
+def placed(volumes: Sequence[Labels]) -> list[Labels]:
+    """The same volumes, all with a frame.
+
+    A file that does not tell its place takes that of the others, if it has their shape.
+
+    Raises
+    ------
+    ConfigError
+        If it has another shape: then nobody knows where it lies.
+    """
+    known = next((v for v in volumes if v.frame is not None), None)
+    example = known or replace(volumes[0], frame=Frame((1.0, 1.0, 1.0)))
+    for volume in volumes:
+        if volume.frame is None and volume.shape != example.shape:
+            raise ConfigError(
+                f"{volume.path} has no attribute 'resolution', so nobody knows where its "
+                f"{volume.shape} voxels lie; that it covers the same region as {example.path} with "
+                f"{example.shape} voxels cannot be. Add the attributes resolution and offset "
+                "(nm, zyx) to the dataset, or ingest it with a voxel_size."
+            )
+    return [v if v.frame is not None else replace(v, frame=example.frame) for v in volumes]
+
+
+def shared_region(volumes: Sequence[Labels], roi: Roi | None = None) -> tuple[Frame, Triple]:
+    """The region that all volumes (and `roi`) cover.
+
+    Returns
+    -------
+    frame : Frame
+        Its voxels; the first one is the first that all volumes have.
+    shape : (3,) int
+        Its size in voxels.
+
+    Raises
+    ------
+    ConfigError
+        If voxel sizes differ, or there is no such region.
+    GeometryError
+        If the volumes are shifted by a part of a voxel.
+    """
+    first = volumes[0].frame
+    box = volumes[0].box if roi is None else volumes[0].box.intersect(first.to_box(roi))
+    for volume in volumes[1:]:
+        if not np.allclose(volume.frame.voxel_size, first.voxel_size, rtol=1e-6, atol=0):
+            raise ConfigError(
+                f"{volumes[0].path} has voxels of {first.voxel_size} nm and {volume.path} of "
+                f"{volume.frame.voxel_size} nm (zyx), but voxels can only be compared one by one. "
+                "Bring both to one voxel size."
+            )
+        try:
+            box = box.intersect(first.to_box(volume.frame.to_roi(volume.box)))
+        except GeometryError as error:
+            raise GeometryError(
+                f"The voxels of {volumes[0].path} and {volume.path} do not lie on one grid: their "
+                f"offsets are {first.offset} and {volume.frame.offset} nm (zyx), with voxels of "
+                f"{first.voxel_size} nm. Correct the offset of one of them."
+            ) from error
+    if not box.size:
+        places = "; ".join(f"{v.path} covers {_place(v)}" for v in volumes)
+        wanted = "" if roi is None else f"; the ROI is {roi.offset} to {roi.end}"
+        raise ConfigError(
+            f"There is no voxel that all volumes cover: {places}{wanted} (nm, zyx). Check their "
+            "offsets and voxel sizes."
+        )
+    return Frame(first.voxel_size, first.to_roi(box).offset), box.shape
+
+
+def _place(labels: Labels) -> str:
+    roi = labels.frame.to_roi(labels.box)
+    return f"{roi.offset} to {roi.end}"
+
+
+def read_in(labels: Labels, frame: Frame, box: Box) -> np.ndarray:
+    """The ids of a box of another volume's voxels, which lie on the same grid."""
+    return labels.read(labels.frame.to_box(frame.to_roi(box)))
