@@ -67,8 +67,9 @@ def split_vs_merge(names: Sequence[str], vois: Sequence[Voi]) -> np.ndarray:
         A picture.
     """
     split, merge = np.array(vois, float).reshape(-1, 2).T
+    order = np.argsort(merge, kind="stable")
     with _figure() as (axes, picture):
-        axes.plot(merge, split, "o-", color=_SPLIT)
+        axes.plot(merge[order], split[order], "o-", color=_SPLIT)
         for name, x, y in zip(names, merge, split, strict=True):
             axes.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points")
         reach = 1.15 * max(split.max(), merge.max(), 1e-3)

@@ -9,7 +9,9 @@ from em_blocks.tasks.base import BlockwiseTask
 
 KINDS = {
     "ingest": "em_blocks.tasks.ingest:Ingest",
+    "downsample": "em_blocks.tasks.downsample:Downsample",
     "predict": "em_blocks.tasks.predict:Predict",
+    "count_overlaps": "em_blocks.tasks.count_overlaps:CountOverlaps",
 }
 
 

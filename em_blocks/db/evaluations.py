@@ -1,0 +1,35 @@
+"""The collection ``evaluations``: one document per segmentation that was scored."""
+
+from __future__ import annotations
+
+from pymongo.database import Database
+
+_LARGEST_INTEGER = 2**63 - 1
+
+
+def save_evaluations(database: Database, run: str, documents: dict[str, dict]) -> None:
+    """Store the scores of a run's segmentations, replacing those of an earlier evaluation.
+
+    Parameters
+    ----------
+    documents : dict
+        By name of the segmentation. ``_id`` becomes ``run/name``.
+    """
+    collection = database["evaluations"]
+    collection.create_index([("run", 1)])
+    now = database.client.admin.command("hello")["localTime"]
+    for name, values in documents.items():
+        document = {"_id": f"{run}/{name}", "run": run, "name": name, "created": now, **values}
+        collection.replace_one({"_id": document["_id"]}, _storable(document), upsert=True)
+    names = [f"{run}/{name}" for name in documents]
+    collection.delete_many({"run": run, "_id": {"$nin": names}})
+
+
+def _storable(value):
+    """`value` with ids beyond MongoDB's integers as text."""
+    if isinstance(value, dict):
+        # A dot in a name would open a level in queries.
+        return {key.replace(".", "_"): _storable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    return str(value) if isinstance(value, int) and value > _LARGEST_INTEGER else value

@@ -1,0 +1,206 @@
+"""Count the voxels that segments and neurons share: the blockwise part of an evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from em_blocks.config import LocalPath, Shape3, StorePath
+from em_blocks.errors import ConfigError
+from em_blocks.geometry import Block, BlockGrid, Frame, Roi, Triple
+from em_blocks.kernels.contingency import Contingency, count_overlaps
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
+from em_blocks.tasks.predict_options import RoiConfig
+from em_blocks.volumes import store
+from em_blocks.volumes.labels import Labels, open_labels, placed, read_in, shared_region
+from em_blocks.volumes.tables import BlockTables
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+CountBlock = Callable[[Block, BlockReport], Iterator[tuple[str, Contingency]]]
+
+# Voxels of a block, unless the config names its shape: some 200 MB of ids.
+_USUAL_VOXELS = 2**23
+
+UNITS_NM = {"nm": 1.0, "um": 1000.0}
+
+
+class _Layout(NamedTuple):
+    """What is compared: the region that all volumes cover."""
+
+    frame: Frame
+    shape: Triple
+    chunk_shape: Triple
+    identities: dict
+
+
+class CountOverlaps(BlockwiseTask):
+    """Count the voxels of all pairs of segment and neuron, one table per block.
+
+    Scores are computed from the tables when all blocks are done, so what is ignored, and the
+    skeletons, may change without counting again.
+    """
+
+    operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {
+        "ignore", "ignore_segmentation", "skeletons", "skeleton_unit"
+    }
+
+    kind: Literal["count_overlaps"]
+    segmentations: dict[Name, StorePath] = Field(
+        min_length=1,
+        description="Volumes of segments by name; names that are numbers are thresholds, and a curve "
+        "is drawn over them. path.zarr/dataset, or file.h5:dataset.",
+    )
+    truth: StorePath = Field(
+        description="Volume of neurons. If file.h5 has a table 'transforms' beside the dataset, its "
+        "bodies are the neurons."
+    )
+    output: StorePath = Field(description="Folder of tables, scores and pictures.")
+    roi: RoiConfig | None = Field(
+        None, description="Region to compare, nm (z, y, x). Default: all that the volumes share."
+    )
+    ignore: tuple[NonNegativeInt, ...] = Field(
+        (0,), description="Voxels with one of these ids in truth are not scored."
+    )
+    ignore_segmentation: tuple[NonNegativeInt, ...] = Field(
+        (), description="Voxels with one of these ids in a segmentation are not scored. Unless 0 is "
+        "named here, it is a segment like any other."
+    )
+    skeletons: LocalPath | None = Field(
+        None, description="SWC file, or folder of SWC files, one neuron each, for the run length."
+    )
+    skeleton_unit: Literal["nm", "um"] = Field("nm", description="Of the positions in SWC files.")
+    block_shape: Shape3 | None = Field(
+        None, description="Voxels (z, y, x) that are counted at once. Default: whole chunks of the "
+        "first segmentation, about 8 million voxels."
+    )
+
+    @model_validator(mode="after")
+    def _distinct_folders(self) -> Self:
+        if len({_key(name) for name in self.segmentations}) < len(self.segmentations):
+            raise ValueError(f"names differ by more than . and _, got {list(self.segmentations)}")
+        return self
+
+    def grid(self) -> BlockGrid:
+        layout = self._layout
+        return BlockGrid(layout.frame, layout.shape, self.block_shape or _block(layout.chunk_shape))
+
+    def inputs(self) -> dict:
+        return self._layout.identities
+
+    def output_specs(self) -> list[TableSpec]:
+        return [
+            TableSpec(_table_name(name), store.join(self.output, "tables", _key(name)))
+            for name in self.segmentations
+        ]
+
+    def outputs_root(self) -> str:
+        return self.output
+
+    def relocated(self, folder: Path) -> Self:
+        return self.model_copy(update={"output": str(folder / "evaluation")})
+
+    @contextmanager
+    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+        specs = dict(zip(self.segmentations, self.output_specs(), strict=True))
+        tables = {name: BlockTables(spec.path) for name, spec in specs.items()}
+        with self.counting() as count:
+
+            def process(block: Block, report: BlockReport) -> None:
+                report.counts["pairs"] = 0
+                for name, found in count(block, report):
+                    report.counts["pairs"] += len(found)
+                    with report.measure("write"):
+                        columns = {"segmentation": found.segmentation, "truth": found.truth,
+                                   "voxels": found.voxels}
+                        report.write_table(specs[name].name, tables[name], block, columns)
+
+            yield process
+
+    @contextmanager
+    def counting(self) -> Iterator[CountBlock]:
+        """Open all volumes; yield the function that counts a block, segmentation by segmentation."""
+        frame = self._layout.frame
+        with self._opened() as (truth, segmentations):
+
+            def count(block: Block, report: BlockReport) -> Iterator[tuple[str, Contingency]]:
+                with report.measure("read"):
+                    neurons = read_in(truth, frame, block.write_box)
+                for name, segmentation in segmentations.items():
+                    with report.measure("read"):
+                        segments = read_in(segmentation, frame, block.write_box)
+                    with report.measure("compute"):
+                        found = count_overlaps(segmentation=segments, truth=neurons)
+                    yield name, found
+
+            yield count
+
+    def stored(self, name: str, blocks: Iterable[Block]) -> Iterator[Contingency]:
+        """The tables of a segmentation in blocks that are done."""
+        (path,) = (s.path for s in self.output_specs() if s.name == _table_name(name))
+        tables = BlockTables(path)
+        return (Contingency(**tables.read(block.key)) for block in blocks)
+
+    @contextmanager
+    def opened_segmentation(self, name: str) -> Iterator[Labels]:
+        """One of the segmentations, with a frame."""
+        with self._opened() as (_, segmentations):
+            yield segmentations[name]
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Labels, dict[str, Labels]]]:
+        """Truth and segmentations, all with a frame."""
+        with ExitStack() as stack:
+            paths = [self.truth, *self.segmentations.values()]
+            opened = [stack.enter_context(open_labels(path)) for path in paths]
+            if all(v.frame is None for v in opened) and (self.roi or self.skeletons):
+                raise ConfigError(
+                    f"None of {', '.join(paths)} says how large its voxels are, so nobody knows where "
+                    "the ROI or the skeletons lie, which are in nm. Add the attributes resolution and "
+                    "offset (nm, zyx) to a dataset, or ingest it with a voxel_size."
+                )
+            truth, *segmentations = placed(opened)
+            yield truth, dict(zip(self.segmentations, segmentations, strict=True))
+
+    @cached_property
+    def _layout(self) -> _Layout:
+        with self._opened() as (truth, segmentations):
+            roi = None if self.roi is None else Roi(self.roi.offset, self.roi.shape)
+            frame, shape = shared_region([truth, *segmentations.values()], roi)
+            identities = {"truth": _identity(truth)} | {
+                f"segmentation {name}": _identity(labels) for name, labels in segmentations.items()
+            }
+            chunk_shape = next(iter(segmentations.values())).chunk_shape
+        return _Layout(frame, shape, chunk_shape, identities)
+
+
+def _table_name(segmentation: str) -> str:
+    return f"overlaps_{_key(segmentation)}"
+
+
+def _key(name: str) -> str:
+    """`name` as part of a database key, where a dot would open a level."""
+    return name.replace(".", "_")
+
+
+def _identity(labels: Labels) -> dict:
+    return {
+        "shape": list(labels.shape), "dtype": str(labels.dtype),
+        "voxel_size": list(labels.frame.voxel_size), "offset": list(labels.frame.offset),
+        **labels.identity,
+    }
+
+
+def _block(chunk_shape: Triple) -> Triple:
+    """Whole chunks, of similar length along all axes, with about `_USUAL_VOXELS` voxels."""
+    shape, grown = None, list(chunk_shape)
+    while shape is None or math.prod(grown) <= _USUAL_VOXELS:
+        shape = tuple(grown)
+        shortest = grown.index(min(grown))
+        grown[shortest] += chunk_shape[shortest]
+    return shape
