@@ -1,4 +1,4 @@
-"""One level of a pyramid: a volume at coarser voxels."""
+"""Pyramids: the same volume at coarser and coarser voxels, level by level."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from em_blocks.config import Shape3, StorePath
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Triple
+from em_blocks.kernels.pyramid import pyramid_factors
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
 from em_blocks.volumes import Volume, store
 from em_blocks.volumes.downsample import Method, downsample
+from em_blocks.volumes.multiscale import level_path, write_multiscales
 
 _USUAL_BLOCK = 256
 """Voxels per axis that a block reads."""
@@ -25,125 +27,219 @@ _KEPT = ("scale", "neighborhood")
 """Attributes that say what the values mean; they hold at every level."""
 
 
-class Downsample(BlockwiseTask):
-    """Join windows of voxels of one volume to single voxels of another.
+class Level(NamedTuple):
+    """Where the voxels of one level lie."""
 
-    The world positions are exact for any offset. In zarr, the first window starts at the first
-    voxel. A precomputed volume has an offset in whole voxels at every scale, so there the windows
-    start at multiples of the factor in the world, and the first one may hold fewer voxels.
+    frame: Frame
+    shape: Triple
+    factors: Triple  # voxels (z, y, x) of the level below that become one
+    before: Triple  # voxels (z, y, x) of the first window that lie before the level below
+
+
+class Downsample(BlockwiseTask):
+    """One level of a pyramid; without `level` the last one, and `steps` are all of them.
+
+    The levels are arrays ``s0`` (full resolution), ``s1``, ... of the group `output`. OME-NGFF finds
+    levels by their paths in the group, and readers on object stores cannot leave it, so the full
+    resolution has to be in there as well: it is copied, unless the input already is ``s0`` of the
+    group. A precomputed volume, whose scales share one ``info``, may be the input itself.
+
+    World positions are exact for any offset. In zarr, the first window starts at the first voxel.
+    A precomputed volume has an offset in whole voxels at every scale, so there windows start at
+    multiples of the factor in the world, and the first one may hold fewer voxels.
     """
 
     kind: Literal["downsample"]
-    input: StorePath = Field(description="Volume to downsample: path or URL of the array.")
-    output: StorePath = Field(description="Array to make, named s0, s1, ... in the group of all levels.")
-    factors: Shape3 = Field(description="Voxels (z, y, x) that become one.")
+    input: StorePath = Field(description="Volume at full resolution: path or URL of the array.")
+    output: StorePath = Field(description="Group of all levels, e.g. data/brain.zarr/pyramid.")
     method: Method = Field(
         description='"mode" for labels (the most frequent; the smallest where several are equally '
         'frequent), "mean" for images (rounded to the nearest integer, halves to even).'
+    )
+    factors: tuple[Shape3, ...] | None = Field(
+        None, min_length=1,
+        description="Voxels (z, y, x) of the level below that become one, for s1, s2, ... "
+        "Default: 2 or 1, towards isotropic voxels.",
+    )
+    levels: PositiveInt | None = Field(
+        None,
+        description="How many levels above the full resolution, where 'factors' does not say it. "
+        "Default: until a level is one chunk.",
+    )
+    level: NonNegativeInt | None = Field(
+        None, description="The level that this run makes. Set by the command, which makes all."
     )
     chunk_shape: Shape3 = Field((64, 64, 64), description="Voxels (z, y, x).")
     format: Literal["zarr", "zarr3", "precomputed"] = "zarr"
     block_shape: Shape3 | None = Field(
         None,
-        description="Voxels (z, y, x) that one block writes. Default: what comes of about 256 per axis.",
+        description="Voxels (z, y, x) that one block writes. Default: so that it reads about 256 per "
+        "axis.",
     )
 
+    @model_validator(mode="after")
+    def _check_factors(self) -> Self:
+        if self.factors and self.levels not in (None, len(self.factors)):
+            raise ValueError(f"'levels' is {self.levels}, but 'factors' names {len(self.factors)}")
+        for factors in self.factors or ():
+            if max(factors) == 1:
+                raise ValueError(f"the factors {list(factors)} make no coarser level")
+        return self
+
+    # -- the levels -------------------------------------------------------------------
+
+    def steps(self) -> list[Self]:
+        """One task per level that has to be made, in the order in which they need each other."""
+        return [
+            *(self._with(level=level, run=f"{self.run}_s{level}")
+              for level in range(self._first, self._last)),
+            self,
+        ]
+
+    def finish(self) -> None:
+        """Make the levels known to viewers; called when all of them are done."""
+        if self.format == "precomputed":
+            return  # its info lists them
+        paths = [level_path(self.output, level) for level in range(self._last + 1)]
+        write_multiscales(self.output, self.format, [Volume.open(path) for path in paths])
+
+    @cached_property
+    def geometry(self) -> list[Level]:
+        """All levels, the full resolution first; known before any of them is made."""
+        source, none = self._source, (0, 0, 0)
+        found = [Level(source.frame, source.shape, (1, 1, 1), none)]
+        for factors in self.factors or pyramid_factors(
+            source.frame.voxel_size, source.shape, levels=self.levels, smallest=self.chunk_shape
+        ):
+            below = found[-1]
+            aligned = self.format == "precomputed"
+            before = _voxels_before(below.frame, factors) if aligned else none
+            found.append(_coarser(below, factors, before))
+        if len(found) == 1:
+            raise ConfigError(
+                f"{self.input} has {source.shape} voxels and fits in one chunk of "
+                f"{self.chunk_shape} (zyx), so it needs no pyramid. Name 'levels' or 'factors' to have "
+                "one all the same."
+            )
+        return found
+
+    @property
+    def _last(self) -> int:
+        return len(self.geometry) - 1
+
+    @property
+    def _first(self) -> int:
+        """The first level to be made: 1 where the full resolution is in place."""
+        in_place = {level_path(self.output, 0)}
+        if self.format == "precomputed":
+            in_place.add(self.output)
+        return int(self.input in in_place)
+
+    @property
+    def _number(self) -> int:
+        number = self._last if self.level is None else self.level
+        if not self._first <= number <= self._last:
+            raise ConfigError(
+                f"'level' is {number}, but the levels {self._first} to {self._last} are made of "
+                f"{self.input}. Leave the key out to make all of them."
+            )
+        return number
+
+    @property
+    def _level(self) -> Level:
+        return self.geometry[self._number]
+
+    @property
+    def _below(self) -> str:
+        """Path of the volume that this level is made of."""
+        return self.input if self._number <= 1 else level_path(self.output, self._number - 1)
+
+    # -- what a task defines ----------------------------------------------------------
+
     def grid(self) -> BlockGrid:
-        below = self._input
-        first = self._first_window
-        frame = Frame(
-            tuple(v * f for v, f in zip(below.frame.voxel_size, self.factors, strict=True)),
-            below.frame.to_roi(Box(tuple(-p for p in first), below.shape)).offset,
-        )
-        shape = tuple(
-            -(-(n + p) // f) for n, p, f in zip(below.shape, first, self.factors, strict=True)
-        )
-        return BlockGrid(frame, shape, self._block_shape)
+        return BlockGrid(self._level.frame, self._level.shape, self._block_shape)
 
     def inputs(self) -> dict:
-        below = self._input
+        source = self._source
         return {
             "input": {
-                "shape": list(below.shape), "dtype": str(below.dtype), "channels": below.channels,
-                "voxel_size": list(below.frame.voxel_size), "offset": list(below.frame.offset),
-                # A level that was made anew calls for new levels above it.
-                "fingerprint": below.attributes.get("fingerprint"),
-            }
+                "shape": list(source.shape), "dtype": str(source.dtype), "channels": source.channels,
+                "voxel_size": list(source.frame.voxel_size), "offset": list(source.frame.offset),
+                "fingerprint": source.attributes.get("fingerprint"),
+            },
+            "level": self._number,
         }
 
     def output_specs(self) -> list[OutputSpec]:
-        below = self._input
-        kept = {name: below.attributes[name] for name in _KEPT if name in below.attributes}
+        source = self._source
+        kept = {name: source.attributes[name] for name in _KEPT if name in source.attributes}
         return [
             OutputSpec(
-                name=self._name, path=self.output, dtype=str(below.dtype),
-                chunk_shape=self.chunk_shape, channels=below.channels, format=self.format,
-                shard_shape=self._block_shape if self.format == "zarr3" else None,
+                name="level", path=level_path(self.output, self._number),
+                dtype=str(source.dtype), chunk_shape=self.chunk_shape, channels=source.channels,
+                format=self.format, shard_shape=self._block_shape if self.format == "zarr3" else None,
                 attributes={**kept, "labels": self.method == "mode"},
             )
         ]
 
     def outputs_root(self) -> str:
-        return store.container(store.split_parent(self.output)[0])
+        return store.container(self.output)
 
     def relocated(self, folder: Path) -> Self:
-        path = store.join(str(folder), "pyramid", self._name)
-        return self.model_copy(update={"output": path, "run_dir": folder})
+        # The same step as the first one of another pyramid, so that the level below stays in place.
+        factors = [self._level.factors] if self._number else None
+        return self._with(
+            input=self._below, factors=factors, levels=1, level=min(self._number, 1),
+            output=store.join(str(folder), "pyramid"), run_dir=str(folder),
+        )
 
     def read_shape(self) -> Triple:
-        return tuple(b * f for b, f in zip(self._block_shape, self.factors, strict=True))
+        return tuple(b * f for b, f in zip(self._block_shape, self._level.factors, strict=True))
 
     def check(self) -> None:
-        check_method(self._input, self.method)
-        if self.input == self.output or f"{self.output}/".startswith(f"{self.input}/"):
+        check_method(self._source, self.method)
+        if f"{self.output}/".startswith(f"{self.input}/") and not self._first:
             raise ConfigError(
-                f"The output {self.output} lies in the input {self.input}; the levels of a pyramid "
-                "stand beside each other. Choose another output."
+                f"The output {self.output} lies in the input {self.input}, which is itself an array. "
+                "Choose a group beside it; only a precomputed volume takes up further scales."
             )
 
     @contextmanager
     def open(self, measured: dict) -> Iterator[ProcessBlock]:
-        below, level = self._input, Volume.open(self.output, mode="r+")
+        below = Volume.open(self._below)
+        (spec,) = self.output_specs()
+        level, factors = Volume.open(spec.path, mode="r+"), self._level.factors
 
         def process(block: Block, report: BlockReport) -> None:
-            box, corner = self._windows(block.write_box)
+            box, corner = self._windows(block.write_box, below.box)
             with report.measure("read"):
                 values = below.read(box)
             with report.measure("compute"):
-                values = downsample(values, self.factors, self.method, corner=corner)
+                values = downsample(values, factors, self.method, corner=corner)
             with report.measure("write"):
-                report.write(self._name, level, block.write_box, values)
+                report.write(spec.name, level, block.write_box, values)
 
         yield process
 
-    def _windows(self, box: Box) -> tuple[Box, Triple]:
-        """The input voxels of the windows of `box`, and where they start in their first window."""
-        first = self._first_window
+    def _windows(self, box: Box, below: Box) -> tuple[Box, Triple]:
+        """Voxels of the level below that become `box`, and where they start in the first window."""
         begin, end = (
-            tuple(e * f - p for e, f, p in zip(edge, self.factors, first, strict=True))
+            tuple(
+                e * f - b
+                for e, f, b in zip(edge, self._level.factors, self._level.before, strict=True)
+            )
             for edge in (box.offset, box.end)
         )
-        inside = Box.between(begin, end).intersect(self._input.box)
-        return inside, Box(inside.offset, (0, 0, 0)).relative_to(Box(begin, (0, 0, 0))).offset
+        inside = Box.between(begin, end).intersect(below)
+        return inside, tuple(i - b for i, b in zip(inside.offset, begin, strict=True))
+
+    def _with(self, **values) -> Self:
+        # Not model_copy, which would copy the cached properties too.
+        return self.from_dict({**self.model_dump(mode="json"), **values})
 
     @cached_property
-    def _input(self) -> Volume:
+    def _source(self) -> Volume:
         return Volume.open(self.input)
-
-    @cached_property
-    def _first_window(self) -> Triple:
-        """Voxels (z, y, x) of the first window that lie before the volume."""
-        if self.format != "precomputed":
-            return (0, 0, 0)
-        frame = self._input.frame
-        return tuple(
-            round(o / v) % f
-            for o, v, f in zip(frame.offset, frame.voxel_size, self.factors, strict=True)
-        )
-
-    @property
-    def _name(self) -> str:
-        return store.split_parent(self.output)[1]
 
     @property
     def _block_shape(self) -> Triple:
@@ -151,8 +247,30 @@ class Downsample(BlockwiseTask):
             return self.block_shape
         return tuple(
             c * max(1, round(_USUAL_BLOCK / f / c))
-            for c, f in zip(self.chunk_shape, self.factors, strict=True)
+            for c, f in zip(self.chunk_shape, self._level.factors, strict=True)
         )
+
+
+def _coarser(below: Level, factors: Triple, before: Triple) -> Level:
+    """The level above `below`, whose first window starts `before` voxels in front of it."""
+    frame = below.frame
+    start = Box(tuple(-b for b in before), (0, 0, 0))
+    return Level(
+        Frame(
+            tuple(v * f for v, f in zip(frame.voxel_size, factors, strict=True)),
+            frame.to_roi(start).offset,
+        ),
+        tuple(-(-(n + b) // f) for n, b, f in zip(below.shape, before, factors, strict=True)),
+        factors, before,
+    )
+
+
+def _voxels_before(frame: Frame, factors: Triple) -> Triple:
+    """Voxels between a multiple of the factors in the world and the first voxel of `frame`."""
+    return tuple(
+        round(o / v) % f
+        for o, v, f in zip(frame.offset, frame.voxel_size, factors, strict=True)
+    )
 
 
 def check_method(volume: Volume, method: Method) -> None:

@@ -20,12 +20,7 @@ def level_path(group: str, level: int) -> str:
 
 
 def write_multiscales(group: str, format: Format, levels: list[Volume]) -> None:
-    """Tell viewers which arrays of `group` are the levels of one volume, finest first.
-
-    Nothing happens for precomputed volumes: their ``info`` says it.
-    """
-    if format == "precomputed":
-        return
+    """Tell viewers which arrays of a zarr group are the levels of one volume, finest first."""
     name = store.split_parent(group)[1]
     multiscale = ngff_multiscale(
         name, {store.split_parent(v.path)[1]: v.frame for v in levels},
