@@ -25,6 +25,7 @@ from em_blocks.cli.common import (
 from em_blocks.config import is_url
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block
+from em_blocks.runtime.preflight import check_writable
 from em_blocks.tasks.count_overlaps import CountOverlaps
 from em_blocks.tasks.evaluation import Scores, count_here, score, write_results
 from em_blocks.tasks.evaluation import as_json as all_scores
@@ -123,6 +124,8 @@ def _check_form(context: click.Context, config: Path | None, options: dict) -> N
 
 def _score_here(options: dict) -> tuple[CountOverlaps, list[Scores]]:
     """Count in this process."""
+    if options["output"]:
+        check_writable(options["output"])
     task = CountOverlaps.from_dict(_as_config(options), source="The command line")
     grid = task.grid()
     counted = count_here(task, _with_progress(grid.blocks(), grid.n_blocks))

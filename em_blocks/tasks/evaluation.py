@@ -15,7 +15,6 @@ from em_blocks.kernels.contingency import Contingency, Merger
 from em_blocks.kernels.evaluation import Evaluation, ObjectError, evaluate
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.count_overlaps import UNITS_NM, CountOverlaps
-from em_blocks.volumes.skeletons import read_skeletons
 
 Tables = Callable[[], Iterable[Contingency]]
 
@@ -120,7 +119,9 @@ def _run_lengths(task: CountOverlaps) -> dict[str, dict]:
     """Run lengths by segmentation; empty without skeletons."""
     if task.skeletons is None:
         return {}
+    # Here, because networkx takes a fifth of a second that scores of volumes need not wait for.
     from em_blocks.kernels.skeletons import as_columns
+    from em_blocks.volumes.skeletons import read_skeletons
 
     graphs = read_skeletons(task.skeletons, unit_nm=UNITS_NM[task.skeleton_unit])
     columns = as_columns(list(graphs.values()))
