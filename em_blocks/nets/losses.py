@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,3 +33,23 @@ def balanced_bce(logits: Tensor, target: Tensor, mask: Tensor, *, rarest: float 
     loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     per_channel = (loss * weight).sum(voxels) / weight.sum(voxels).clamp(min=1e-6)
     return per_channel.sum() / (count > 0).sum().clamp(min=1)
+
+
+def masked_mse(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error of sigmoid outputs where the mask is 1.
+
+    Parameters
+    ----------
+    logits, target : (n, c, z, y, x) tensors
+        Network output before the sigmoid; values in 0..1.
+    mask : (n, z, y, x) tensor
+        1 where the target counts and 0 elsewhere.
+
+    Returns
+    -------
+    scalar tensor
+        0 (with gradient 0) if nothing counts.
+    """
+    mask = mask.float()
+    error = (torch.sigmoid(logits.float()) - target.float()).square().mean(dim=1)
+    return (error * mask).sum() / mask.sum().clamp(min=1)

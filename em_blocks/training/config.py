@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Tag,
     model_validator,
 )
 
@@ -53,6 +55,31 @@ class AffinityHead(StrictModel):
         return self
 
 
+class LsdHead(StrictModel):
+    """Local shape descriptors: a second task, from which affinities learn what neurites look like."""
+
+    kind: Literal["lsd"]
+    channels: Literal[10] = 10
+    activation: Literal["sigmoid"] = "sigmoid"
+    sigma_nm: PositiveFloat = Field(
+        80.0, description="Standard deviation of the window that is described, nm."
+    )
+    weight: PositiveFloat = Field(1.0, description="Weight of the loss among those of all heads.")
+
+
+def _kind(head: Any) -> str:
+    """The kind of a head; affinities unless it says another."""
+    if isinstance(head, dict):
+        return head.get("kind", "affinities")
+    return getattr(head, "kind", "affinities")
+
+
+HeadConfig = Annotated[
+    Annotated[AffinityHead, Tag("affinities")] | Annotated[LsdHead, Tag("lsd")],
+    Discriminator(_kind),
+]
+
+
 class Normalization(StrictModel):
     """The network sees ``raw * scale + shift``."""
 
@@ -93,6 +120,9 @@ class AugmentConfig(StrictModel):
     jitter_nm: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]
     elastic: Fraction = Field(0.7, description="Share of samples deformed and rotated in plane.")
     scale: Fraction = Field(0.1, description="Deformed samples are magnified by 1 +- this.")
+    gamma: NonNegativeFloat = Field(
+        0.0, description="Intensities are raised to powers of exp(-this) to exp(this)."
+    )
     contrast: Fraction = Field(0.3, description="Contrast is scaled by 1 +- this.")
     brightness: Fraction = Field(0.15, description="Brightness is shifted by +- this.")
     noise: NonNegativeFloat = Field(0.03, description="Standard deviation of added noise.")
@@ -110,6 +140,11 @@ class TrainingConfig(StrictModel):
     output_shape: Shape3 = Field(description="Network output of one sample, voxels (z, y, x).")
     batch_size: PositiveInt = 1
     iterations: PositiveInt
+    initial: LocalPath | None = Field(
+        None,
+        description="Weights to begin with, of a network that differs at most in its heads; "
+        "default: random.",
+    )
     seed: NonNegativeInt
     learning_rate: PositiveFloat = 1e-3
     warmup: NonNegativeInt = Field(200, description="Iterations of linear warm-up.")
@@ -135,7 +170,7 @@ class SetupConfig(StrictModel):
     name: str
     voxel_size: VoxelSize = Field(description="nm per voxel the network was made for (z, y, x).")
     network: NetworkConfig
-    heads: dict[str, AffinityHead] = Field(min_length=1)
+    heads: dict[str, HeadConfig] = Field(min_length=1)
     normalization: Normalization
     tile_shape: Shape3 = Field(description="Default output tile of one network pass, voxels.")
     training: TrainingConfig

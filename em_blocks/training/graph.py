@@ -122,6 +122,7 @@ def _axes_as_long_as_x(voxel_size: Sequence[float]) -> list[int]:
 def _intensity(augment: AugmentConfig) -> list[gp.BatchFilter]:
     contrast, brightness = augment.contrast, augment.brightness
     return [
+        Gamma(RAW, augment.gamma),
         Blur(RAW, augment.blur),
         gp.DefectAugment(
             RAW, prob_missing=augment.missing_sections, prob_low_contrast=augment.faint_sections
@@ -190,6 +191,34 @@ class Deform(gp.BatchFilter):
             angle=rng.uniform(0, 2 * np.pi),
             scale=[zoom if axis in equal else 1.0 for axis in range(3)],
         )
+
+
+class Gamma(gp.BatchFilter):
+    """Raise intensities to a random power, as other stains and detectors would.
+
+    Parameters
+    ----------
+    array : gunpowder.ArrayKey
+        Intensities 0..1.
+    largest : float
+        Largest logarithm of the power, to either side.
+    """
+
+    def __init__(self, array: gp.ArrayKey, largest: float):
+        self.array = array
+        self.largest = largest
+
+    def setup(self):
+        self.enable_autoskip()
+        self.updates(self.array, self.spec[self.array])
+
+    def skip_node(self, request):
+        return self.largest == 0
+
+    def process(self, batch, request):
+        array = batch[self.array]
+        power = np.float32(np.exp(random.uniform(-self.largest, self.largest)))
+        array.data = np.clip(array.data, 0, 1) ** power
 
 
 class Blur(gp.BatchFilter):

@@ -6,20 +6,30 @@ the trainer itself knows none of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import gunpowder as gp
 import numpy as np
 from torch import Tensor
 
 from em_blocks.kernels.affinities import affinities, erode_labels
-from em_blocks.nets.losses import balanced_bce
+from em_blocks.kernels.shape_descriptors import reach, shape_descriptors
+from em_blocks.nets.losses import balanced_bce, masked_mse
 from em_blocks.training import scores
-from em_blocks.training.config import AffinityHead, SetupConfig
+from em_blocks.training.config import AffinityHead, LsdHead, SetupConfig
 from em_blocks.training.graph import LABELS
-from em_blocks.training.targets import AffinityTarget
+from em_blocks.training.targets import AffinityTarget, LsdTarget
 
 
-class AffinityTraining:
-    """Training of one affinity head.
+class HeadTraining:
+    """Training of one head.
+
+    Parameters
+    ----------
+    name : str
+    head : AffinityHead or another config of a head
+    voxel_size : (3,) floats
+        nm (z, y, x).
 
     Attributes
     ----------
@@ -27,11 +37,15 @@ class AffinityTraining:
         What the head adds to a batch.
     """
 
-    def __init__(self, name: str, head: AffinityHead):
-        self.name, self.head = name, head
+    def __init__(self, name: str, head: AffinityHead | LsdHead, voxel_size: Sequence[float]):
+        self.name, self.head, self.voxel_size = name, head, voxel_size
         self.arrays = {
             f"{name}/{what}": gp.ArrayKey(f"{name}/{what}".upper()) for what in ("target", "mask")
         }
+
+
+class AffinityTraining(HeadTraining):
+    """Training of one affinity head."""
 
     @property
     def reach(self) -> tuple[int, ...]:
@@ -70,6 +84,40 @@ class AffinityTraining:
         return {f"{self.name}/{key}": value for key, value in result.items()}
 
 
+class LsdTraining(HeadTraining):
+    """Training of one head of local shape descriptors."""
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Voxels of labels that the targets need beyond the output, per side (z, y, x)."""
+        return reach(self.head.sigma_nm, self.voxel_size)
+
+    def node(self) -> gp.BatchFilter:
+        """gunpowder node that makes `arrays` from the labels."""
+        return LsdTarget(LABELS, *self.arrays.values(), self.head.sigma_nm, self.voxel_size)
+
+    def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Scalar loss of (n, 10, z, y, x) logits."""
+        error = masked_mse(logits, batch[f"{self.name}/target"], batch[f"{self.name}/mask"])
+        return self.head.weight * error
+
+    def validate(self, predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Mean squared error of predicted descriptors (10, z, y, x) on labels (z, y, x).
+
+        Voxels whose window ends outside the labels do not count, unless there are no others.
+        """
+        margin = [
+            min(side, (n - 1) // 2) for side, n in zip(self.reach, labels.shape, strict=True)
+        ]
+        truth = shape_descriptors(
+            np.ascontiguousarray(labels),
+            sigma_nm=self.head.sigma_nm, voxel_size=self.voxel_size, margin=margin,
+        )
+        inside = (..., *(slice(m, n - m) for m, n in zip(margin, labels.shape, strict=True)))
+        error = np.square(predicted[inside] - truth.values)[:, truth.mask.astype(bool)]
+        return {f"{self.name}/mse": float(error.mean()) if error.size else float("nan")}
+
+
 def _channel_scores(predicted, truth, mask) -> dict[str, float]:
     known = mask.astype(bool)
     probability, joined = predicted[known], truth[known].astype(bool)
@@ -80,9 +128,12 @@ def _channel_scores(predicted, truth, mask) -> dict[str, float]:
     }
 
 
-KINDS = {"affinities": AffinityTraining}
+KINDS = {"affinities": AffinityTraining, "lsd": LsdTraining}
 
 
-def head_trainings(config: SetupConfig) -> dict[str, AffinityTraining]:
+def head_trainings(config: SetupConfig) -> dict[str, HeadTraining]:
     """One training per head of a setup."""
-    return {name: KINDS[head.kind](name, head) for name, head in config.heads.items()}
+    return {
+        name: KINDS[head.kind](name, head, config.voxel_size)
+        for name, head in config.heads.items()
+    }

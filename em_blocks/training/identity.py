@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from em_blocks.errors import ConfigError
 from em_blocks.training.setup import Setup
 from em_blocks.training.sources import TrainingData, describe
 
@@ -18,9 +19,12 @@ def identity(
 
     Data counts by its content, so a training can move with its data.
     """
+    initial = setup.config.training.initial
+    start = {} if initial is None else {"initial": _checksum(initial)}
     return {
         "config": portable_config(setup),
         "network_py": hashlib.sha256((setup.folder / "network.py").read_bytes()).hexdigest(),
+        **start,
         "data": {
             "sources": [describe(data) for data in sources],
             "validation": [describe(data) for data in validation],
@@ -34,7 +38,22 @@ def portable_config(setup: Setup, folder: Path | None = None) -> dict:
     for source in (*values["training"]["sources"], *values["training"]["validation"]):
         for key in source.keys() & {"raw", "labels"}:
             source[key] = os.path.relpath(source[key], (folder or setup.folder).resolve())
+    if initial := values["training"].get("initial"):
+        values["training"]["initial"] = os.path.relpath(
+            initial, (folder or setup.folder).resolve()
+        )
     return values
+
+
+def _checksum(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(
+            f"training.initial names {path}, which cannot be read ({error.strerror}). The record of "
+            "a training says with which weights it began: bring the file back, or leave `initial` "
+            "out to begin with random weights."
+        ) from error
 
 
 def differences(before: dict, now: dict) -> list[str]:
@@ -43,7 +62,7 @@ def differences(before: dict, now: dict) -> list[str]:
     return [
         f"{key}: {old.get(key)} -> {new.get(key)}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.endswith((".raw", ".labels", ".name"))
+        if old.get(key) != new.get(key) and not key.endswith((".raw", ".labels", ".name", ".initial"))
     ]
 
 

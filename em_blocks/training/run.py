@@ -21,7 +21,7 @@ from em_blocks.training.heads import head_trainings
 from em_blocks.training.identity import differences, identity, portable_config
 from em_blocks.training.inference import predict_box
 from em_blocks.training.progress import Progress
-from em_blocks.training.setup import Setup
+from em_blocks.training.setup import Setup, load_initial_weights
 from em_blocks.training.sources import TrainingData, open_source
 from em_blocks.training.stream import BatchStream
 from em_blocks.training.trainer import Step, Trainer
@@ -65,6 +65,9 @@ class TrainingRun:
         network = setup.build()
         network.check_tile(self.config.output_shape)
         network.check_tile(setup.config.tile_shape)
+        if self.config.initial and not resume:
+            fresh = load_initial_weights(network, self.config.initial)
+            logger.info("weights of %s; random heads: %s", self.config.initial.name, fresh or "none")
         self.heads = head_trainings(setup.config)
         self.trainer = Trainer(
             network, {name: head.loss for name, head in self.heads.items()}, self.config

@@ -142,6 +142,49 @@ def load_weights(network: nn.Module, path: Path) -> None:
     network.load_state_dict(weights)
 
 
+def load_initial_weights(network: nn.Module, path: Path) -> list[str]:
+    """Load all weights but those of heads that `path` lacks or has with other channels.
+
+    Parameters
+    ----------
+    network : torch module
+        Its heads are the parameters "heads.<name>.*", as in `em_blocks.nets.unet.UNet`.
+    path : Path
+        As for `load_weights`.
+
+    Returns
+    -------
+    list of str
+        Heads that keep their random weights.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is unreadable, or differs in anything but heads.
+    """
+    weights, own = _read_weights(Path(path)), network.state_dict()
+    fresh = {
+        _head(key)
+        for key, value in own.items()
+        if _head(key) and (key not in weights or weights[key].shape != value.shape)
+    }
+    kept = {key: value for key, value in weights.items() if not _head(key) or key in own}
+    kept |= {key: value for key, value in own.items() if _head(key) in fresh}
+    if problems := _differences(own, kept):
+        raise CheckpointError(
+            f"{path} cannot be trained further as this setup: {'; '.join(problems)}. Use weights "
+            "of a network with the same `features`, `kernels` and `pooling`, or train from "
+            "random weights (without `initial`)."
+        )
+    network.load_state_dict(kept)
+    return sorted(fresh)
+
+
+def _head(key: str) -> str | None:
+    """The head that a parameter belongs to."""
+    return key.split(".")[1] if key.startswith("heads.") else None
+
+
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":

@@ -11,7 +11,7 @@ import numpy as np
 from em_blocks.errors import GeometryError
 from em_blocks.training.config import SetupConfig
 from em_blocks.training.graph import LABELS, RAW, largest_read, sample_graph, world
-from em_blocks.training.heads import AffinityTraining
+from em_blocks.training.heads import HeadTraining
 from em_blocks.training.samples import Sample, draw_batch, prefetch
 from em_blocks.training.sources import TrainingData
 
@@ -32,7 +32,7 @@ class BatchStream:
         self,
         config: SetupConfig,
         sources: Sequence[TrainingData],
-        heads: Mapping[str, AffinityTraining],
+        heads: Mapping[str, HeadTraining],
         context: Sequence[int],
     ):
         self.config = config.training

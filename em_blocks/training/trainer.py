@@ -58,6 +58,7 @@ class Trainer:
             self.network.parameters(),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
+            fused=True,  # one pass over the weights instead of a dozen
         )
         self._bad_steps = 0
 

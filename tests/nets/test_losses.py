@@ -1,9 +1,10 @@
 """Losses against slow references."""
 
 import numpy as np
+import pytest
 import torch
 
-from em_blocks.nets.losses import balanced_bce
+from em_blocks.nets.losses import balanced_bce, masked_mse
 
 
 def reference(logits, target, mask, rarest=0.05):
@@ -73,3 +74,19 @@ def test_a_rare_class_weighs_as_much_as_the_common_one():
     np.testing.assert_allclose(
         loss_of(wrong_on_rare, target, mask), loss_of(wrong_on_common, target, mask), rtol=1e-5
     )
+
+
+def test_masked_mse_is_the_mean_over_masked_voxels():
+    logits, target, _ = arrays(5, 0.5)
+    mask = (np.random.default_rng(6).random((2, 4, 5, 6)) < 0.6).astype(np.uint8)
+    error = ((1 / (1 + np.exp(-logits)) - target) ** 2).mean(axis=1)[mask.astype(bool)].mean()
+    found = masked_mse(*(torch.from_numpy(v) for v in (logits, target, mask)))
+    assert float(found) == pytest.approx(error, rel=1e-5)
+
+
+def test_masked_mse_of_nothing_is_zero_and_has_a_gradient():
+    logits = torch.zeros(1, 2, 3, 3, 3, requires_grad=True)
+    loss = masked_mse(logits, torch.ones(1, 2, 3, 3, 3), torch.zeros(1, 3, 3, 3))
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()

@@ -171,3 +171,24 @@ def test_a_spoilt_state_is_reported_not_executed(trained, tmp_path):
     code, message = refused(folder, "--resume")
     assert code == 2
     assert "state_8.pt" in message
+
+
+def test_a_training_can_begin_with_the_weights_of_another(trained, tmp_path):
+    values = tiny_config()
+    values["heads"]["lsd"] = {"kind": "lsd", "sigma_nm": 20}
+    values["training"] |= {
+        "initial": str(trained / "checkpoints" / "best.safetensors"),
+        "iterations": 2, "validate_every": 2, "warmup": 1000,
+    }  # fmt: skip
+    folder = write_setup(tmp_path / "further", values)
+    done = train(folder)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((folder / "checkpoints" / "record.json").read_text())
+    assert len(record["initial"]) == 64
+    assert record["history"][0]["lsd/mse"] > 0
+    old, new = weights(trained, "best"), weights(folder, "best")
+    for key, value in old.items():  # after two tiny steps still about where they began
+        assert (new[key] - value).abs().max() < 1e-4, key
+    code, message = refused(folder, "--resume", "--set", "training.initial=/nowhere/best.safetensors")
+    assert code == 2, message
+    assert "/nowhere/best.safetensors" in message

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from em_blocks.errors import CheckpointError, ConfigError
-from em_blocks.training.setup import Setup, load_weights
+from em_blocks.training.config import SetupConfig
+from em_blocks.training.setup import Setup, load_initial_weights, load_weights
 from tiny_setup import tiny_config, write_setup
 
 
@@ -193,3 +194,48 @@ def test_overrides_reach_the_config(setup_folder):
     setup = Setup.from_folder(setup_folder, ("training.iterations=5",))
     assert setup.config.training.iterations == 5
     assert json.loads((setup_folder / "config.json").read_text())["training"]["iterations"] == 8
+
+
+# -- weights to begin with ----------------------------------------------------------------
+
+
+@pytest.fixture
+def two_headed(tmp_path):
+    values = tiny_config()
+    values["heads"]["lsd"] = {"kind": "lsd"}
+    return Setup.from_folder(write_setup(tmp_path / "two", values)).build()
+
+
+def test_a_head_is_affinities_unless_it_says_another_kind(tmp_path):
+    values = tiny_config()
+    values["heads"]["lsd"] = {"kind": "lsd"}
+    heads = SetupConfig.from_dict(values).heads
+    assert (heads["affinities"].kind, heads["lsd"].kind) == ("affinities", "lsd")
+    assert heads["lsd"].channels == 10
+    for wrong in ({"kind": "colour"}, {"kind": "lsd", "channels": 9}, {"kind": "lsd", "x": 1}):
+        with pytest.raises(ConfigError, match=r"heads\.lsd"):
+            SetupConfig.from_dict(values | {"heads": {"lsd": wrong}})
+
+
+def test_initial_weights_fill_all_but_the_new_heads(setup_folder, network, two_headed):
+    before = {key: value.clone() for key, value in two_headed.state_dict().items()}
+    path = checkpoint(setup_folder, "best.safetensors", network)
+    assert load_initial_weights(two_headed, path) == ["lsd"]
+    for key, value in two_headed.state_dict().items():
+        own = before[key] if key.startswith("heads.lsd.") else network.state_dict()[key]
+        assert torch.equal(value, own), key
+
+
+def test_heads_that_the_network_lacks_are_left_out(setup_folder, network, two_headed):
+    path = checkpoint(setup_folder, "best.safetensors", two_headed)
+    assert load_initial_weights(network, path) == []
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, two_headed.state_dict()[key]), key
+
+
+def test_initial_weights_of_another_network_are_refused(setup_folder, tmp_path, network):
+    values = tiny_config()
+    values["network"]["features"] = [2, 4]
+    other = Setup.from_folder(write_setup(tmp_path / "wider", values)).build()
+    with pytest.raises(CheckpointError, match="of another shape"):
+        load_initial_weights(other, checkpoint(setup_folder, "best.safetensors", network))

@@ -7,6 +7,7 @@ import pytest
 
 from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.kernels.affinities import affinities
+from em_blocks.kernels.shape_descriptors import shape_descriptors
 from em_blocks.training.config import SetupConfig
 from em_blocks.training.graph import largest_read, world
 from em_blocks.training.heads import head_trainings
@@ -196,3 +197,40 @@ def test_rejected_samples_do_not_repeat_the_same_seed():
 
     draw_batch(draw, seed=1, iteration=2, batch_size=1, min_labelled=0.5)
     assert len(set(seeds)) == 7
+
+
+def test_descriptors_are_those_of_the_labels_around_the_sample():
+    # Whether a window ends in the sample or beyond it must not show.
+    values = tiny_config()
+    values["heads"]["lsd"] = {"kind": "lsd", "sigma_nm": 20}
+    values["training"]["augment"] |= STILL | {"elastic": 0.0}
+    small = SetupConfig.from_dict(values)
+    large = small.model_copy(
+        update={"training": small.training.model_copy(update={"output_shape": (12, 24, 24)})}
+    )
+    margin = (4, 4, 4)
+    for seed in range(3):
+        [batch] = first(stream(large), 1, begin=seed)
+        inner = shape_descriptors(
+            batch["labels"][0], sigma_nm=20, voxel_size=(10, 10, 10), margin=margin
+        )
+        box = (slice(None), *(slice(m, -m) for m in margin))
+        np.testing.assert_allclose(batch["lsd/target"][0][box], inner.values, atol=1e-6)
+        np.testing.assert_array_equal(batch["lsd/mask"][0][box[1:]], inner.mask)
+        assert batch["lsd/target"].shape == (1, 10, 12, 24, 24)
+    [batch] = first(stream(small), 1)
+    assert batch["lsd/target"].dtype == np.float32
+    assert batch["lsd/mask"].shape == (1, 4, 16, 16)
+
+
+def test_gamma_bends_intensities_and_keeps_black_and_white():
+    bent = config(augment=STILL | {"elastic": 0.0, "gamma": 0.5})
+    straight = config(augment=STILL | {"elastic": 0.0})
+    for with_gamma, without in zip(first(stream(bent), 4), first(stream(straight), 4), strict=True):
+        before = (without["raw"] + 1) / 0.01 / 255
+        after = (with_gamma["raw"] + 1) / 0.01 / 255
+        middle = (before > 0.02) & (before < 0.98)
+        powers = np.log(after[middle]) / np.log(before[middle])
+        assert np.ptp(powers) < 1e-3
+        assert np.exp(-0.5) <= powers[0] <= np.exp(0.5)
+        assert abs(powers[0] - 1) > 1e-4
