@@ -89,6 +89,28 @@ def undo_affinities(
     return parts
 
 
+def undo_descriptors(descriptors: np.ndarray, symmetry: Symmetry) -> np.ndarray:
+    """Bring local shape descriptors of a transformed volume back to the original one.
+
+    Parameters
+    ----------
+    descriptors : (10, z, y, x) float array
+        Channels as of `em_blocks.kernels.shape_descriptors`, of the transformed volume.
+    symmetry : Symmetry
+
+    Returns
+    -------
+    (10, z, y, x) float array
+        A copy: offsets and correlations change sign (around 0.5) under mirrors, and
+        channels change places under a swap.
+    """
+    z, y, x = symmetry.mirrored
+    turned = [z, y, x, False, False, False, z != y, z != x, y != x, False]
+    values = np.array(symmetry.undo(descriptors))
+    values[turned] = 1 - values[turned]
+    return values[[0, 2, 1, 3, 5, 4, 7, 6, 8, 9]] if symmetry.swap_yx else values
+
+
 def _partners(shape: Triple, shift: Triple) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Slices of all voxels whose partner at `shift` is inside, and of those partners."""
     source = tuple(

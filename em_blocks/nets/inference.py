@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from em_blocks.kernels.symmetry import Symmetry, undo_affinities
+from em_blocks.kernels.symmetry import Symmetry, undo_affinities, undo_descriptors
 from em_blocks.kernels.tiles import Triple, blend_window, tile_offsets
 
 Slices = tuple[slice, slice, slice]
@@ -42,11 +42,14 @@ class HeadFormat:
         Stored = output * scale, rounded and clipped for integers.
     neighborhood : list of (3,) int or None
         Voxel shifts of the channels, for heads of affinities.
+    kind : str
+        Of the head in the setup. Symmetries turn the channels of "lsd".
     """
 
     dtype: str
     scale: float | None = None
     neighborhood: list[Triple] | None = None
+    kind: str = "affinities"
 
 
 class TilePredictor:
@@ -55,7 +58,8 @@ class TilePredictor:
     Parameters
     ----------
     network : torch module
-        With ``predict``, ``context`` and ``check_tile``, as `em_blocks.nets.unet.UNet`.
+        With ``predict``, ``context`` and ``check_tile``, as `em_blocks.nets.unet.UNet`;
+        ``predict(raw, names)`` computes the heads of these names.
     heads : dict of str to HeadFormat
         Outputs to keep.
     tile_shape : (3,) int
@@ -161,7 +165,7 @@ class TilePredictor:
         for symmetry in self.symmetries:
             for name, values in self._forward(symmetry.apply(cut)).items():
                 mean = means.setdefault(name, _Mean())
-                mean.add(values.cpu().numpy(), symmetry, self.heads[name].neighborhood)
+                mean.add(values.cpu().numpy(), symmetry, self.heads[name])
         return {name: torch.from_numpy(mean.values()) for name, mean in means.items()}
 
     @torch.inference_mode()
@@ -172,7 +176,7 @@ class TilePredictor:
         with torch.autocast(
             self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
         ):
-            outputs = self.network.predict(values)
+            outputs = self.network.predict(values, list(self.heads))
         return {name: outputs[name].float() for name in self.heads}
 
 
@@ -236,16 +240,20 @@ class _Mean:
     def __init__(self):
         self._sum = self._n = None
 
-    def add(self, tiles: np.ndarray, symmetry: Symmetry, neighborhood) -> None:
+    def add(self, tiles: np.ndarray, symmetry: Symmetry, head: HeadFormat) -> None:
         if self._sum is None:
             shape = symmetry.undo(tiles).shape
             self._sum, self._n = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        if neighborhood is None:
-            self._sum += symmetry.undo(tiles)
+        if head.neighborhood is None:
+            lsd = head.kind == "lsd"
+            self._sum += (
+                np.stack([undo_descriptors(tile, symmetry) for tile in tiles])
+                if lsd else symmetry.undo(tiles)
+            )
             self._n += 1
             return
         for n, tile in enumerate(tiles):
-            for channel, slices, values in undo_affinities(tile, symmetry, neighborhood):
+            for channel, slices, values in undo_affinities(tile, symmetry, head.neighborhood):
                 self._sum[(n, channel, *slices)] += values
                 self._n[(n, channel, *slices)] += 1
 

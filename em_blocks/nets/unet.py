@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -97,14 +97,16 @@ class UNet(nn.Module):
         """Raise `GeometryError` unless output tiles can have `output_shape` voxels."""
         self.shapes.check_output(output_shape)
 
-    def forward(self, raw: Tensor) -> dict[str, Tensor]:
-        """Logits of every head.
+    def forward(self, raw: Tensor, heads: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Logits of `heads`.
 
         Parameters
         ----------
         raw : (n, 1, z, y, x) float tensor
             Normalised intensities, `context` voxels larger on every side than
             the output.
+        heads : collection of str, optional
+            Default: every head.
 
         Returns
         -------
@@ -117,13 +119,17 @@ class UNet(nn.Module):
         """
         self.shapes.output_shape(tuple(raw.shape[2:]))
         features = self._features(raw, level=0)
-        return {name: head(features) for name, head in self.heads.items()}
+        return {
+            name: head(features)
+            for name, head in self.heads.items()
+            if heads is None or name in heads
+        }
 
-    def predict(self, raw: Tensor) -> dict[str, Tensor]:
-        """`forward`, then the activation of every head, in float32."""
+    def predict(self, raw: Tensor, heads: Collection[str] | None = None) -> dict[str, Tensor]:
+        """`forward`, then the activation of the heads, in float32."""
         return {
             name: self._activations[name](logits.float())
-            for name, logits in self.forward(raw).items()
+            for name, logits in self.forward(raw, heads).items()
         }
 
     def _features(self, features: Tensor, level: int) -> Tensor:

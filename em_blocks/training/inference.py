@@ -26,7 +26,7 @@ def predict_box(
     """
     predictor = TilePredictor(
         network,
-        heads={name: HeadFormat("float32") for name in config.heads},
+        heads={name: HeadFormat("float32", kind=head.kind) for name, head in config.heads.items()},
         tile_shape=config.tile_shape,
         scale=config.normalization.scale,
         shift=config.normalization.shift,

@@ -15,7 +15,7 @@ class Edges(torch.nn.Module):
 
     context = (2, 2, 2)
 
-    def predict(self, raw):
+    def predict(self, raw, heads=None):
         inner = raw[:, 0, 2:-2, 2:-2, 2:-2]
         size = inner.shape[1:]
         channels = []
@@ -30,7 +30,7 @@ class Padding(torch.nn.Module):
 
     context = (0, 0, 0)
 
-    def predict(self, raw):
+    def predict(self, raw, heads=None):
         return {"mean": torch.nn.functional.avg_pool3d(raw, 3, stride=1, padding=1)}
 
 
@@ -53,6 +53,29 @@ def volume():
 
 
 HEADS = {"edges": HeadFormat("float32", neighborhood=NEIGHBORHOOD), "raw": HeadFormat("float32")}
+
+
+class Slopes(torch.nn.Module):
+    """Ten channels that mirrors and swaps change as they change shape descriptors."""
+
+    context = (1, 1, 1)
+
+    def predict(self, raw, heads=None):
+        v = raw[:, 0].double()
+        slope = [(v.roll(-1, axis) - v.roll(1, axis)) / 4 for axis in (1, 2, 3)]
+        pairs = [slope[a] * slope[b] for a, b in ((0, 1), (0, 2), (1, 2))]
+        channels = [0.5 + s for s in slope] + [s**2 for s in slope]
+        channels += [0.5 + p for p in pairs] + [v]
+        return {"lsd": torch.stack(channels, 1)[..., 1:-1, 1:-1, 1:-1].float()}
+
+
+@pytest.mark.parametrize("transposes", [False, True])
+def test_averaging_over_symmetries_turns_shape_descriptors_back(volume, transposes):
+    heads = {"lsd": HeadFormat("float32", kind="lsd")}
+    plain, _ = predict(predictor(Slopes(), heads), volume, (0, 0, 0), volume.shape)
+    averaging = predictor(Slopes(), heads, symmetries=symmetries(transposes=transposes))
+    averaged, _ = predict(averaging, volume, (0, 0, 0), volume.shape)
+    np.testing.assert_allclose(averaged["lsd"], plain["lsd"], atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
@@ -78,9 +101,9 @@ def test_averaging_uses_every_symmetry(volume):
     seen = []
 
     class Spy(Edges):
-        def predict(self, raw):
+        def predict(self, raw, heads=None):
             seen.append(float(raw[0, 0, 0, 0, 0]))
-            return super().predict(raw)
+            return super().predict(raw, heads)
 
     predict(predictor(Spy(), HEADS, symmetries=symmetries(transposes=True)), volume, (0, 0, 0),
             (4, 6, 6))

@@ -76,3 +76,12 @@ def test_an_illegal_input_raises_before_anything_is_computed():
 def test_features_and_levels_must_agree():
     with pytest.raises(GeometryError, match="3 entries"):
         UNet(features=[1, 2, 3], heads={}, kernels=[[(3, 3, 3)]] * 2, pooling=[(2, 2, 2)])
+
+
+def test_only_the_heads_asked_for_are_computed():
+    heads = {"affinities": Head(2, "sigmoid"), "lsd": Head(10, "sigmoid")}
+    net = UNet(features=[2, 3], kernels=[[(1, 3, 3)]] * 2, pooling=[(1, 2, 2)], heads=heads)
+    raw = torch.rand(1, 1, *net.shapes.input_shape((2, 4, 4)))
+    whole, part = net.predict(raw), net.predict(raw, ["lsd"])
+    assert (whole.keys(), part.keys()) == (heads.keys(), {"lsd"})
+    assert torch.equal(whole["lsd"], part["lsd"])
