@@ -12,6 +12,8 @@ VERBS = {
     "ingest": ("em_blocks.pipelines.ingest", "Turn images or HDF5 into a chunked volume."),
     "train": ("em_blocks.pipelines.train", "Train the network of a setup."),
     "predict": ("em_blocks.pipelines.predict_blockwise", "Apply a trained network to a volume."),
+    "clean": ("em_blocks.pipelines.clean", "Make every id one connected object, erase crumbs."),
+    "downsample": ("em_blocks.pipelines.downsample", "Make a pyramid of coarser levels."),
     "evaluate": ("em_blocks.pipelines.evaluate", "Score results against truth."),
     "demo": ("em_blocks.pipelines.demo", "Make a small volume, predict it, draw the result."),
     "plan": ("em_blocks.cli.plan", "Blocks, bytes, memory and time of a run, before it starts."),

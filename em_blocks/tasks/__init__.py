@@ -9,6 +9,7 @@ from em_blocks.tasks.base import BlockwiseTask
 
 KINDS = {
     "ingest": "em_blocks.tasks.ingest:Ingest",
+    "clean": "em_blocks.tasks.clean:Clean",
     "downsample": "em_blocks.tasks.downsample:Downsample",
     "predict": "em_blocks.tasks.predict:Predict",
     "count_overlaps": "em_blocks.tasks.count_overlaps:CountOverlaps",

@@ -1,0 +1,18 @@
+"""Clean a segmentation by connected components, block by block: ``clean.py CONFIG``."""
+
+from em_blocks.cli.steps import steps_command
+from em_blocks.tasks.clean import Clean
+
+main = steps_command(
+    Clean,
+    "clean",
+    """Make every id of the segmentation in CONFIG (JSON) one connected object.
+
+    The largest part of an id keeps it, other large parts become objects of their own, crumbs are
+    erased. Three runs (RUN_parts, RUN_join, RUN), of which done blocks are skipped: a stopped
+    command is simply repeated.
+    """,
+)
+
+if __name__ == "__main__":
+    main()

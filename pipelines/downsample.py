@@ -1,0 +1,18 @@
+"""Make a pyramid of a volume, level by level, block by block: ``downsample.py CONFIG``."""
+
+from em_blocks.cli.steps import steps_command
+from em_blocks.tasks.downsample import Downsample
+
+main = steps_command(
+    Downsample,
+    "downsample",
+    """Make coarser and coarser levels of the volume in CONFIG (JSON), for viewers and masks.
+
+    The mode of labels, the mean of images; as OME-NGFF or for neuroglancer (precomputed). Every
+    level is a run of its own (RUN_s0, RUN_s1, ...; the last one is RUN), of which done blocks are
+    skipped: a stopped command is simply repeated.
+    """,
+)
+
+if __name__ == "__main__":
+    main()
