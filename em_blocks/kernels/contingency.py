@@ -101,7 +101,7 @@ def count_overlaps(*, segmentation: np.ndarray, truth: np.ndarray) -> Contingenc
     changes |= truth[1:] != truth[:-1]
     starts = np.append(0, np.flatnonzero(changes) + 1)
     lengths = np.diff(starts, append=segmentation.size)
-    return _summed(_ids(segmentation[starts]), _ids(truth[starts]), lengths)
+    return _summed_by_rank(_ids(segmentation[starts]), _ids(truth[starts]), lengths)
 
 
 def _ids(values: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ def _ids(values: np.ndarray) -> np.ndarray:
 class Merger:
     """Adds up tables of disjoint voxels.
 
-    Memory: about 130 bytes per row of the sum or, where that is more, of the largest table;
+    Memory: about 150 bytes per row of the sum or, where that is more, of the largest table;
     however many tables are added.
     """
 
@@ -147,35 +147,42 @@ def _concatenated(tables: list[Contingency]) -> Contingency:
     tables = [table for table in tables if len(table)] or [EMPTY]
     if len(tables) == 1:
         return tables[0]
-    return _summed(
-        np.concatenate([table.segmentation for table in tables]),
-        np.concatenate([table.truth for table in tables]),
-        np.concatenate([table.voxels for table in tables]),
+    columns = (
+        np.concatenate([getattr(table, column) for table in tables])
+        for column in ("segmentation", "truth", "voxels")
     )
+    return _summed(*columns)
 
 
 def _summed(segmentation: np.ndarray, truth: np.ndarray, voxels: np.ndarray) -> Contingency:
     """Sort pairs and add up the voxels of equal ones."""
-    if not len(voxels):
-        return EMPTY
+    bits = int(truth.max()).bit_length()
+    if int(segmentation.max()).bit_length() + bits > 64:
+        return _summed_by_rank(segmentation, truth, voxels)
+    pairs, voxels = _sorted_sums(segmentation << np.uint64(bits) | truth, voxels)
+    return Contingency(pairs >> np.uint64(bits), pairs & np.uint64((1 << bits) - 1), voxels)
+
+
+def _summed_by_rank(
+    segmentation: np.ndarray, truth: np.ndarray, voxels: np.ndarray
+) -> Contingency:
+    """As `_summed`, for ids of any size, and faster where few ids make many rows."""
     segments, row = fastremap.unique(segmentation, return_inverse=True)
     neurons, column = fastremap.unique(truth, return_inverse=True)
+    n = np.uint64(len(neurons))
     # Places in the matrix of all pairs. There are fewer than 2**32 rows, so it fits.
-    key = row.astype(np.uint64) * np.uint64(len(neurons)) + column.astype(np.uint64)
-    key, voxels = _summed_keys(key, voxels, len(segments) * len(neurons))
-    return Contingency(
-        segments[key // np.uint64(len(neurons))], neurons[key % np.uint64(len(neurons))], voxels
-    )
+    pairs = row.astype(np.uint64) * n + column.astype(np.uint64)
+    if len(segments) * len(neurons) <= _DENSE * len(pairs) and voxels.sum() < 2**53:
+        matrix = np.bincount(pairs.astype(np.int64), weights=voxels)  # float64, exact up to 2**53
+        pairs = np.flatnonzero(matrix)
+        voxels, pairs = matrix[pairs].astype(np.int64), pairs.astype(np.uint64)
+    else:
+        pairs, voxels = _sorted_sums(pairs, voxels)
+    return Contingency(segments[pairs // n], neurons[pairs % n], voxels)
 
 
-def _summed_keys(
-    keys: np.ndarray, voxels: np.ndarray, n_places: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _sorted_sums(keys: np.ndarray, voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sorted keys, each once, and the sum of the voxels of each."""
-    if n_places <= _DENSE * len(keys) and voxels.sum() < 2**53:
-        matrix = np.bincount(keys.astype(np.int64), weights=voxels)  # float64, exact up to 2**53
-        found = np.flatnonzero(matrix)
-        return found.astype(np.uint64), matrix[found].astype(np.int64)
     order = np.argsort(keys)
     keys = keys[order]
     starts = np.append(0, np.flatnonzero(keys[1:] != keys[:-1]) + 1)

@@ -187,7 +187,7 @@ def evaluate(
     ignore_truth: Sequence[int],
     ignore_segmentation: Sequence[int] = (),
     n_worst: int = 10,
-    max_rows: int = 30_000_000,
+    max_rows: int = 20_000_000,
 ) -> Evaluation:
     """Score all voxels that `tables` count, without the ignored ids.
 
@@ -198,7 +198,7 @@ def evaluate(
     ignore_truth, ignore_segmentation : ints
         Voxels with one of these ids are not scored. Not ignored, 0 is an object.
     max_rows : int
-        Rows of tables that are merged at once, about 130 bytes each; if there are more, they
+        Rows of tables that are merged at once, about 150 bytes each; if there are more, they
         are merged in parts, with two passes over the tables for each.
     """
 
