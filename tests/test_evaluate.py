@@ -212,6 +212,12 @@ def test_a_config_counts_on_workers_and_stores_the_scores(folder):
                 "roi.shape=[10,10,40]").exit_code == 3
 
 
+def test_tables_may_lie_in_an_object_store(folder, bucket):
+    found = scores("config.json", "--set", f"output={bucket}/evaluation", "--set", "run_dir=home")
+    assert {k: v["voi"] for k, v in found["segmentations"].items()} == {"0.1": 0.5, "0.9": 1.0}
+    assert json.loads(Path("home/evaluation.json").read_text()) == found
+
+
 def test_no_scores_are_given_while_blocks_are_missing(folder):
     chunk = next(p for p in Path("v.zarr/cut").rglob("*") if p.is_file() and p.name == "1")
     chunk.write_bytes(b"damaged")

@@ -66,7 +66,7 @@ def main() -> None:
 @main.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--segmentation", "segmentations", multiple=True, metavar="[NAME=]VOLUME",
-              help="Segments; may be repeated, for example 0.3=a.zarr/x 0.5=a.zarr/y for a curve.")
+              help="Segments; may be repeated, for a curve over the numbers that end the names.")
 @click.option("--truth", metavar="VOLUME", help="Neurons.")
 @click.option("--ignore", multiple=True, type=_Ids(), default=[0], show_default=True, metavar="ID",
               help="Do not score voxels with this id in the truth; may be repeated; none for no id.")
@@ -128,6 +128,7 @@ def _score_here(options: dict) -> tuple[CountOverlaps, list[Scores]]:
         check_writable(options["output"])
     task = CountOverlaps.from_dict(_as_config(options), source="The command line")
     grid = task.grid()
+    task.check()
     counted = count_here(task, _with_progress(grid.blocks(), grid.n_blocks))
     return task, score(task, {name: partial(list, [table]) for name, table in counted.items()})
 

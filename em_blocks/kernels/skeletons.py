@@ -32,7 +32,7 @@ class RunLength(NamedTuple):
     split_nm: float
     merged_nm: float
     omitted_nm: float
-    n_merging: int  # segments that merge skeletons
+    merging_segments: int  # segments that merge skeletons
     lengths_nm: np.ndarray  # (n skeletons,) length of each
     expected_each_nm: np.ndarray  # (n skeletons,) expected run length in each
 
@@ -175,7 +175,7 @@ def expected_run_length(
         split_nm=float(length[found & ~joined].sum()),
         merged_nm=float(length[merged].sum()),
         omitted_nm=float(length[~found].sum()),
-        n_merging=len(merging),
+        merging_segments=len(merging),
         lengths_nm=lengths,
         expected_each_nm=squares / np.where(lengths > 0, lengths, 1),
     )

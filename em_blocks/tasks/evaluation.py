@@ -8,13 +8,17 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block
 from em_blocks.kernels.contingency import Contingency, Merger
 from em_blocks.kernels.evaluation import Evaluation, ObjectError, evaluate
 from em_blocks.tasks.base import BlockReport
-from em_blocks.tasks.count_overlaps import UNITS_NM, CountOverlaps
+from em_blocks.tasks.count_overlaps import CountOverlaps
+
+if TYPE_CHECKING:
+    from em_blocks.kernels.skeletons import Skeletons
 
 Tables = Callable[[], Iterable[Contingency]]
 
@@ -117,18 +121,18 @@ def _threshold(name: str) -> float | None:
 
 def _run_lengths(task: CountOverlaps) -> dict[str, dict]:
     """Run lengths by segmentation; empty without skeletons."""
-    if task.skeletons is None:
+    neurons = task.neurons()
+    if not neurons:
         return {}
-    # Here, because networkx takes a fifth of a second that scores of volumes need not wait for.
     from em_blocks.kernels.skeletons import as_columns
-    from em_blocks.volumes.skeletons import read_skeletons
 
-    graphs = read_skeletons(task.skeletons, unit_nm=UNITS_NM[task.skeleton_unit])
-    columns = as_columns(list(graphs.values()))
-    return {name: _run_length(task, name, list(graphs), columns) for name in task.segmentations}
+    columns = as_columns(list(neurons.values()))
+    return {name: _run_length(task, name, list(neurons), columns) for name in task.segmentations}
 
 
-def _run_length(task: CountOverlaps, name: str, neurons: list[str], columns) -> dict:
+def _run_length(
+    task: CountOverlaps, name: str, neurons: list[str], columns: Skeletons
+) -> dict:
     from em_blocks.kernels.skeletons import expected_run_length
 
     with task.opened_segmentation(name) as labels:
@@ -140,18 +144,13 @@ def _run_length(task: CountOverlaps, name: str, neurons: list[str], columns) -> 
             f"{low} to {high} nm (zyx), taking their positions for {task.skeleton_unit}. Check the "
             "unit, and that both are in the same coordinates."
         )
-    found = expected_run_length(columns, ids, inside=inside)
+    found = expected_run_length(columns, ids, inside=inside)._asdict()
+    lengths, each = found.pop("lengths_nm").tolist(), found.pop("expected_each_nm").tolist()
     return {
-        "expected_nm": found.expected_nm, "perfect_nm": found.perfect_nm,
-        "total_nm": found.total_nm, "correct_nm": found.correct_nm, "split_nm": found.split_nm,
-        "merged_nm": found.merged_nm, "omitted_nm": found.omitted_nm,
-        "merging_segments": found.n_merging,
-        "nodes": len(ids), "nodes_outside": int((~inside).sum()),
+        **found, "nodes": len(ids), "nodes_outside": int((~inside).sum()),
         "skeletons": {
             neuron: {"length_nm": length, "expected_nm": expected}
-            for neuron, length, expected in zip(
-                neurons, found.lengths_nm.tolist(), found.expected_each_nm.tolist(), strict=True
-            )
+            for neuron, length, expected in zip(neurons, lengths, each, strict=True)
         },
     }
 

@@ -83,22 +83,22 @@ def test_a_segment_that_is_left_and_entered_again_is_one_run():
 def test_a_segment_of_two_skeletons_is_worth_nothing_but_their_other_segments_are():
     found = run_length([path(1, 2, 4), path(8)], [5, 5, 6, 6, 5, 5])
     assert (found.merged_nm, found.split_nm, found.correct_nm) == (9, 2, 4)
-    assert found.expected_nm == 4**2 / 15 and found.n_merging == 1
+    assert found.expected_nm == 4**2 / 15 and found.merging_segments == 1
     np.testing.assert_array_equal(found.expected_each_nm, [16 / 7, 0])
     assert found.perfect_nm == (7**2 + 8**2) / 15
 
 
 def test_background_is_no_object_and_merges_nothing():
     found = run_length([path(1, 2, 4), path(8)], [0, 0, 6, 6, 0, 0])
-    assert (found.omitted_nm, found.correct_nm, found.n_merging) == (11, 4, 0)
+    assert (found.omitted_nm, found.correct_nm, found.merging_segments) == (11, 4, 0)
     as_object = run_length([path(1, 2, 4), path(8)], [0, 0, 6, 6, 0, 0], background=None)
-    assert (as_object.omitted_nm, as_object.merged_nm, as_object.n_merging) == (0, 9, 1)
+    assert (as_object.omitted_nm, as_object.merged_nm, as_object.merging_segments) == (0, 9, 1)
 
 
 def test_edges_that_leave_the_segmentation_do_not_count():
     inside = np.array([True, True, False, True, True])
     found = run_length([path(1, 2), path(8)], [5, 5, 9, 9, 9], inside=inside)
-    assert found.total_nm == found.correct_nm == 9 and found.n_merging == 0
+    assert found.total_nm == found.correct_nm == 9 and found.merging_segments == 0
     assert found.expected_nm == found.perfect_nm == (1 + 64) / 9
 
 

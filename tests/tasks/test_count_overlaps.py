@@ -115,6 +115,14 @@ def test_what_is_ignored_and_skeletons_change_the_scores_not_the_counts(make, tm
     assert make(truth=task.segmentations["0.5"]).identity() != task.identity()
 
 
+def test_skeletons_are_read_before_anything_is_counted(make, tmp_path):
+    swc = tmp_path / "a.swc"
+    swc.write_text("1 0 0 0 0 1 -1\n2 0 9 9\n")
+    with pytest.raises(ConfigError, match=r"a.swc is no skeleton in SWC format: line 2 is '2 0 9 9'"):
+        run(make(skeletons=str(swc)))
+    assert not (tmp_path / "a").exists()
+
+
 def test_nothing_left_to_score_is_an_error(make):
     task = make(ignore=[id * 2**40 for id in range(9)])
     tables = {name: lambda table=table: [table] for name, table in slow_tables(task).items()}
