@@ -13,7 +13,7 @@ import itertools
 from typing import NamedTuple
 
 import cc3d
-import numba
+import fastremap
 import numpy as np
 
 Triple = tuple[int, int, int]
@@ -52,12 +52,15 @@ def find_parts(labels: np.ndarray) -> Parts:
     labels : (z, y, x) integer array
     """
     labels = np.ascontiguousarray(labels)
-    numbers, n = cc3d.connected_components(labels, connectivity=26, return_N=True)
-    numbers = np.ascontiguousarray(numbers)
-    order, sizes, first = _measure(numbers.ravel(), n)
+    numbers = cc3d.connected_components(labels, connectivity=26)
+    found, first, sizes = fastremap.unique(numbers, return_index=True, return_counts=True)
+    first, sizes = (column[found > 0].astype(np.int64) for column in (first, sizes))
+    order = np.argsort(first)
     if (np.diff(order) < 0).any():
         # So far cc3d numbers parts by their first voxels itself, but it does not promise to.
-        numbers = order[numbers]
+        rank = np.zeros(len(order) + 1, numbers.dtype)
+        rank[order + 1] = np.arange(1, len(order) + 1)
+        numbers, first, sizes = rank[numbers], first[order], sizes[order]
     return Parts(numbers, labels.ravel()[first], sizes, first)
 
 
@@ -137,21 +140,3 @@ def _pairs(numbers: np.ndarray, patches: np.ndarray, first: np.ndarray) -> np.nd
     met = (numbers > 0) & (patches > 0)
     codes = np.unique(numbers[met] * np.int64(len(first)) + patches[met])
     return np.stack([codes // len(first), first[codes % len(first)]], axis=1)
-
-
-@numba.njit(cache=True, nogil=True)
-def _measure(numbers: np.ndarray, n: int):
-    """Rank by first voxel of each component (0 stays), and by rank: voxels, first voxel."""
-    order = np.zeros(n + 1, numbers.dtype)
-    sizes, first = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    found = 0
-    for place in range(numbers.size):
-        number = numbers[place]
-        if number == 0:
-            continue
-        if order[number] == 0:
-            first[found] = place
-            found += 1
-            order[number] = found
-        sizes[order[number] - 1] += 1
-    return order, sizes, first
