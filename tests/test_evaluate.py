@@ -212,6 +212,21 @@ def test_a_config_counts_on_workers_and_stores_the_scores(folder):
                 "roi.shape=[10,10,40]").exit_code == 3
 
 
+def test_ids_beyond_the_integers_of_the_database_are_counted_ignored_and_stored(folder):
+    unknown = 2**64 - 1
+    with h5py.File("cremi.hdf", "w") as file:
+        file["volumes/labels/neuron_ids"] = np.where(TRUTH == 0, unknown, TRUTH)
+        file["huge"] = np.where(CUT == 3, 2**63, CUT)
+    found = scores("config.json", "--set", f"ignore=[{unknown}]",
+                   "--set", "truth=cremi.hdf:volumes/labels/neuron_ids",
+                   "--set", 'segmentations={"huge": "cremi.hdf:huge"}')
+    assert (found["voi_split"], found["voxels"]) == (0.5, 8)
+    assert found["worst_splits"][0]["largest_segments"][1]["id"] == 2**63
+    with store_of(CountOverlaps.from_file("config.json")) as store:
+        (stored,) = store.database.evaluations.find({"run": "scored"})
+    assert stored["worst_splits"][0]["largest_segments"][1]["id"] == str(2**63)
+
+
 def test_tables_may_lie_in_an_object_store(folder, bucket):
     found = scores("config.json", "--set", f"output={bucket}/evaluation", "--set", "run_dir=home")
     assert {k: v["voi"] for k, v in found["segmentations"].items()} == {"0.1": 0.5, "0.9": 1.0}

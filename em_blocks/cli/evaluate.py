@@ -32,6 +32,7 @@ from em_blocks.tasks.evaluation import as_json as all_scores
 
 _NAMED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)$")
 _SHOWN_OBJECTS = 5
+_ID = click.IntRange(min=0, max=2**64 - 1)
 
 
 class _Ids(click.ParamType):
@@ -42,7 +43,7 @@ class _Ids(click.ParamType):
     def convert(self, value, param, ctx):
         if isinstance(value, int) or value == "none":
             return value
-        return click.IntRange(min=0).convert(value, param, ctx)
+        return _ID.convert(value, param, ctx)
 
 
 class _Position(click.ParamType):
@@ -70,7 +71,7 @@ def main() -> None:
 @click.option("--truth", metavar="VOLUME", help="Neurons.")
 @click.option("--ignore", multiple=True, type=_Ids(), default=[0], show_default=True, metavar="ID",
               help="Do not score voxels with this id in the truth; may be repeated; none for no id.")
-@click.option("--ignore-segmentation", multiple=True, type=click.IntRange(min=0), metavar="ID",
+@click.option("--ignore-segmentation", multiple=True, type=_ID, metavar="ID",
               help="Nor voxels with this id in the segmentation. Without it, 0 is a segment there.")
 @click.option("--roi", nargs=2, type=_Position(), metavar="OFFSET SHAPE",
               help="Only this region, nm, each as z,y,x.")

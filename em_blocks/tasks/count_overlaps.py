@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, model_validator
 
 from em_blocks.config import LocalPath, Shape3, StorePath
 from em_blocks.errors import ConfigError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+Id = Annotated[int, Field(ge=0, lt=2**64)]
 CountBlock = Callable[[Block, BlockReport], Iterator[tuple[str, Contingency]]]
 
 # Voxels of a block, unless the config names its shape: some 200 MB of ids.
@@ -67,10 +68,10 @@ class CountOverlaps(BlockwiseTask):
     roi: RoiConfig | None = Field(
         None, description="Region to compare, nm (z, y, x). Default: all that the volumes share."
     )
-    ignore: tuple[NonNegativeInt, ...] = Field(
+    ignore: tuple[Id, ...] = Field(
         (0,), description="Voxels with one of these ids in truth are not scored."
     )
-    ignore_segmentation: tuple[NonNegativeInt, ...] = Field(
+    ignore_segmentation: tuple[Id, ...] = Field(
         (), description="Voxels with one of these ids in a segmentation are not scored. Unless 0 is "
         "named here, it is a segment like any other."
     )
@@ -107,6 +108,12 @@ class CountOverlaps(BlockwiseTask):
 
     def relocated(self, folder: Path) -> Self:
         return self.model_copy(update={"output": str(folder / "evaluation")})
+
+    def stored_config(self) -> dict:
+        # CREMI marks unknown voxels with 2**64 - 1; integers of MongoDB end at 2**63.
+        ignored = {key: [str(id) for id in getattr(self, key)]
+                   for key in ("ignore", "ignore_segmentation")}
+        return super().stored_config() | ignored
 
     def check(self) -> None:
         """Raise `ConfigError` unless the skeletons, which are needed at the end, can be read."""
