@@ -83,11 +83,12 @@ def main() -> None:
               help="Write evaluation.json, the worst objects as CSV, and pictures there.")
 @set_option
 @click.option("--overwrite", is_flag=True, help="With CONFIG: count all blocks again.")
+@click.option("--adopt", is_flag=True, help="With CONFIG: keep counts although settings differ.")
 @json_option
 @shows_errors
 @click.pass_context
 def segmentation(context: click.Context, config: Path | None, overrides: tuple[str, ...],
-                 overwrite: bool, as_json: bool, **options) -> None:
+                 overwrite: bool, adopt: bool, as_json: bool, **options) -> None:
     """Score segmentations against true neurons: VOI, adapted Rand error, worst objects.
 
     Either name volumes with --segmentation and --truth, to count them in this process; or a
@@ -103,7 +104,7 @@ def segmentation(context: click.Context, config: Path | None, overrides: tuple[s
         task, scores = _score_here(options)
         folder = options["output"]
     else:
-        task, scores = _score_on_workers(config, overrides, overwrite, as_json)
+        task, scores = _score_on_workers(config, overrides, as_json, overwrite=overwrite, adopt=adopt)
         folder = task.home if is_url(task.output) else Path(task.output)
     written = [] if folder is None else write_results(folder, task, scores)
     _show(task, scores, written, as_json)
@@ -113,7 +114,7 @@ def _check_form(context: click.Context, config: Path | None, options: dict) -> N
     """Raise a usage error unless the options belong to one of the two forms, and are complete."""
     if config is None and not (options["segmentations"] and options["truth"]):
         raise click.UsageError("Name --segmentation VOLUME and --truth VOLUME, or a CONFIG.")
-    of_other_form = ("overrides", "overwrite") if config is None else options
+    of_other_form = ("overrides", "overwrite", "adopt") if config is None else options
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
         if given and parameter.name in of_other_form:
@@ -175,7 +176,7 @@ def _with_progress(blocks: Iterable[Block], n: int) -> Iterator[Block]:
 
 
 def _score_on_workers(
-    config: Path, overrides: tuple[str, ...], overwrite: bool, as_json: bool
+    config: Path, overrides: tuple[str, ...], as_json: bool, **claim: bool
 ) -> tuple[CountOverlaps, list[Scores]]:
     """Count all blocks that are not done on workers, and store the scores in the database."""
     from em_blocks.db.evaluations import save_evaluations
@@ -183,7 +184,7 @@ def _score_on_workers(
     from em_blocks.runtime.run import run_blockwise
 
     task = CountOverlaps.from_file(config, overrides)
-    report = run_blockwise(task, overwrite=overwrite)
+    report = run_blockwise(task, **claim)
     if not report.ok:  # scores of a part would be taken for those of the whole
         print_report(report, as_json)
         sys.exit(report.exit_code)
