@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -36,6 +37,9 @@ def main(
     --resume as if it had never stopped.
     """
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
+    # Threads that spin while they wait for each other take the core from the thread that
+    # makes the next batch, and from other programs. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if iterations is not None:
         overrides = (*overrides, f"training.iterations={iterations}")
     try:
