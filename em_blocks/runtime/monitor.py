@@ -19,8 +19,55 @@ LOG_EVERY_S = 15.0
 MIN_ALIKE = 3
 
 
+class Monitors:
+    """Observer of a daisy run of several tasks: one `Monitor` for each, one progress display.
+
+    Parameters
+    ----------
+    monitors : list of Monitor
+    console : rich.console.Console
+    """
+
+    def __init__(self, monitors: list[Monitor], console: Console):
+        self._monitors = monitors
+        self._progress = _bars(console)
+
+    def __enter__(self) -> Monitors:
+        self._progress.start()
+        for monitor in self._monitors:
+            monitor.start(self._progress)
+        return self
+
+    def __exit__(self, *exc) -> None:
+        for monitor in self._monitors:
+            monitor.stop()
+        self._progress.stop()
+
+    @property
+    def reason(self) -> str | None:
+        """Why a monitor stopped the run."""
+        return next((m.reason for m in self._monitors if m.reason is not None), None)
+
+    @property
+    def any_failed(self) -> bool:
+        """Whether daisy gave up on a block."""
+        return any(monitor.any_failed for monitor in self._monitors)
+
+    # -- called by daisy --------------------------------------------------------------
+
+    def on_start(self, states) -> None:
+        self.on_progress(states)
+
+    def on_progress(self, states) -> None:
+        for monitor in self._monitors:
+            monitor.update(states)
+
+    def on_finish(self, states) -> None:
+        self.on_progress(states)
+
+
 class Monitor:
-    """Observer of a daisy run, with a thread that keeps the lease alive.
+    """Watches one task of a run, with a thread that keeps the lease alive.
 
     Stops the run (by SIGINT to this process, which daisy turns into an orderly end) if the
     lease is lost, the database stays away, or the first blocks all fail in the same way.
@@ -29,6 +76,8 @@ class Monitor:
     ----------
     store : RunStore
     epoch : int
+    name : str
+        Of the run.
     n_blocks : int
         Blocks to do, of `n_voxels` voxels in all.
     num_workers : int
@@ -36,44 +85,41 @@ class Monitor:
     """
 
     def __init__(
-        self, store: RunStore, epoch: int, *, n_blocks: int, n_voxels: int, num_workers: int,
-        console: Console,
+        self, store: RunStore, epoch: int, *, name: str, n_blocks: int, n_voxels: int,
+        num_workers: int, console: Console,
     ):
-        self._store, self._epoch = store, epoch
+        self._store, self._epoch, self._name = store, epoch, name
         self._n_blocks, self._voxels_per_block = n_blocks, n_voxels / max(1, n_blocks)
         self._num_workers, self._console = num_workers, console
         self._stop = threading.Event()
         self._states = None
         self._start = self._logged = time.monotonic()
-        self._progress = _bar(console, n_blocks)
+        self._progress = self._row = None
         self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
         self.reason: str | None = None
+        self.ended: float | None = None
 
-    def __enter__(self) -> Monitor:
-        self._progress.start()
+    def start(self, progress: Progress) -> None:
+        """Begin to watch, and show it in a row of `progress`."""
+        self._progress = progress
+        self._row = progress.add_task(self._name, total=self._n_blocks, rate=0.0, failed=0)
         self._thread.start()
-        return self
 
-    def __exit__(self, *exc) -> None:
+    def stop(self) -> None:
+        """Watch no longer."""
         self._stop.set()
         self._thread.join()
-        self._progress.stop()
 
     @property
     def any_failed(self) -> bool:
         """Whether daisy gave up on a block."""
         return self._states is not None and self._states.failed_count > 0
 
-    # -- called by daisy --------------------------------------------------------------
-
-    def on_start(self, states) -> None:
-        self.on_progress(states)
-
-    def on_progress(self, states) -> None:
-        self._states = next(iter(states.values()))
-
-    def on_finish(self, states) -> None:
-        self.on_progress(states)
+    def update(self, states) -> None:
+        """Take over what daisy says about all tasks."""
+        self._states = states[self._name]
+        if self.ended is None and self._finished() == self._n_blocks:
+            self.ended = time.monotonic()
 
     # -- the watching thread ------------------------------------------------------------
 
@@ -130,22 +176,20 @@ class Monitor:
         seconds = time.monotonic() - self._start
         rate = finished * self._voxels_per_block / 1e6 / max(seconds, 1e-6)
         failed = self._states.failed_count if self._states is not None else 0
-        self._progress.update(0, completed=finished, rate=rate, failed=failed)
+        self._progress.update(self._row, completed=finished, rate=rate, failed=failed)
         if not self._console.is_terminal and time.monotonic() - self._logged > LOG_EVERY_S:
             self._logged = time.monotonic()
             left = seconds * (self._n_blocks - finished) / finished if finished else float("nan")
             self._console.print(
-                f"{finished} of {self._n_blocks} blocks, {rate:.3g} Mvoxel/s, {failed} failed, "
-                f"about {left:.0f} s left"
+                f"{self._name}: {finished} of {self._n_blocks} blocks, {rate:.3g} Mvoxel/s, {failed} "
+                f"failed, about {left:.0f} s left"
             )
 
 
-def _bar(console: Console, total: int) -> Progress:
-    progress = Progress(
-        TextColumn("blocks"), BarColumn(), TaskProgressColumn(),
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
         TextColumn("{task.completed}/{task.total}"), TextColumn("{task.fields[rate]:.3g} Mvoxel/s"),
         TextColumn("{task.fields[failed]} failed"), TimeRemainingColumn(),
         console=console, disable=not console.is_terminal,
     )
-    progress.add_task("blocks", total=total, rate=0.0, failed=0)
-    return progress

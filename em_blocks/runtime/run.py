@@ -1,12 +1,12 @@
-"""One run of a blockwise task: from its config to an honest end."""
+"""Runs of blockwise tasks: from their configs to an honest end."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,50 +18,128 @@ from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore
 from em_blocks.errors import EmBlocksError, RunFailedError
 from em_blocks.runtime.claim import claim
 from em_blocks.runtime.job import Job
-from em_blocks.runtime.monitor import Monitor
+from em_blocks.runtime.monitor import Monitor, Monitors
 from em_blocks.runtime.preflight import Checked, check_space, check_task
 from em_blocks.runtime.report import RunReport, make_report, write_summary
-from em_blocks.runtime.schedule import schedule
+from em_blocks.runtime.schedule import Work, schedule
 from em_blocks.tasks.base import BlockwiseTask
 
 
-def run_blockwise(
-    task: BlockwiseTask,
+def run_blockwise(task: BlockwiseTask, **options) -> RunReport:
+    """Do all blocks of `task` that the database does not know as done; see `run_steps`."""
+    return run_steps([task], **options)[-1]
+
+
+def run_steps(
+    steps: Sequence[BlockwiseTask],
     *,
     overwrite: bool = False,
     adopt: bool = False,
     requeue: bool = False,
     console: Console | None = None,
-) -> RunReport:
-    """Do all blocks of `task` that the database does not know as done.
+) -> list[RunReport]:
+    """Do all blocks of all `steps` that the database does not know as done.
+
+    Every step is a run of its own. A block of a step starts as soon as those blocks of the step
+    before are done that it reads, so a step does not wait for the whole of the one before.
 
     Parameters
     ----------
+    steps : sequence of BlockwiseTask
+        Each reads what the one before writes; all with the same database and grid of voxels.
     overwrite : bool
-        Delete an earlier run of this name and its outputs first.
+        Delete earlier runs of these names and their outputs first.
     adopt : bool
         Keep the blocks of an earlier run although its settings differ.
     requeue : bool
         Try failed and quarantined blocks again.
 
+    Returns
+    -------
+    list of RunReport
+        One per step.
+
     Raises
     ------
     EmBlocksError
-        If the run cannot or must not start; nothing was changed.
+        If a run cannot or must not start; nothing was changed.
     """
     console = console or Console(stderr=True)
-    checked = check_task(task)
-    with database_uri(task.db_host, task.home) as uri, connect(uri) as client:
-        store = RunStore(client, task.db_name, task.run)
-        store.prepare()
-        epoch = claim(store, task, checked, overwrite=overwrite, adopt=adopt)
+    first = steps[0]
+    for step in steps[1:]:
+        step.check()  # what is wrong with the last step is said before the first one starts
+    checked = check_task(first)
+    with database_uri(first.db_host, first.home) as uri, connect(uri) as client:
+        sessions: list[_Session] = []
         try:
-            return _Session(task, checked, store, uri, epoch, console).run(requeue=requeue)
+            for step in steps:
+                store = RunStore(client, step.db_name, step.run)
+                store.prepare()
+                checked = checked if step is first else check_task(step)
+                epoch = claim(store, step, checked, overwrite=overwrite, adopt=adopt)
+                sessions.append(_Session(step, checked, store, uri, epoch, console))
+                sessions[-1].prepare(requeue=requeue)
+            return _run(sessions, console)
+        except EmBlocksError:
+            for session in sessions:
+                session.give_up()
+            raise
         except ServerError as error:
             raise RunFailedError(
-                f"The database was lost during run {task.run!r}: {str(error)[:300]}. What it has "
+                f"The database was lost during run {steps[-1].run!r}: {str(error)[:300]}. What it has "
                 "confirmed is safe; run the same command again when it is back."
             ) from error
+
+
+def _run(sessions: list[_Session], console: Console) -> list[RunReport]:
+    reason = None
+    try:
+        with sigterm_as_interrupt():
+            given_up, reason = _schedule(sessions, console)
+            for session in sessions:
+                session.left = session.lost()
+            if reason is None and not given_up:
+                # Workers died between a block and its commit: nobody's fault, so once more.
+                _, reason = _schedule(sessions, console)
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    reports, complete = [], True
+    for session in sessions:
+        if reason is None and complete:
+            session.record_lost()
+        reports.append(session.finish(_why(reason, complete)))
+        complete = complete and reports[-1].ok
+    return reports
+
+
+def _why(reason: str | None, complete: bool) -> str | None:
+    if reason is None and not complete:
+        return "blocks of the step before are missing"
+    return reason
+
+
+def _schedule(sessions: list[_Session], console: Console) -> tuple[bool, str | None]:
+    """Have missing blocks done; whether the scheduler gave up on any, and why it all ended early."""
+    active = [session for session in sessions if session.left.any()]
+    if not active:
+        return False, None
+    with ExitStack() as stack:
+        for session in active:
+            stack.enter_context(session.working())
+        monitors = Monitors([session.monitor for session in active], console)
+        reason = None
+        try:
+            with monitors:
+                schedule([session.work() for session in active], monitors)
+        except KeyboardInterrupt:
+            reason = monitors.reason or "interrupted"
+            if monitors.reason is not None:
+                # A cause that hits every block is no fault of the blocks.
+                for session in active:
+                    session.store.requeue()
+        except RuntimeError as error:  # daisy gave a task up
+            reason = f"the scheduler gave up: {error}"[:2000]
+        return monitors.any_failed, reason
 
 
 class _Session:
@@ -70,75 +148,80 @@ class _Session:
     def __init__(self, task, checked: Checked, store: RunStore, uri, epoch: int, console: Console):
         self.task, self.checked, self.store = task, checked, store
         self.uri, self.epoch, self.console = uri, epoch, console
-        self.reason: str | None = None
-        self.skipped = store.counts()[DONE]
+        self.skipped = 0
         self.wall_s = 0.0
+        self.monitor: Monitor | None = None
+        self.todo = self.left = np.zeros(checked.grid.shape, bool)
 
-    def run(self, *, requeue: bool) -> RunReport:
-        try:
-            with sigterm_as_interrupt():
-                if requeue:
-                    self.store.requeue()
-                self._compute(self._todo())
-        except KeyboardInterrupt:
-            self.reason = self.reason or "interrupted"
-        except EmBlocksError:
-            self.store.release(self.epoch, state="failed", summary={})
-            raise
-        return self._finish()
-
-    def _todo(self) -> np.ndarray:
-        """Bool over the grid: blocks that are neither masked, done, nor quarantined."""
+    def prepare(self, *, requeue: bool) -> None:
+        """Make the outputs, and find what is to do: what is neither masked, done, nor quarantined."""
+        if requeue:
+            self.store.requeue()
+        self.skipped = self.store.counts()[DONE]
         settled = self.store.mask(self.checked.grid.shape, DONE, QUARANTINED)
-        todo = ~(settled | self.checked.masked)
+        self.todo = self.left = ~(settled | self.checked.masked)
         self.console.print(
             f"Run {self.task.run}: {self.checked.grid.n_blocks} blocks, {self.skipped} done before, "
-            f"{int(self.checked.masked.sum())} masked, {int(todo.sum())} to do."
+            f"{int(self.checked.masked.sum())} masked, {int(self.todo.sum())} to do."
         )
-        return todo
-
-    def _compute(self, todo: np.ndarray) -> None:
-        check_space(self.task, self.checked.n_voxels(todo))
+        check_space(self.task, self.checked.n_voxels(self.todo))
         for output in self.task.output_specs():
             output.create(self.checked.grid, self.checked.fingerprint)
-        measured = self._measured()
-        if not todo.any():
-            return
-        job_path = self._logs / "job.json"
-        job_path.parent.mkdir(parents=True, exist_ok=True)
-        Job.of(self.task, measured=measured, uri=self.uri, epoch=self.epoch).save(job_path)
+        self.measured = self._measured()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """The job for workers exists, and the wall time counts."""
+        self._job.parent.mkdir(parents=True, exist_ok=True)
+        Job.of(self.task, measured=self.measured, uri=self.uri, epoch=self.epoch).save(self._job)
         self.store.update(session={"started": self.store.now()})
+        self.monitor = Monitor(
+            self.store, self.epoch, name=self.task.run, n_blocks=int(self.left.sum()),
+            n_voxels=self.checked.n_voxels(self.left), num_workers=self.task.num_workers,
+            console=self.console,
+        )
         start = time.monotonic()
         try:
-            given_up = self._schedule(todo, job_path)
-            lost = self._lost(todo)
-            if lost.any() and self.reason is None and not given_up:
-                # Workers died between a block and its commit: nobody's fault, so once more.
-                self._schedule(lost, job_path)
-                lost = self._lost(lost)
+            yield
         finally:
-            self.wall_s = time.monotonic() - start
-            job_path.unlink(missing_ok=True)
-        if self.reason is None:
-            self._record_lost(lost)
+            self.wall_s += (self.monitor.ended or time.monotonic()) - start
+            self._job.unlink(missing_ok=True)
 
-    def _schedule(self, todo: np.ndarray, job_path: Path) -> bool:
-        """Have the blocks done; whether the scheduler gave up on any."""
-        monitor = Monitor(
-            self.store, self.epoch, n_blocks=int(todo.sum()), n_voxels=self.checked.n_voxels(todo),
-            num_workers=self.task.num_workers, console=self.console,
+    def work(self) -> Work:
+        return Work(self.task, self.checked.grid, self.left, self._job, self._logs)
+
+    def lost(self) -> np.ndarray:
+        """Blocks to do without a record: not yet tried, or died with their worker or its commit."""
+        return self.todo & ~self.store.mask(self.checked.grid.shape, DONE, FAILED, QUARANTINED)
+
+    def record_lost(self) -> None:
+        """Give lost blocks a record: nobody else can."""
+        for index in np.argwhere(self.lost()):
+            self.store.mark_failed(
+                self.checked.grid, tuple(index), self.epoch,
+                {"type": "WorkerLost", "stage": None, "traceback": None,
+                 "message": "the worker died or timed out, or its commit did not reach the database; "
+                 f"see {self._logs}"},
+            )
+
+    def finish(self, reason: str | None) -> RunReport:
+        self.store.update(
+            **{"session.ended": self.store.now(), "n_masked": int(self.checked.masked.sum())}
         )
-        try:
-            with monitor:
-                schedule(self.task, self.checked.grid, todo, job_path, self._logs, monitor)
-        except KeyboardInterrupt:
-            self.reason = monitor.reason or "interrupted"
-            if monitor.reason is not None:
-                # A cause that hits every block is no fault of the blocks.
-                self.store.requeue()
-        except RuntimeError as error:  # daisy gave the task up
-            self.reason = f"the scheduler gave up: {error}"[:2000]
-        return monitor.any_failed
+        report = make_report(
+            self.task, self.checked, self.store, skipped=self.skipped, wall_s=self.wall_s,
+            reason=reason, logs=self._logs,
+        )
+        self.store.release(self.epoch, state=report.state, summary=asdict(report))
+        write_summary(self.task.home / "summary.json", report)
+        return report
+
+    def give_up(self) -> None:
+        """Release a run whose work could not begin."""
+        if self.todo.any():
+            self.store.release(self.epoch, state="failed", summary={})
+        else:
+            self.finish(None)
 
     def _measured(self) -> dict:
         """Values measured once per run; kept, so that a resumed run uses the same."""
@@ -149,35 +232,13 @@ class _Session:
             return measured
         return document["measured"]
 
-    def _lost(self, todo: np.ndarray) -> np.ndarray:
-        """Blocks that died with their worker, or whose commit never arrived."""
-        return todo & ~self.store.mask(self.checked.grid.shape, DONE, FAILED, QUARANTINED)
-
-    def _record_lost(self, lost: np.ndarray) -> None:
-        """Give lost blocks a record: nobody else can."""
-        for index in np.argwhere(lost):
-            self.store.mark_failed(
-                self.checked.grid, tuple(index), self.epoch,
-                {"type": "WorkerLost", "stage": None, "traceback": None,
-                 "message": "the worker died or timed out, or its commit did not reach the database; "
-                 f"see {self._logs}"},
-            )
-
     @property
     def _logs(self) -> Path:
         return self.task.home / "logs" / self.task.run
 
-    def _finish(self) -> RunReport:
-        self.store.update(
-            **{"session.ended": self.store.now(), "n_masked": int(self.checked.masked.sum())}
-        )
-        report = make_report(
-            self.task, self.checked, self.store, skipped=self.skipped, wall_s=self.wall_s,
-            reason=self.reason, logs=self._logs,
-        )
-        self.store.release(self.epoch, state=report.state, summary=asdict(report))
-        write_summary(self.task.home / "summary.json", report)
-        return report
+    @property
+    def _job(self) -> Path:
+        return self._logs / "job.json"
 
 
 @contextmanager

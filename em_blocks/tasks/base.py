@@ -157,6 +157,14 @@ class BlockwiseTask(StrictModel, ABC):
     def relocated(self, folder: Path) -> Self:
         """The same task, writing below `folder`: for probes and replays."""
 
+    def steps(self) -> list[BlockwiseTask]:
+        """The tasks that together make the result, each reading what the one before wrote."""
+        return [self]
+
+    def read_context(self) -> Triple:
+        """Voxels (z, y, x) around its own that a block reads of the step before."""
+        return (0, 0, 0)
+
     def read_shape(self) -> Triple:
         """Voxels (z, y, x) that one whole block reads."""
         return self.grid().block_shape
