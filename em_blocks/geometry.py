@@ -237,3 +237,14 @@ class BlockGrid:
     def blocks(self) -> Iterator[Block]:
         """All blocks, z slowest."""
         return (self.block(index) for index in itertools.product(*map(range, self.shape)))
+
+    def within(self, box: Box) -> Iterator[Block]:
+        """The blocks that have voxels in `box`, z slowest."""
+        inside = box.intersect(Box((0, 0, 0), self.volume_shape))
+        if inside.size == 0:
+            return iter(())
+        ranges = (
+            range(begin // b, -(-end // b))
+            for begin, end, b in zip(inside.offset, inside.end, self.block_shape, strict=True)
+        )
+        return (self.block(index) for index in itertools.product(*ranges))

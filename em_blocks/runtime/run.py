@@ -66,8 +66,6 @@ def run_steps(
     """
     console = console or Console(stderr=True)
     first = steps[0]
-    for step in steps[1:]:
-        step.check()  # what is wrong with the last step is said before the first one starts
     checked = check_task(first)
     with database_uri(first.db_host, first.home) as uri, connect(uri) as client:
         sessions: list[_Session] = []

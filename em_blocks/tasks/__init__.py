@@ -5,18 +5,24 @@ from __future__ import annotations
 import importlib
 
 from em_blocks.errors import ConfigError
-from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.base import RunConfig
 
 KINDS = {
     "ingest": "em_blocks.tasks.ingest:Ingest",
     "clean": "em_blocks.tasks.clean:Clean",
     "downsample": "em_blocks.tasks.downsample:Downsample",
     "predict": "em_blocks.tasks.predict:Predict",
+    "segment": "em_blocks.tasks.segment:Segment",
+    "extract_fragments": "em_blocks.tasks.extract_fragments:ExtractFragments",
+    "score_edges": "em_blocks.tasks.score_edges:ScoreEdges",
+    "agglomerate_graph": "em_blocks.tasks.agglomerate_graph:AgglomerateGraph",
+    "find_segments": "em_blocks.tasks.find_segments:FindSegments",
+    "relabel": "em_blocks.tasks.relabel:Relabel",
     "count_overlaps": "em_blocks.tasks.count_overlaps:CountOverlaps",
 }
 
 
-def task_class(kind: object) -> type[BlockwiseTask]:
+def task_class(kind: object) -> type[RunConfig]:
     """The task class of a config's ``kind``; imported only when asked for."""
     if kind not in KINDS:
         raise ConfigError(

@@ -77,22 +77,8 @@ class BlockReport:
 ProcessBlock = Callable[[Block, BlockReport], None]
 
 
-class BlockwiseTask(StrictModel, ABC):
-    """A task is its config: one JSON for the user, the database and every worker.
-
-    Subclasses add a field ``kind: Literal["name"]`` (without default), their own fields, and
-    the abstract methods below. A block must be idempotent: replacing what an earlier,
-    killed attempt left behind, never adding to it.
-    """
-
-    version: ClassVar[int] = 1
-    """Raised when the task's code changes its results; part of the fingerprint."""
-
-    concurrent_blocks: ClassVar[int] = 1
-    """Blocks that one worker holds at a time, to overlap reading, computing and writing."""
-
-    worker_module: ClassVar[str] = "em_blocks.workers.block_worker"
-    """Module that the launcher starts for this task."""
+class RunConfig(StrictModel, ABC):
+    """What all runs have in common: name, place, database, workers."""
 
     operational: ClassVar[frozenset[str]] = frozenset(
         {"run", "run_dir", "db_host", "db_name", "num_workers", "block_timeout_s", "max_retries",
@@ -106,7 +92,6 @@ class BlockwiseTask(StrictModel, ABC):
         description="Folder for summary.json, logs and the embedded database. "
         "Default: the folder that holds the output; needed if that is in an object store.",
     )
-    block_shape: Shape3 = Field(description="Voxels (z, y, x) that one block writes.")
     mask: StorePath | None = Field(
         None,
         description="Volume of any voxel size; a block where it is 0 everywhere is not computed.",
@@ -135,6 +120,47 @@ class BlockwiseTask(StrictModel, ABC):
         2, description="Further attempts at a failing block before it is quarantined."
     )
 
+    @abstractmethod
+    def steps(self) -> list[BlockwiseTask]:
+        """The tasks that together make the result, each reading what those before it wrote."""
+
+    @property
+    def home(self) -> Path:
+        """Folder of summary.json, logs and the embedded database."""
+        if self.run_dir is not None:
+            return self.run_dir
+        container = self.outputs_root()
+        if is_url(container):
+            raise ConfigError(
+                f"The output {container} is in an object store, so the key 'run_dir' must name a "
+                "local folder for summary.json, logs and the database."
+            )
+        return Path(container).parent
+
+    @abstractmethod
+    def outputs_root(self) -> str:
+        """Path or URL of the container of all outputs."""
+
+
+class BlockwiseTask(RunConfig):
+    """A task is its config: one JSON for the user, the database and every worker.
+
+    Subclasses add a field ``kind: Literal["name"]`` (without default), their own fields, and
+    the abstract methods below. A block must be idempotent: replacing what an earlier,
+    killed attempt left behind, never adding to it.
+    """
+
+    version: ClassVar[int] = 1
+    """Raised when the task's code changes its results; part of the fingerprint."""
+
+    concurrent_blocks: ClassVar[int] = 1
+    """Blocks that one worker holds at a time, to overlap reading, computing and writing."""
+
+    worker_module: ClassVar[str] = "em_blocks.workers.block_worker"
+    """Module that the launcher starts for this task."""
+
+    block_shape: Shape3 = Field(description="Voxels (z, y, x) that one block writes.")
+
     # -- what a task defines ------------------------------------------------------
 
     @abstractmethod
@@ -158,7 +184,6 @@ class BlockwiseTask(StrictModel, ABC):
         """The same task, writing below `folder`: for probes and replays."""
 
     def steps(self) -> list[BlockwiseTask]:
-        """The tasks that together make the result, each reading what the one before wrote."""
         return [self]
 
     def read_context(self) -> Triple:
@@ -177,23 +202,6 @@ class BlockwiseTask(StrictModel, ABC):
         return {}
 
     # -- what follows from it -----------------------------------------------------
-
-    @property
-    def home(self) -> Path:
-        """Folder of summary.json, logs and the embedded database."""
-        if self.run_dir is not None:
-            return self.run_dir
-        container = self.outputs_root()
-        if is_url(container):
-            raise ConfigError(
-                f"The output {container} is in an object store, so the key 'run_dir' must name a "
-                "local folder for summary.json, logs and the database."
-            )
-        return Path(container).parent
-
-    @abstractmethod
-    def outputs_root(self) -> str:
-        """Path or URL of the container of all outputs."""
 
     def identity(self) -> dict:
         """Everything that decides what the outputs hold."""

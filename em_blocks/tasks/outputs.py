@@ -17,7 +17,7 @@ from em_blocks.volumes.tables import BlockTables, checksum_of_columns
 Damage = Callable[[Block, int | None], str | None]
 """What is wrong with a stored block that should have this checksum, or None."""
 
-_TABLES_HEADER = "tables.json"
+TABLES_HEADER = "tables.json"
 _BYTES_PER_ROW = 40
 
 
@@ -123,11 +123,14 @@ class TableSpec:
         Folder of the tables.
     rows_per_voxel : float
         Expected rows per voxel of a block, for the check of free space.
+    attributes : dict
+        Kept in the header of the tables.
     """
 
     name: str
     path: str
     rows_per_voxel: float = 0.01
+    attributes: dict = field(default_factory=dict)
 
     unit_shape = None
     channels = None
@@ -135,20 +138,20 @@ class TableSpec:
 
     def identity(self) -> dict:
         """What decides the bytes that are stored; part of the fingerprint."""
-        return {"name": self.name, "format": "parquet"}
+        return {"name": self.name, "format": "parquet", "attributes": self.attributes}
 
     def exists(self) -> bool:
-        return self._header() is not None
+        return self.header() is not None
 
     def create(self, grid: BlockGrid, fingerprint: str) -> None:
         """Mark the folder as belonging to this run."""
         if not self.exists():
             header = {"fingerprint": fingerprint, "block_shape": list(grid.block_shape)}
-            store.write_json(self.path, _TABLES_HEADER, header)
+            store.write_json(self.path, TABLES_HEADER, {**self.attributes, **header})
 
     def stored_fingerprint(self) -> str | None:
         """Of the run that made the existing tables."""
-        return (self._header() or {}).get("fingerprint")
+        return (self.header() or {}).get("fingerprint")
 
     def check(self, grid: BlockGrid) -> None:
         """Tables fit everywhere."""
@@ -172,8 +175,9 @@ class TableSpec:
 
         return damage
 
-    def _header(self) -> dict | None:
-        return store.read_json(self.path, _TABLES_HEADER)
+    def header(self) -> dict | None:
+        """What `create` stored: fingerprint, block_shape (voxels) and the attributes."""
+        return store.read_json(self.path, TABLES_HEADER)
 
 
 Output = OutputSpec | TableSpec

@@ -1,0 +1,101 @@
+"""Affinity volumes as inputs of tasks: opened, checked, brought into one form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from em_blocks.errors import ConfigError, VolumeError
+from em_blocks.geometry import Box
+from em_blocks.kernels.neighborhood import FULL, Neighborhood, quantised, to_previous
+from em_blocks.volumes import Volume
+
+Shifts = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class AffinityInput:
+    """An affinity volume and the pairs of voxels that its channels join."""
+
+    volume: Volume
+    neighborhood: Neighborhood
+
+    @classmethod
+    def open(cls, path: str, shifts: Shifts | None) -> AffinityInput:
+        """Open a volume; its attribute ``neighborhood`` is used where `shifts` is not given.
+
+        Raises
+        ------
+        ConfigError
+            If the neighborhood is missing, contradicts the volume, or does not fit its channels.
+        """
+        volume = Volume.open(path)
+        stored = volume.attributes.get("neighborhood")
+        stored = stored and tuple(tuple(shift) for shift in stored)
+        if shifts is None and stored is None:
+            raise ConfigError(
+                f"{path} does not say which voxels its channels join, and the key 'neighborhood' is "
+                "missing. Give the shift of every channel, voxels (z, y, x), for example "
+                "[[-1, 0, 0], [0, -1, 0], [0, 0, -1]]."
+            )
+        if shifts is not None and stored is not None and shifts != stored:
+            raise ConfigError(
+                f"The key 'neighborhood' is {shifts}, but {path} was written with {stored}. With the "
+                "wrong one the affinities of other voxels would be used; leave the key out."
+            )
+        shifts = shifts or stored
+        if (volume.channels or 1) != len(shifts) or volume.channels is None:
+            raise ConfigError(
+                f"{path} has {volume.channels or 'no'} channels, but the neighborhood has {len(shifts)} "
+                "shifts: one channel each is needed, or affinities would be taken for those of other "
+                "voxels. Correct 'neighborhood', or choose the volume of affinities."
+            )
+        try:
+            return cls(volume, Neighborhood(shifts))
+        except ValueError as error:
+            raise ConfigError(f"The neighborhood of {path} cannot be used: {error}.") from error
+
+    def check_scale(self) -> None:
+        """Raise `ConfigError` unless stored values can be affinities.
+
+        A sample is looked at: the first, middle and last chunk.
+        """
+        if self.volume.dtype.kind not in "uf" or self.volume.dtype.itemsize > 4:
+            raise ConfigError(
+                f"{self.volume.path} is {self.volume.dtype}; affinities are uint8 (255 is 1), uint16 "
+                "(65535 is 1), or float in 0..1. Convert it."
+            )
+        box, chunk = self.volume.box, self.volume.chunk_shape
+        for share in (0.0, 0.5, 1.0):
+            begin = (int(share * (n - 1)) // c * c for n, c in zip(box.shape, chunk, strict=True))
+            self._read(Box(tuple(begin), chunk).intersect(box))
+
+    def read(self, box: Box) -> np.ndarray:
+        """Affinities to the voxels before, in (c, z, y, x) uint16; 0 outside of the volume.
+
+        Correct where the whole pair lies in `box`.
+        """
+        return to_previous(self._read(box), self.neighborhood)
+
+    def identity(self) -> dict:
+        """What decides the values, as JSON."""
+        return {
+            "fingerprint": self.volume.attributes.get("fingerprint"),
+            "shape": list(self.volume.shape), "dtype": str(self.volume.dtype),
+            "neighborhood": [list(shift) for shift in self.neighborhood.shifts],
+        }
+
+    def _read(self, box: Box) -> np.ndarray:
+        scale = self.volume.scale
+        known = {np.dtype("uint8"): 255, np.dtype("uint16"): FULL}.get(self.volume.dtype)
+        try:
+            if scale is None or scale == known:
+                return quantised(self.volume.read(box, outside="constant"))
+            return quantised(self.volume.read_scaled(box, outside="constant"))
+        except ValueError as error:
+            raise VolumeError(
+                f"{self.volume.path} cannot be used as affinities: {error}. Weaker and stronger edges "
+                "would be told apart wrongly; store affinities in 0..1, or write the attribute 'scale' "
+                "(stored value of affinity 1)."
+            ) from error
