@@ -142,8 +142,8 @@ class TrainingConfig(StrictModel):
     iterations: PositiveInt
     initial: LocalPath | None = Field(
         None,
-        description="Weights to begin with, of a network that differs at most in its heads; "
-        "default: random.",
+        description="Weights to begin with. Heads that they lack begin with random weights, "
+        "convolutions as identities; default: all random.",
     )
     seed: NonNegativeInt
     learning_rate: PositiveFloat = 1e-3

@@ -143,7 +143,11 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def load_initial_weights(network: nn.Module, path: Path) -> list[str]:
-    """Load all weights but those of heads that `path` lacks or has with other channels.
+    """Load weights for a network that may have other heads and more convolutions.
+
+    Heads that `path` lacks, or has with other channels, keep their random weights. Convolutions
+    that it lacks begin as identities: behind a ReLU they change nothing at first, so a network
+    can be made deeper, and see farther, without losing what it has learnt.
 
     Parameters
     ----------
@@ -160,7 +164,11 @@ def load_initial_weights(network: nn.Module, path: Path) -> list[str]:
     Raises
     ------
     CheckpointError
-        If the file is unreadable, or differs in anything but heads.
+        If the file is unreadable, or differs in anything else.
+
+    References
+    ----------
+    Deeper networks: Chen et al. 2016, arXiv:1511.05641.
     """
     weights, own = _read_weights(Path(path)), network.state_dict()
     fresh = {
@@ -170,14 +178,31 @@ def load_initial_weights(network: nn.Module, path: Path) -> list[str]:
     }
     kept = {key: value for key, value in weights.items() if not _head(key) or key in own}
     kept |= {key: value for key, value in own.items() if _head(key) in fresh}
+    kept |= {
+        key: _identity(value)
+        for key, value in own.items()
+        if key not in kept and not _head(key) and _keeps_channels(value)
+    }
     if problems := _differences(own, kept):
         raise CheckpointError(
             f"{path} cannot be trained further as this setup: {'; '.join(problems)}. Use weights "
-            "of a network with the same `features`, `kernels` and `pooling`, or train from "
-            "random weights (without `initial`)."
+            "of a network with the same `features`, `pooling` and first `kernels` of every "
+            "level, or train from random weights (without `initial`)."
         )
     network.load_state_dict(kept)
     return sorted(fresh)
+
+
+def _keeps_channels(value: torch.Tensor) -> bool:
+    return value.ndim == 1 or value.shape[0] == value.shape[1]
+
+
+def _identity(value: torch.Tensor) -> torch.Tensor:
+    """Weight or bias of a convolution that passes its input on."""
+    value = torch.zeros_like(value)
+    if value.ndim > 1:
+        torch.nn.init.dirac_(value)
+    return value
 
 
 def _head(key: str) -> str | None:

@@ -239,3 +239,18 @@ def test_initial_weights_of_another_network_are_refused(setup_folder, tmp_path, 
     other = Setup.from_folder(write_setup(tmp_path / "wider", values)).build()
     with pytest.raises(CheckpointError, match="of another shape"):
         load_initial_weights(other, checkpoint(setup_folder, "best.safetensors", network))
+
+
+def test_convolutions_that_the_weights_lack_change_nothing_at_first(setup_folder, tmp_path, network):
+    values = tiny_config()
+    values["network"]["kernels"] = [[[1, 3, 3]], [[1, 3, 3], [3, 3, 3], [1, 3, 3]]]
+    deeper = Setup.from_folder(write_setup(tmp_path / "deeper", values)).build()
+    load_initial_weights(deeper, checkpoint(setup_folder, "best.safetensors", network))
+    assert deeper.context > network.context
+    tile = (2, 4, 4)
+    raw = torch.rand(1, 1, *deeper.shapes.input_shape(tile))
+    more = [a - b for a, b in zip(deeper.context, network.context, strict=True)]
+    z, y, x = (slice(m, n - m) for m, n in zip(more, raw.shape[2:], strict=True))
+    with torch.inference_mode():
+        seen, narrow = deeper.predict(raw), network.predict(raw[:, :, z, y, x])
+    torch.testing.assert_close(seen["affinities"], narrow["affinities"])
