@@ -9,6 +9,11 @@ from numba import njit
 
 from em_blocks.kernels.pairs import pair_key, place
 
+_LEVELS = 1 << 16
+"""Buckets of the queue of edges, by affinity. Their number changes the speed, not the result."""
+_TOTAL, _WEIGHT, _RANK, _END, _NEXT = 0, 1, 2, 6, 8
+"""Columns of the table of edges; the last two, of 32 bits, are there once per end."""
+
 
 class Merges(NamedTuple):
     """Merge forest: at what affinity clusters became one, in the order in which they did.
@@ -32,9 +37,11 @@ class Graph(NamedTuple):
     total : (n,) int64 array
         Sum of affinities.
     weight : (n,) int64 array
-        Sum of what affinity 1 would have given; the score is total / weight.
+        Sum of what affinity 1 would have given, above 0; the score is total / weight.
     rank : (n,) int64 array
-        All different: of two edges of the same score, that of lower rank is taken first.
+        All different: of two edges of the same score, that of lower rank is taken first. Edges
+        that become one have the lowest of their ranks if averaged, and else that of the one that
+        is taken first; then the result does not depend on the order in which they do.
     """
 
     u: np.ndarray
@@ -54,7 +61,8 @@ def agglomerate(
     (`open_nodes`), exactly those merges are done that the agglomeration of the whole graph does
     as well: under both rules a merge never strengthens an edge beyond the merged one, so two
     nodes that are each other's best may merge at any time (reciprocal nearest neighbours), and a
-    node whose best edge is not certain waits.
+    node whose best edge is not certain waits. That holds to the last merge, ties included, as long
+    as two different means do not round to the same float64.
 
     Parameters
     ----------
@@ -70,20 +78,40 @@ def agglomerate(
     rest : Graph
         What is left: edges between clusters, each named by its smallest node.
 
+    Raises
+    ------
+    ValueError
+        If a weight is not positive, an edge has no two nodes below `n`, or there are 2^30 edges or
+        more.
+
     References
     ----------
     Murtagh 1983, doi:10.1093/comjnl/26.4.354 (reciprocal nearest neighbours); Bailoni et al. 2022,
     "GASP", doi:10.1109/CVPR52688.2022.01136 (average linkage on signed graphs).
     """
+    if len(graph.u) >= 2**30:
+        raise ValueError(f"{len(graph.u)} edges are too many for one graph; agglomerate it in parts")
+    if len(graph.u):
+        first, last = min(graph.u.min(), graph.v.min()), max(graph.u.max(), graph.v.max())
+        if first < 0 or last >= n or (graph.u == graph.v).any():
+            raise ValueError(f"edges must join two of the nodes 0..{n - 1}, got {first}..{last}")
+        if graph.weight.min() <= 0:
+            raise ValueError(f"weights must be positive, got {graph.weight.min()}")
     waiting = np.zeros(n, bool) if open_nodes is None else open_nodes.astype(bool)
-    u, v = graph.u.astype(np.int32), graph.v.astype(np.int32)
-    total, weight = graph.total.astype(np.int64), graph.weight.astype(np.int64)
-    rank = graph.rank.astype(np.int64)
-    alive = np.ones(len(u), bool)
-    a, b, affinity, name = _agglomerate(n, u, v, total, weight, rank, alive, waiting, lowest, average)
-    u, v = name[u[alive]].astype(np.int64), name[v[alive]].astype(np.int64)
+    # One row per edge, so that looking at an edge costs one cache miss and not seven: total,
+    # weight (0: the edge is gone), rank, both ends, and what follows it in the list of either end.
+    longs = np.empty((len(graph.u), 5), np.int64)
+    longs[:, _TOTAL], longs[:, _WEIGHT], longs[:, _RANK] = graph.total, graph.weight, graph.rank
+    shorts = longs.view(np.int32)
+    shorts[:, _END], shorts[:, _END + 1] = graph.u, graph.v
+    # Large arrays are made here, since numpy asks for huge pages and numba does not.
+    slots = np.zeros((max(16, 1 << (2 * len(longs) - 1).bit_length()), 2), np.uint64)
+    queued = np.empty(len(longs), np.int32)
+    a, b, affinity, name = _agglomerate(n, longs, shorts, slots, queued, waiting, float(lowest), average)
+    left = longs[longs[:, _WEIGHT] > 0]
+    ends = name[left.view(np.int32)[:, _END : _END + 2]].astype(np.int64)
     rest = Graph(
-        np.minimum(u, v), np.maximum(u, v), total[alive], weight[alive], rank[alive]
+        ends.min(axis=1), ends.max(axis=1), *(left[:, k].copy() for k in (_TOTAL, _WEIGHT, _RANK))
     )
     return Merges(a, b, affinity), rest
 
@@ -120,124 +148,152 @@ def _down(scores, ranks, edges, n, i):
     scores[i], ranks[i], edges[i] = score, rank, edge
 
 
+@njit(cache=True, inline="always")
+def _level(score):
+    return max(0, min(_LEVELS - 1, int(score * _LEVELS)))
+
+
 @njit(cache=True)
-def _index(u, v, alive, length):
-    """Hash table from pairs of clusters to edges."""
-    keys, values, used = np.zeros(length, np.uint64), np.empty(length, np.int32), 0
-    for e in range(len(u)):
-        if alive[e]:
-            key = pair_key(u[e], v[e])
+def _queue(longs, e, level, lowest, first, queued, scores, ranks, edges, size):
+    """Put an edge where it belongs: into the heap of this level, a lower list, or nowhere.
+
+    Returns the size of the heap.
+    """
+    if longs[e, _WEIGHT] == 0:
+        return size
+    score = longs[e, _TOTAL] / longs[e, _WEIGHT]
+    if score < lowest:
+        return size
+    at = _level(score)
+    if at < level:
+        queued[e], first[at] = first[at], e
+        return size
+    scores[size], ranks[size], edges[size] = score, longs[e, _RANK], e
+    _up(scores, ranks, edges, size)
+    return size + 1
+
+
+@njit(cache=True)
+def _index(longs, shorts, slots):
+    """Fill a table from pairs of clusters to edges; how many there are."""
+    slots[:] = 0
+    keys, used = slots[:, 0], 0
+    for e in range(len(longs)):
+        if longs[e, _WEIGHT] > 0:
+            key = pair_key(shorts[e, _END], shorts[e, _END + 1])
             here = place(keys, key)
-            keys[here], values[here] = key, e
+            slots[here, 0], slots[here, 1] = key, e
             used += 1
-    return keys, values, used
+    return used
 
 
-@njit(cache=True)
-def _append(following, head, tail, node, half):
+@njit(cache=True, inline="always")
+def _append(shorts, head, tail, length, node, half):
     """Add a half-edge to the list of a node."""
-    following[half] = -1
+    shorts[half >> 1, _NEXT + (half & 1)] = -1
     if head[node] < 0:
         head[node] = half
     else:
-        following[tail[node]] = half
+        last = tail[node]
+        shorts[last >> 1, _NEXT + (last & 1)] = half
     tail[node] = half
+    length[node] += 1
 
 
 @njit(cache=True, nogil=True)
-def _agglomerate(n, u, v, total, weight, rank, alive, waiting, lowest, average):
-    """Changes u, v, total, weight, rank and alive to what is left.
+def _agglomerate(n, longs, shorts, slots, queued, waiting, lowest, average):
+    """Changes the edges to what is left.
 
-    Half-edge 2 e + s is edge e as seen from its end s. When two clusters merge, the edges of the
-    one that has fewer are carried over to the other, so that every edge is carried over at most
+    Half-edge 2 e + s is edge e as seen from its end s. When two clusters merge, the shorter of
+    their lists of half-edges is carried over to the other, so that each is carried over at most
     log(n) times.
+
+    The queue has one list of edges per level of affinity, and a heap of those of the current
+    level. Every edge is in it once, never behind its place: of two edges that become one, the
+    stronger stays, and by then is too far in front; that is seen when its turn comes.
     """
-    n_edges = len(u)
-    length = 16
-    while length < 3 * n_edges:
-        length *= 2
-    keys, values, used = _index(u, v, alive, length)
-    following = np.full(2 * n_edges, -1, np.int32)
+    n_edges = len(longs)
+    used = _index(longs, shorts, slots)
+    keys = slots[:, 0]
     head, tail = np.full(n, -1, np.int32), np.full(n, -1, np.int32)
-    degree = np.zeros(n, np.int32)
-    scores, ranks = np.empty(n_edges + 16), np.empty(n_edges + 16, np.int64)
-    edges, size = np.empty(n_edges + 16, np.int32), 0
-    for e in range(n_edges):
-        for end in (u[e], v[e]):
-            _append(following, head, tail, end, 2 * e + (end == v[e]))
-            degree[end] += 1
-        score = total[e] / weight[e]
+    length = np.zeros(n, np.int32)
+    first = np.full(_LEVELS, -1, np.int32)
+    for e in range(n_edges - 1, -1, -1):
+        for s in range(2):
+            _append(shorts, head, tail, length, shorts[e, _END + s], 2 * e + s)
+        score = longs[e, _TOTAL] / longs[e, _WEIGHT]
         if score >= lowest:
-            scores[size], ranks[size], edges[size] = score, rank[e], e
-            size += 1
-    for i in range((size - 2) // 4, -1, -1):
-        _down(scores, ranks, edges, size, i)
+            level = _level(score)
+            queued[e], first[level] = first[level], e
+    # Memory that is never written to is never given out: the heap of one level is small.
+    scores, ranks = np.empty(n_edges), np.empty(n_edges, np.int64)
+    edges, size = np.empty(n_edges, np.int32), 0
     name = np.arange(n).astype(np.int32)
     merged_a, merged_b = np.empty(n, np.int64), np.empty(n, np.int64)
     affinity, n_merges = np.empty(n), 0
-    while size > 0:
-        score, e = scores[0], edges[0]
-        size -= 1
-        if size > 0:
-            scores[0], ranks[0], edges[0] = scores[size], ranks[size], edges[size]
-            _down(scores, ranks, edges, size, 0)
-        if not alive[e] or total[e] / weight[e] != score:
-            continue
-        a, b = u[e], v[e]
-        if waiting[a] or waiting[b]:
-            waiting[a] = waiting[b] = True
-            continue
-        merged_a[n_merges], merged_b[n_merges] = min(name[a], name[b]), max(name[a], name[b])
-        affinity[n_merges] = score
-        n_merges += 1
-        alive[e] = False
-        degree[a] -= 1
-        degree[b] -= 1
-        if degree[a] < degree[b]:
-            a, b = b, a
-        name[a] = min(name[a], name[b])
-        name[b] = name[a]
-        half = head[b]
-        while half >= 0:
-            after, f = following[half], half >> 1
-            if alive[f]:
-                other = v[f] if half % 2 == 0 else u[f]
-                key = pair_key(a, other)
-                here = place(keys, key)
-                if keys[here] == key and alive[values[here]]:
-                    g = values[here]
-                    alive[f] = False
-                    degree[other] -= 1
-                    changed = True
-                    if average:
-                        total[g] += total[f]
-                        weight[g] += weight[f]
+    for level in range(_LEVELS - 1, _level(lowest) - 1, -1):
+        e = first[level]
+        while e >= 0:
+            after = queued[e]
+            size = _queue(longs, e, level, lowest, first, queued, scores, ranks, edges, size)
+            e = after
+        while size > 0:
+            score, rank, e = scores[0], ranks[0], edges[0]
+            size -= 1
+            if size > 0:
+                scores[0], ranks[0], edges[0] = scores[size], ranks[size], edges[size]
+                _down(scores, ranks, edges, size, 0)
+            if longs[e, _WEIGHT] == 0:
+                continue
+            if longs[e, _TOTAL] / longs[e, _WEIGHT] != score or longs[e, _RANK] != rank:
+                size = _queue(longs, e, level, lowest, first, queued, scores, ranks, edges, size)
+                continue
+            a, b = shorts[e, _END], shorts[e, _END + 1]
+            if waiting[a] or waiting[b]:
+                waiting[a] = waiting[b] = True
+                continue
+            merged_a[n_merges], merged_b[n_merges] = min(name[a], name[b]), max(name[a], name[b])
+            affinity[n_merges] = score
+            n_merges += 1
+            longs[e, _WEIGHT] = 0
+            if length[a] < length[b]:
+                a, b = b, a
+            name[a] = min(name[a], name[b])
+            half = head[b]
+            while half >= 0:
+                f, s = half >> 1, half & 1
+                after = shorts[f, _NEXT + s]
+                if longs[f, _WEIGHT] > 0:
+                    key = pair_key(a, shorts[f, _END + 1 - s])
+                    here = place(keys, key)
+                    stays = True
+                    if keys[here] == key:
+                        g = np.int64(slots[here, 1])
+                        stays = _join(longs, f, g, average)
                     else:
-                        changed = _before(
-                            total[f] / weight[f], rank[f], total[g] / weight[g], rank[g]
-                        )
-                        if changed:
-                            total[g], weight[g] = total[f], weight[f]
-                    rank[g] = min(rank[g], rank[f])
-                    score = total[g] / weight[g]
-                    if changed and score >= lowest:
-                        if size == len(scores):
-                            scores = np.concatenate((scores, np.empty_like(scores)))
-                            ranks = np.concatenate((ranks, np.empty_like(ranks)))
-                            edges = np.concatenate((edges, np.empty_like(edges)))
-                        scores[size], ranks[size], edges[size] = score, rank[g], g
-                        size += 1
-                        _up(scores, ranks, edges, size - 1)
-                else:
-                    if half % 2 == 0:
-                        u[f] = a
-                    else:
-                        v[f] = a
-                    used += keys[here] == 0
-                    keys[here], values[here] = key, f
-                    _append(following, head, tail, a, half)
-                    degree[a] += 1
+                        keys[here] = key
+                        used += 1
+                    if stays:
+                        slots[here, 1] = f
+                        shorts[f, _END + s] = a
+                        _append(shorts, head, tail, length, a, half)
                     if 4 * used > 3 * len(keys):
-                        keys, values, used = _index(u, v, alive, len(keys))
-            half = after
+                        used = _index(longs, shorts, slots)
+                half = after
     return merged_a[:n_merges], merged_b[:n_merges], affinity[:n_merges], name
+
+
+@njit(cache=True, inline="always")
+def _join(longs, f, g, average):
+    """Make one edge of two, in the place of the stronger. Whether that is `f`."""
+    score_f = longs[f, _TOTAL] / longs[f, _WEIGHT]
+    score_g = longs[g, _TOTAL] / longs[g, _WEIGHT]
+    stays = _before(score_f, longs[f, _RANK], score_g, longs[g, _RANK])
+    if not stays:
+        f, g = g, f
+    if average:
+        longs[f, _TOTAL] += longs[g, _TOTAL]
+        longs[f, _WEIGHT] += longs[g, _WEIGHT]
+        longs[f, _RANK] = min(longs[f, _RANK], longs[g, _RANK])
+    longs[g, _WEIGHT] = 0
+    return stays

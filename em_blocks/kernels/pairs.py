@@ -22,8 +22,10 @@ def pair_key(a: int, b: int) -> int:
 def place(keys: np.ndarray, key: int) -> int:
     """Where `key` is in the table, or belongs if it is not there."""
     mask = np.uint64(len(keys) - 1)
-    # Fibonacci hashing: the high bits of the product depend on all bits of the key.
-    here = ((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(24)) & mask
+    # Fibonacci hashing: a bit of the product depends on the bits of the key up to there, so both
+    # ids must come into the lower half first; else the pairs of one id with many lie in a heap.
+    mixed = (key ^ (key >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+    here = (mixed >> np.uint64(32)) & mask
     while keys[here] != 0 and keys[here] != key:
         here = (here + np.uint64(1)) & mask
     return here

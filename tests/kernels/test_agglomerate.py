@@ -1,0 +1,229 @@
+"""Agglomeration beside an obvious one, and part by part beside all at once."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+
+from em_blocks.kernels.agglomerate import Graph, agglomerate
+
+
+def random_graph(seed, *, n=14, density=0.4, ties=False):
+    """A graph whose ranks are in no order; with few different scores, or all different ones."""
+    rng = np.random.default_rng(seed)
+    u, v = np.triu_indices(n, 1)
+    taken = rng.random(len(u)) < density
+    u, v = u[taken], v[taken]
+    if ties:
+        weight = rng.integers(1, 4, len(u))
+        total = rng.integers(0, weight + 1)
+    else:
+        weight = rng.integers(1, 1000, len(u)) * 65535
+        total = (weight * rng.random(len(u))).astype(np.int64)
+    return n, Graph(u, v, total, weight, rng.permutation(len(u)))
+
+
+def parallel(one, other, average):
+    """One edge (total, weight, rank) of two."""
+    if average:
+        return one[0] + other[0], one[1] + other[1], min(one[2], other[2])
+    return min(one, other, key=lambda e: (-e[0] / e[1], e[2]))
+
+
+def rows(graph):
+    return list(zip(*(column.tolist() for column in graph), strict=True))
+
+
+def merged(edges, *, average):
+    """Edges of which several may join the same nodes, as a graph."""
+    pairs = {}
+    for u, v, *edge in edges:
+        pair, edge = (min(u, v), max(u, v)), tuple(edge)
+        pairs[pair] = parallel(pairs[pair], edge, average) if pair in pairs else edge
+    columns = np.array([(*pair, *edge) for pair, edge in pairs.items()], np.int64)
+    return Graph(*columns.reshape(-1, 5).T)
+
+
+def slow(graph, *, lowest, average):
+    """Look at all edges for the best one, and write the whole graph anew after every merge."""
+    merges = []
+    while len(graph.u):
+        u, v, total, weight, _ = min(rows(graph), key=lambda e: (-e[2] / e[3], e[4]))
+        if total / weight < lowest:
+            break
+        merges.append((u, v, total / weight))
+        renamed = [(u if a == v else a, u if b == v else b, *edge) for a, b, *edge in rows(graph)]
+        graph = merged([e for e in renamed if e[0] != e[1]], average=average)
+    return merges, graph
+
+
+def triples(merges):
+    return list(zip(*(column.tolist() for column in merges), strict=True))
+
+
+@pytest.mark.parametrize("average", [True, False])
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.sampled_from([0, 0.3, 0.5, 1, 1.5]))
+def test_merges_are_those_of_the_slow_reference(average, seed, ties, lowest):
+    n, graph = random_graph(seed, ties=ties)
+    merges, rest = agglomerate(n, graph, lowest=lowest, average=average)
+    expected, left = slow(graph, lowest=lowest, average=average)
+    assert triples(merges) == expected
+    assert sorted(rows(rest)) == sorted(rows(left))
+
+
+@pytest.mark.parametrize("average", [True, False])
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_affinities_of_merges_never_increase(average, seed, ties):
+    n, graph = random_graph(seed, n=60, density=0.1, ties=ties)
+    merges, _ = agglomerate(n, graph, lowest=0, average=average)
+    assert (np.diff(merges.affinity) <= 0).all()
+    assert (merges.a < merges.b).all() and len(np.unique(merges.b)) == len(merges.b)
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_single_linkage_is_the_maximum_spanning_forest(seed, ties):
+    n, graph = random_graph(seed, n=40, density=0.1, ties=ties)
+    merges, rest = agglomerate(n, graph, lowest=0, average=False)
+    assert len(rest.u) == 0
+    score = graph.total / graph.weight
+    # Of the largest distances 2 - score, so that no stored one is 0.
+    tree = minimum_spanning_tree(coo_array((2 - score, (graph.u, graph.v)), shape=(n, n)))
+    np.testing.assert_allclose(np.sort(2 - tree.data)[::-1], merges.affinity, atol=1e-12)
+    for threshold in np.unique(score):
+        components = []
+        for a, b, s in ((graph.u, graph.v, score), merges):
+            a, b = a[s >= threshold], b[s >= threshold]
+            whole = coo_array((np.ones(len(a)), (a, b)), shape=(n, n))
+            components.append(connected_components(whole, directed=False)[1])
+        np.testing.assert_array_equal(*components)
+
+
+def in_parts(n, graph, part, *, lowest, average):
+    """Agglomerate every part on its own, then what is left together with the crossing edges."""
+    crossing = part[graph.u] != part[graph.v]
+    is_open = np.zeros(n, bool)
+    is_open[graph.u[crossing]] = is_open[graph.v[crossing]] = True
+    merges, name, left = [], np.arange(n), []
+    for p in np.unique(part):
+        nodes = np.flatnonzero(part == p)
+        inside = (part[graph.u] == p) & ~crossing
+        columns = [column[inside] for column in graph]
+        local = Graph(*(np.searchsorted(nodes, ends) for ends in columns[:2]), *columns[2:])
+        done, rest = agglomerate(
+            len(nodes), local, lowest=lowest, average=average, open_nodes=is_open[nodes]
+        )
+        for a, b, affinity in triples(done):
+            merges.append((int(nodes[a]), int(nodes[b]), affinity))
+            name[name == nodes[b]] = nodes[a]
+        left += [(int(nodes[u]), int(nodes[v]), *edge) for u, v, *edge in rows(rest)]
+    left += [
+        (int(name[u]), int(name[v]), *edge)
+        for (u, v, *edge), crosses in zip(rows(graph), crossing, strict=True) if crosses
+    ]
+    return merges, merged(left, average=average)
+
+
+@pytest.mark.parametrize("average", [True, False])
+@given(
+    st.integers(0, 2**32 - 1), st.booleans(), st.integers(1, 4), st.sampled_from([0, 0.4])
+)
+@settings(max_examples=200)
+def test_parts_agglomerate_to_what_the_whole_does(average, seed, ties, n_parts, lowest):
+    n, graph = random_graph(seed, n=40, density=0.12, ties=ties)
+    part = np.sort(np.random.default_rng(seed).integers(0, n_parts, n))
+    merges, rest = in_parts(n, graph, part, lowest=lowest, average=average)
+    last, left = agglomerate(n, rest, lowest=lowest, average=average)
+    whole, left_of_whole = agglomerate(n, graph, lowest=lowest, average=average)
+    assert sorted(merges + triples(last)) == sorted(triples(whole))
+    assert sorted(rows(left)) == sorted(rows(left_of_whole))
+
+
+@pytest.mark.parametrize("average", [True, False])
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_three_levels_of_parts_agglomerate_to_what_the_whole_does(average, seed, ties):
+    n, graph = random_graph(seed, n=60, density=0.06, ties=ties)
+    whole, _ = agglomerate(n, graph, lowest=0, average=average)
+    merges, part = [], np.arange(n) // 8
+    while len(graph.u):
+        done, graph = in_parts(n, graph, part, lowest=0, average=average)
+        merges += done
+        part = part // 3
+    assert sorted(merges) == sorted(triples(whole))
+
+
+def test_most_of_a_part_does_not_wait_for_others():
+    side = 12
+    ids = np.arange(side**3).reshape((side,) * 3)
+    u = np.concatenate([ids[1:].ravel(), ids[:, 1:].ravel(), ids[:, :, 1:].ravel()])
+    v = np.concatenate([ids[:-1].ravel(), ids[:, :-1].ravel(), ids[:, :, :-1].ravel()])
+    total = np.random.default_rng(3).integers(0, 1 << 16, len(u))
+    graph = Graph(u, v, total, np.full(len(u), 65535), np.arange(len(u)))
+    inner = np.zeros_like(ids, bool)
+    inner[1:-1, 1:-1, 1:-1] = True
+    merges, rest = agglomerate(ids.size, graph, lowest=0.0, open_nodes=~inner.ravel())
+    assert 500 < len(merges.a) < inner.sum()
+    touched = np.unique(np.concatenate([merges.a, merges.b]))
+    assert inner.ravel()[touched].all() and len(rest.u) < 0.8 * len(u)
+
+
+def test_a_node_whose_best_partner_waits_does_not_take_the_second_best():
+    graph = Graph(
+        np.array([0, 1, 2]), np.array([1, 2, 3]), np.array([9, 8, 7]), np.full(3, 10), np.arange(3)
+    )
+    merges, rest = agglomerate(4, graph, lowest=0, open_nodes=np.array([True, False, False, False]))
+    assert len(merges.a) == 0 and sorted(rows(rest)) == sorted(rows(graph))
+    # But those beyond its second best go on.
+    stronger = graph._replace(total=np.array([9, 6, 7]))
+    merges, _ = agglomerate(4, stronger, lowest=0, open_nodes=np.array([True, False, False, False]))
+    assert triples(merges) == [(2, 3, 0.7)]
+
+
+@pytest.mark.parametrize("average", [True, False])
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_a_graph_without_edges_has_no_merges(n, average):
+    none = Graph(*[np.zeros(0, np.int64)] * 5)
+    merges, rest = agglomerate(
+        n, none, lowest=0, average=average, open_nodes=np.zeros(n, bool)
+    )
+    assert [len(column) for column in (*merges, *rest)] == [0] * 8
+    assert merges.a.dtype == rest.u.dtype == np.int64
+
+
+def test_the_graph_that_was_given_stays_as_it_is():
+    n, graph = random_graph(5)
+    before = [column.copy() for column in graph]
+    waiting = np.zeros(n, bool)
+    waiting[3] = True
+    agglomerate(n, graph, lowest=0, open_nodes=waiting)
+    assert all((a == b).all() for a, b in zip(graph, before, strict=True))
+    assert waiting.sum() == 1
+
+
+def test_a_hub_is_as_fast_as_a_chain():
+    n = 200_000
+    hub = Graph(
+        np.zeros(n - 1, np.int64), np.arange(1, n), np.arange(1, n) % 1000, np.full(n - 1, 1000),
+        np.arange(n - 1),
+    )
+    merges, rest = agglomerate(n, hub, lowest=0.5)
+    assert len(merges.a) == (hub.total >= 500).sum() and (merges.a == 0).all()
+    assert len(rest.u) == n - 1 - len(merges.a)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"v": np.array([1, 4])}, "0..3"),
+        ({"u": np.array([0, -1])}, "0..3"),
+        ({"u": np.array([1, 1])}, "two of the nodes"),
+        ({"weight": np.array([5, 0])}, "positive"),
+    ],
+)
+def test_edges_that_make_no_sense_are_refused(change, message):
+    graph = Graph(
+        np.array([0, 1]), np.array([1, 2]), np.array([2, 3]), np.array([5, 5]), np.array([0, 1])
+    )
+    with pytest.raises(ValueError, match=message):
+        agglomerate(4, graph._replace(**change), lowest=0)
