@@ -92,7 +92,7 @@ def jobs(folder: Path, labels: Volume) -> dict[str, list[BlockwiseTask]]:
         "segmentations": {"itself": labels.path}, "output": str(folder / "overlaps"),
         "block_shape": BLOCK,
     })
-    return {"clean-up": clean.steps(), "pyramid": pyramid.steps(), "contingency": [overlaps]}
+    return {"clean-up": clean.steps(), "pyramid": pyramid.all_levels(), "contingency": [overlaps]}
 
 
 def run(steps: list[BlockwiseTask]) -> tuple[float, int]:

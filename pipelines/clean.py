@@ -1,6 +1,6 @@
 """Clean a segmentation by connected components, block by block: ``clean.py CONFIG``."""
 
-from em_blocks.cli.steps import steps_command
+from em_blocks.cli.steps import block_by_block, steps_command
 from em_blocks.tasks.clean import Clean
 
 main = steps_command(
@@ -12,6 +12,8 @@ main = steps_command(
     erased. Three runs (RUN_parts, RUN_join, RUN), of which done blocks are skipped: a stopped
     command is simply repeated.
     """,
+    steps=Clean.steps,
+    run=block_by_block,
 )
 
 if __name__ == "__main__":

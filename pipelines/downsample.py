@@ -1,6 +1,6 @@
 """Make a pyramid of a volume, level by level, block by block: ``downsample.py CONFIG``."""
 
-from em_blocks.cli.steps import steps_command
+from em_blocks.cli.steps import one_after_the_other, steps_command
 from em_blocks.tasks.downsample import Downsample
 
 main = steps_command(
@@ -12,6 +12,9 @@ main = steps_command(
     level is a run of its own (RUN_s0, RUN_s1, ...; the last one is RUN), of which done blocks are
     skipped: a stopped command is simply repeated.
     """,
+    steps=Downsample.all_levels,
+    run=one_after_the_other,
+    publish=Downsample.publish,
 )
 
 if __name__ == "__main__":

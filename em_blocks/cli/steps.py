@@ -1,11 +1,13 @@
-"""The command of a pipeline whose steps are blockwise tasks, each needing those before it."""
+"""The command of a pipeline whose steps are blockwise tasks."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -20,12 +22,30 @@ from em_blocks.cli.common import (
 )
 from em_blocks.tasks.base import BlockwiseTask
 
+if TYPE_CHECKING:
+    from em_blocks.runtime.report import RunReport
 
-def steps_command(task_type: type[BlockwiseTask], name: str, help: str) -> click.Command:
-    """``NAME CONFIG``: run the ``steps()`` of a task one after the other, then ``finish()`` it.
+RunSteps = Callable[..., list["RunReport"]]
+"""Runs steps with the options of `em_blocks.runtime.run.run_steps`; reports of those that started."""
+
+
+def steps_command(
+    task_type: type[BlockwiseTask], name: str, help: str, *,
+    steps: Callable[[BlockwiseTask], list[BlockwiseTask]],
+    run: RunSteps,
+    publish: Callable[[BlockwiseTask], None] = lambda task: None,
+) -> click.Command:
+    """``NAME CONFIG``: all steps that the config of `task_type` stands for.
 
     Each step is a run of its own in the database; blocks that are done are skipped, so a command
     that died is simply repeated. The last step has the run name of the config.
+
+    Parameters
+    ----------
+    steps : function of the task to its steps
+    run : function of the steps to their reports
+    publish : function of the task, optional
+        Called when all steps are done.
     """
 
     @click.command(name=name, help=help)
@@ -41,28 +61,49 @@ def steps_command(task_type: type[BlockwiseTask], name: str, help: str) -> click
         config: Path, overrides: tuple[str, ...], dry_run: bool, as_json: bool, retry: bool, **options
     ) -> None:
         from em_blocks.runtime.plan import plan
-        from em_blocks.runtime.run import run_blockwise
+        from em_blocks.runtime.preflight import check_task
 
         task = task_type.from_file(config, overrides)
-        steps = task.steps()
-        for step in steps:
-            step.check()  # what is wrong with the last step is said before the first one starts
+        tasks = steps(task)
+        for step in tasks:
+            check_task(step)  # what is wrong with the last step is said before the first one starts
         if dry_run:
-            click.echo("\n\n".join(plan(step, probe=False).text() for step in steps))
+            click.echo("\n\n".join(plan(step, probe=False).text() for step in tasks))
             return
-        reports = []
-        for step in steps:
-            reports.append(run_blockwise(step, requeue=retry, **options))
-            if not reports[-1].ok:
-                print_report(reports[-1], as_json)
-                sys.exit(reports[-1].exit_code)
-        task.finish()
+        reports = run(tasks, requeue=retry, **options)
+        failed = next((report for report in reports if not report.ok), None)
+        if failed is not None:
+            print_report(failed, as_json)
+            sys.exit(failed.exit_code)
+        publish(task)
         _print(reports, as_json)
 
     return command
 
 
-def _print(reports: list, as_json: bool) -> None:
+def one_after_the_other(tasks: list[BlockwiseTask], **options) -> list[RunReport]:
+    """Run each step when all of the one before is done; ends with the first that is not."""
+    from em_blocks.db.connect import database_uri
+    from em_blocks.runtime.run import run_blockwise
+
+    reports = []
+    # Held meanwhile: each step would start and stop an embedded server.
+    with database_uri(tasks[-1].db_host, tasks[-1].home):
+        for task in tasks:
+            reports.append(run_blockwise(task, **options))
+            if not reports[-1].ok:
+                break
+    return reports
+
+
+def block_by_block(tasks: list[BlockwiseTask], **options) -> list[RunReport]:
+    """Run all steps at once; a block starts when those that it reads are done."""
+    from em_blocks.runtime.run import run_steps
+
+    return run_steps(tasks, **options)
+
+
+def _print(reports: list[RunReport], as_json: bool) -> None:
     """All steps, which are done: one line each."""
     if as_json:
         click.echo(json.dumps([asdict(report) for report in reports], indent=2, default=str))

@@ -63,7 +63,7 @@ class Clean(BlockwiseTask):
     )
 
     def steps(self) -> list[BlockwiseTask]:
-        """The tasks of the whole clean-up, in the order in which they need each other."""
+        """The three tasks of the whole clean-up."""
         shared = {
             name: getattr(self, name) for name in BlockwiseTask.operational
         } | {"labels": self.labels, "block_shape": self._block_shape, "run_dir": str(self.home)}
@@ -80,9 +80,6 @@ class Clean(BlockwiseTask):
             }),
             self,
         ]
-
-    def finish(self) -> None:
-        """Nothing is left to do when all blocks are written."""
 
     # -- what a task defines ----------------------------------------------------------
 

@@ -37,7 +37,7 @@ class Level(NamedTuple):
 
 
 class Downsample(BlockwiseTask):
-    """One level of a pyramid; without `level` the last one, and `steps` are all of them.
+    """One level of a pyramid; without `level` the last one, and `all_levels` gives all.
 
     The levels are arrays ``s0`` (full resolution), ``s1``, ... of the group `output`. OME-NGFF finds
     levels by their paths in the group, and readers on object stores cannot leave it, so the full
@@ -88,16 +88,16 @@ class Downsample(BlockwiseTask):
 
     # -- the levels -------------------------------------------------------------------
 
-    def steps(self) -> list[Self]:
-        """One task per level that has to be made, in the order in which they need each other."""
+    def all_levels(self) -> list[Self]:
+        """One task per level that has to be made; each needs the whole of the one before."""
         return [
             *(self._with(level=level, run=f"{self.run}_s{level}")
               for level in range(self._first, self._last)),
             self,
         ]
 
-    def finish(self) -> None:
-        """Make the levels known to viewers; called when all of them are done."""
+    def publish(self) -> None:
+        """Make the levels known to viewers, when all of them are done."""
         if self.format == "precomputed":
             return  # its info lists them
         paths = [level_path(self.output, level) for level in range(self._last + 1)]

@@ -30,7 +30,7 @@ class JoinParts(BlockwiseTask):
 
     Reads the tables of `FindParts` and writes one table for every row of blocks (those that differ
     in x only, named like the first of them): block (its index in x), voxel (the first of a part in
-    this block) and id, for the parts whose id changes. Memory: some 100 bytes for every part in a
+    this block) and id, for the parts whose id changes. Memory: some 200 bytes for every part in a
     block, none for voxels.
     """
 

@@ -51,7 +51,7 @@ def pyramid(source, folder, name="a", **options):
 def done(task):
     """Every level, without database and workers; the volumes that come out."""
     made = []
-    for step in task.steps():
+    for step in task.all_levels():
         step.check()
         step.check_alignment()
         (spec,) = step.output_specs()
@@ -61,7 +61,7 @@ def done(task):
             for block in step.grid().blocks():
                 process(block, BlockReport())
         made.append(Volume.open(spec.path))
-    task.finish()
+    task.publish()
     return made
 
 
