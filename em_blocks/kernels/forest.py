@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from em_blocks.kernels.pairs import find_root
 
 
 def cut(n: int, a: np.ndarray, b: np.ndarray, keep: np.ndarray) -> np.ndarray:
@@ -24,13 +24,18 @@ def cut(n: int, a: np.ndarray, b: np.ndarray, keep: np.ndarray) -> np.ndarray:
     (n,) int64 array
         Smallest node of the cluster of every node.
     """
-    a, b = a[keep].astype(np.int32), b[keep].astype(np.int32)
-    graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    # Components are numbered in the order of their first nodes by np.unique's first index.
-    first = np.full(component.max(initial=-1) + 1, n, np.int64)
-    np.minimum.at(first, component, np.arange(n))
-    return first[component]
+    return _roots(n, a[keep].astype(np.int64), b[keep].astype(np.int64))
+
+
+@njit(cache=True, nogil=True)
+def _roots(n, a, b):
+    parent = np.arange(n)
+    for i in range(len(a)):
+        x, y = find_root(parent, a[i]), find_root(parent, b[i])
+        parent[max(x, y)] = min(x, y)
+    for i in range(n):
+        parent[i] = parent[parent[i]]  # no parent comes after its child
+    return parent
 
 
 def merge_paths(
