@@ -78,6 +78,7 @@ setup(
         "console_scripts": [
             "em-blocks=em_blocks.cli.main:main",
             "predict_blockwise.py=em_blocks.pipelines.predict_blockwise:main",
+            "segment_blockwise.py=em_blocks.pipelines.segment_blockwise:main",
         ]
     },
 )

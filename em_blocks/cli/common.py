@@ -18,9 +18,9 @@ from rich.table import Table
 from em_blocks.config import read_json
 from em_blocks.db.connect import connect, database_home, database_uri
 from em_blocks.db.runs import RunStore
-from em_blocks.errors import DatabaseError, EmBlocksError
+from em_blocks.errors import ConfigError, DatabaseError, EmBlocksError
 from em_blocks.tasks import task_class
-from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.base import BlockwiseTask, RunConfig
 
 STAGES = {"read": 0, "compute": 1, "write": 2}
 
@@ -28,6 +28,9 @@ config_argument = click.argument("config", type=click.Path(path_type=Path))
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE",
     help="Replace a value of the config; may be repeated.",
+)
+step_option = click.option(
+    "--step", metavar="NAME", help="Only this step of a config with several, e.g. fragments."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
@@ -47,9 +50,39 @@ def shows_errors(command: Callable) -> Callable:
     return wrapped
 
 
-def load_task(config: Path, overrides: tuple[str, ...] = ()) -> BlockwiseTask:
-    """The task of a config file, whatever its kind."""
+def load_config(config: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """The model of a config file, whatever its kind."""
     return task_class(read_json(config).get("kind")).from_file(config, overrides)
+
+
+def load_steps(
+    config: Path, overrides: tuple[str, ...] = (), step: str | None = None
+) -> list[BlockwiseTask]:
+    """The tasks of a config file: all its steps, or the one named `step`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no step of that name.
+    """
+    loaded = load_config(config, overrides)
+    steps = loaded.steps()
+    if step is None:
+        return steps
+    names = [task.run.removeprefix(loaded.run).lstrip("._") or loaded.run for task in steps]
+    if step not in names:
+        raise ConfigError(f"{config} has no step {step!r}; its steps are {', '.join(names)}.")
+    return [steps[names.index(step)]]
+
+
+def load_task(config: Path, overrides: tuple[str, ...], step: str | None) -> BlockwiseTask:
+    """The one task of a config file, or its step named `step`."""
+    steps = load_steps(config, overrides, step)
+    if len(steps) > 1:
+        run = load_config(config, overrides).run
+        names = ", ".join(task.run.removeprefix(run).lstrip("._") or run for task in steps)
+        raise ConfigError(f"{config} has several steps; name one by --step: {names}.")
+    return steps[0]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from em_blocks.cli.common import config_argument, load_task, set_option, shows_errors
+from em_blocks.cli.common import config_argument, load_config, set_option, shows_errors
 from em_blocks.db.connect import database_home, redacted, uri_if_running
 from em_blocks.db.server import keep, stop_keeping
 from em_blocks.errors import DatabaseError
@@ -40,7 +40,7 @@ def stop(config: Path, overrides: tuple[str, ...]) -> None:
 @shows_errors
 def uri(config: Path, overrides: tuple[str, ...]) -> None:
     """Print the address of the database, without starting it."""
-    task = load_task(config, overrides)
+    task = load_config(config, overrides)
     address = uri_if_running(task.db_host, task.home)
     if address is None:
         raise DatabaseError(
@@ -52,7 +52,7 @@ def uri(config: Path, overrides: tuple[str, ...]) -> None:
 
 
 def _home(config: Path, overrides: tuple[str, ...]) -> Path:
-    task = load_task(config, overrides)
+    task = load_config(config, overrides)
     if task.db_host is not None:
         raise DatabaseError(
             "This config names a database of its own in 'db_host'; em_blocks starts and stops only "

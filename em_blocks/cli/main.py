@@ -12,6 +12,7 @@ VERBS = {
     "ingest": ("em_blocks.pipelines.ingest", "Turn images or HDF5 into a chunked volume."),
     "train": ("em_blocks.pipelines.train", "Train the network of a setup."),
     "predict": ("em_blocks.pipelines.predict_blockwise", "Apply a trained network to a volume."),
+    "segment": ("em_blocks.pipelines.segment_blockwise", "Segment a volume of affinities."),
     "clean": ("em_blocks.pipelines.clean", "Make every id one connected object, erase crumbs."),
     "downsample": ("em_blocks.pipelines.downsample", "Make a pyramid of coarser levels."),
     "evaluate": ("em_blocks.pipelines.evaluate", "Score results against truth."),

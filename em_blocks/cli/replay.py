@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from em_blocks.cli.common import config_argument, load_task, opened_store, set_option, shows_errors
+from em_blocks.cli.common import (
+    config_argument,
+    load_task,
+    opened_store,
+    set_option,
+    shows_errors,
+    step_option,
+)
 from em_blocks.runtime.launch import THREAD_VARIABLES, worker_environment
 from em_blocks.tasks.base import BlockReport
 
@@ -16,14 +23,15 @@ from em_blocks.tasks.base import BlockReport
 @config_argument
 @click.argument("block")
 @set_option
+@step_option
 @shows_errors
-def main(config: Path, block: str, overrides: tuple[str, ...]) -> None:
+def main(config: Path, block: str, overrides: tuple[str, ...], step: str | None) -> None:
     """Do one BLOCK (zi/yi/xi) of CONFIG in this process, into a scratch folder.
 
     An error shows its traceback here (also under ``python -m pdb``); the run's outputs and
     database stay as they are.
     """
-    task = load_task(config, overrides)
+    task = load_task(config, overrides, step)
     # As many threads as a worker has: sums of floats depend on it in the last digit.
     threads = worker_environment(task.num_workers)
     os.environ.update({name: threads[name] for name in THREAD_VARIABLES})

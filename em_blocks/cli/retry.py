@@ -8,7 +8,7 @@ import click
 from em_blocks.cli.common import (
     config_argument,
     json_option,
-    load_task,
+    load_steps,
     print_report,
     set_option,
     shows_errors,
@@ -22,8 +22,9 @@ from em_blocks.cli.common import (
 @shows_errors
 def main(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Run CONFIG again and also try its quarantined blocks."""
-    from em_blocks.runtime.run import run_blockwise
+    from em_blocks.runtime.run import run_steps
 
-    report = run_blockwise(load_task(config, overrides), requeue=True)
+    reports = run_steps(load_steps(config, overrides), requeue=True)
+    report = next((report for report in reports if not report.ok), reports[-1])
     print_report(report, as_json)
     sys.exit(report.exit_code)

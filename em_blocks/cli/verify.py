@@ -9,10 +9,11 @@ import click
 from em_blocks.cli.common import (
     config_argument,
     json_option,
-    load_task,
+    load_steps,
     opened_store,
     set_option,
     shows_errors,
+    step_option,
 )
 from em_blocks.errors import EXIT_FAILED_BLOCKS
 from em_blocks.runtime.verify import damaged_blocks, requeue_damaged
@@ -21,26 +22,27 @@ from em_blocks.runtime.verify import damaged_blocks, requeue_damaged
 @click.command(name="verify")
 @config_argument
 @set_option
+@step_option
 @json_option
 @shows_errors
-def main(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+def main(config: Path, overrides: tuple[str, ...], step: str | None, as_json: bool) -> None:
     """Re-read the outputs of CONFIG's run and compare them with the database.
 
     Missing or damaged blocks are made due again; the next run computes them.
     """
-    task = load_task(config, overrides)
     damaged, n = [], 0
-    with opened_store(task) as store:
-        with click.progressbar(damaged_blocks(task, store), file=sys.stderr) as found:
-            for block, problem in found:
-                n += 1
-                if problem is not None:
-                    requeue_damaged(store, block, problem)
-                    damaged.append({"block": block.key, "problem": problem})
+    for task in load_steps(config, overrides, step):
+        with opened_store(task) as store:
+            with click.progressbar(damaged_blocks(task, store), file=sys.stderr) as found:
+                for block, problem in found:
+                    n += 1
+                    if problem is not None:
+                        requeue_damaged(store, block, problem)
+                        damaged.append({"run": task.run, "block": block.key, "problem": problem})
     if as_json:
-        click.echo(json.dumps({"run": task.run, "verified": n, "damaged": damaged}))
+        click.echo(json.dumps({"verified": n, "damaged": damaged}))
     else:
         for entry in damaged:
-            click.echo(f"block {entry['block']}: {entry['problem']}")
+            click.echo(f"{entry['run']}, block {entry['block']}: {entry['problem']}")
         click.echo(f"{n} done blocks read, {len(damaged)} damaged and due again.")
     sys.exit(EXIT_FAILED_BLOCKS if damaged else 0)

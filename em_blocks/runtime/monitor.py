@@ -177,9 +177,10 @@ class Monitor:
         rate = finished * self._voxels_per_block / 1e6 / max(seconds, 1e-6)
         failed = self._states.failed_count if self._states is not None else 0
         self._progress.update(self._row, completed=finished, rate=rate, failed=failed)
-        if not self._console.is_terminal and time.monotonic() - self._logged > LOG_EVERY_S:
+        due = time.monotonic() - self._logged > LOG_EVERY_S and 0 < finished < self._n_blocks
+        if due and not self._console.is_terminal:
             self._logged = time.monotonic()
-            left = seconds * (self._n_blocks - finished) / finished if finished else float("nan")
+            left = seconds * (self._n_blocks - finished) / finished
             self._console.print(
                 f"{self._name}: {finished} of {self._n_blocks} blocks, {rate:.3g} Mvoxel/s, {failed} "
                 f"failed, about {left:.0f} s left"

@@ -13,10 +13,6 @@ KINDS = {
     "downsample": "em_blocks.tasks.downsample:Downsample",
     "predict": "em_blocks.tasks.predict:Predict",
     "segment": "em_blocks.tasks.segment:Segment",
-    "extract_fragments": "em_blocks.tasks.extract_fragments:ExtractFragments",
-    "score_edges": "em_blocks.tasks.score_edges:ScoreEdges",
-    "agglomerate_graph": "em_blocks.tasks.agglomerate_graph:AgglomerateGraph",
-    "find_segments": "em_blocks.tasks.find_segments:FindSegments",
     "relabel": "em_blocks.tasks.relabel:Relabel",
     "count_overlaps": "em_blocks.tasks.count_overlaps:CountOverlaps",
 }

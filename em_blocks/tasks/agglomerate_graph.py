@@ -17,6 +17,7 @@ from em_blocks.kernels.agglomerate import Graph, agglomerate
 from em_blocks.kernels.graph_rows import dense, summed
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
 from em_blocks.tasks.masks import masked_blocks
+from em_blocks.tasks.outputs import fingerprint_of
 from em_blocks.volumes import Volume, store
 from em_blocks.volumes.tables import BlockTables, Columns
 
@@ -39,6 +40,7 @@ class AgglomerateGraph(BlockwiseTask):
     """
 
     kind: Literal["agglomerate_graph"]
+    like: StorePath = Field(description="Volume of the same voxels as the fragments: the affinities.")
     fragments: StorePath = Field(description="Volume of fragments.")
     fragment_tables: StorePath = Field(description="Their tables.")
     edge_tables: StorePath = Field(description="Tables of edges.")
@@ -60,7 +62,7 @@ class AgglomerateGraph(BlockwiseTask):
     def inputs(self) -> dict:
         below = self.edge_tables if self.level == 0 else self._folder(self.level - 1, "rest")
         return {
-            "fragments": self._volume.attributes.get("fingerprint"),
+            "fragments": fingerprint_of(self.fragments),
             "below": TableSpec("below", below).stored_fingerprint(),
         }
 
@@ -75,7 +77,7 @@ class AgglomerateGraph(BlockwiseTask):
 
     @classmethod
     def locations(cls) -> set[str]:
-        return {"output", "fragments", "fragment_tables", "edge_tables"}
+        return {"output", "like", "fragments", "fragment_tables", "edge_tables"}
 
     def relocated(self, folder: Path) -> Self:
         return self.model_copy(update={"output": str(folder / "forest"), "run_dir": folder})
@@ -174,7 +176,7 @@ class AgglomerateGraph(BlockwiseTask):
 
     @cached_property
     def _volume(self) -> Volume:
-        return Volume.open(self.fragments)
+        return Volume.open(self.like)
 
     def _folder(self, level: int, name: str) -> str:
         return store.join(self.output, str(level), name)

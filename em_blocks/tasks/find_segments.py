@@ -17,6 +17,7 @@ from em_blocks.kernels.forest import cut
 from em_blocks.kernels.graph_rows import dense
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
 from em_blocks.tasks.masks import masked_blocks
+from em_blocks.tasks.outputs import fingerprint_of
 from em_blocks.volumes import Volume, store
 from em_blocks.volumes.tables import BlockTables, Columns
 
@@ -30,6 +31,7 @@ class FindSegments(BlockwiseTask):
     """
 
     kind: Literal["find_segments"]
+    like: StorePath = Field(description="Volume of the same voxels as the fragments: the affinities.")
     fragments: StorePath = Field(description="Volume of fragments.")
     fragment_tables: StorePath = Field(description="Their tables.")
     forest: StorePath = Field(description="Folder of the merge forest.")
@@ -57,7 +59,7 @@ class FindSegments(BlockwiseTask):
             TableSpec(
                 "segment_table", self._folder(self.level), rows_per_voxel=0.003,
                 attributes={
-                    "fragments": self._volume.attributes.get("fingerprint"),
+                    "fragments": fingerprint_of(self.fragments),
                     "threshold": self.threshold,
                 },
             )
@@ -68,7 +70,7 @@ class FindSegments(BlockwiseTask):
 
     @classmethod
     def locations(cls) -> set[str]:
-        return {"output", "fragments", "fragment_tables", "forest"}
+        return {"output", "like", "fragments", "fragment_tables", "forest"}
 
     def relocated(self, folder: Path) -> Self:
         # The tables of the level above are read from where they are.
@@ -124,7 +126,7 @@ class FindSegments(BlockwiseTask):
 
     @cached_property
     def _volume(self) -> Volume:
-        return Volume.open(self.fragments)
+        return Volume.open(self.like)
 
     def _folder(self, level: int) -> str:
         return store.join(self.output, str(level))

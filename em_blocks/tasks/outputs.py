@@ -183,6 +183,11 @@ class TableSpec:
 Output = OutputSpec | TableSpec
 
 
+def fingerprint_of(path: str) -> str | None:
+    """Of the run that made the volume `path`; None while there is none, or nobody left one."""
+    return Volume.open(path).attributes.get("fingerprint") if detect(path) is not None else None
+
+
 def checksum(values: np.ndarray) -> int:
     """CRC-32 of the values in (c, z, y, x) order."""
     return zlib.crc32(np.ascontiguousarray(values))

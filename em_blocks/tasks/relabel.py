@@ -16,6 +16,7 @@ from em_blocks.config import Shape3, StorePath
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Block, BlockGrid
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock, TableSpec
+from em_blocks.tasks.outputs import fingerprint_of
 from em_blocks.volumes import Volume, store
 from em_blocks.volumes.formats import Format
 from em_blocks.volumes.tables import BlockTables, Columns
@@ -30,6 +31,9 @@ class Relabel(BlockwiseTask):
 
     kind: Literal["relabel"]
     labels: StorePath = Field(description="Volume of ids (fragments).")
+    like: StorePath | None = Field(
+        None, description="Volume of the same voxels, if the labels are made by an earlier step."
+    )
     lut: StorePath = Field(
         description="Folder of the look-up tables, columns fragment and segment, sorted by fragment."
     )
@@ -38,12 +42,13 @@ class Relabel(BlockwiseTask):
     format: Format = "zarr"
 
     def grid(self) -> BlockGrid:
-        return BlockGrid(self._labels.frame, self._labels.shape, self.block_shape)
+        volume = Volume.open(self.like or self.labels)
+        return BlockGrid(volume.frame, volume.shape, self.block_shape)
 
     def inputs(self) -> dict:
         return {
-            "labels": self._labels.attributes.get("fingerprint"),
-            "lut": self._header["fingerprint"],
+            "labels": fingerprint_of(self.labels),
+            "lut": TableSpec("lut", self.lut).stored_fingerprint(),
         }
 
     def output_specs(self) -> list[OutputSpec]:
@@ -60,17 +65,16 @@ class Relabel(BlockwiseTask):
 
     @classmethod
     def locations(cls) -> set[str]:
-        return {"output", "labels", "lut"}
+        return {"output", "labels", "like", "lut"}
 
     def relocated(self, folder: Path) -> Self:
         path = str(folder / "segments.zarr/segments")
         return self.model_copy(update={"output": path, "run_dir": folder})
 
     def check(self) -> None:
-        header = TableSpec("lut", self.lut).header()
-        if header is None:
-            return  # made by an earlier step of the same command; else `inputs` says so
-        made_for, found = header.get("fragments"), self._labels.attributes.get("fingerprint")
+        if self.like is not None and TableSpec("lut", self.lut).header() is None:
+            return  # an earlier step makes it
+        made_for, found = self._header.get("fragments"), fingerprint_of(self.labels)
         if made_for != found:
             raise ConfigError(
                 f"The look-up table {self.lut} was made for fragments of another run ({made_for}) than "

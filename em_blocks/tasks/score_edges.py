@@ -20,6 +20,7 @@ from em_blocks.kernels.region_graph import RegionGraph, region_graph
 from em_blocks.kernels.waterz import merge_affinities
 from em_blocks.tasks.affinity_input import AffinityInput, Shifts
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
+from em_blocks.tasks.outputs import fingerprint_of
 from em_blocks.volumes import Volume
 from em_blocks.volumes.tables import BlockTables, Columns
 
@@ -63,7 +64,7 @@ class ScoreEdges(BlockwiseTask):
     def inputs(self) -> dict:
         return {
             "affinities": self._input.identity(),
-            "fragments": Volume.open(self.fragments).attributes.get("fingerprint"),
+            "fragments": fingerprint_of(self.fragments),
         }
 
     def output_specs(self) -> list[TableSpec]:

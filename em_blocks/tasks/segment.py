@@ -140,8 +140,9 @@ class Segment(RunConfig):
     def _forest(self, shapes: list[Triple]) -> list[BlockwiseTask]:
         return [
             self._step(
-                AgglomerateGraph, f"forest{level}", kind="agglomerate_graph", fragments=self._volume,
-                fragment_tables=self._folder("fragments"), edge_tables=self._folder("edges"),
+                AgglomerateGraph, f"forest{level}", kind="agglomerate_graph", like=self.affinities,
+                fragments=self._volume, fragment_tables=self._folder("fragments"),
+                edge_tables=self._folder("edges"),
                 output=self._folder("forest"), level=level, last=level == len(shapes) - 1,
                 part_shape=([self.block_shape, *shapes])[level], block_shape=shape,
                 reach=self._input().neighborhood.reach, lowest=self.lowest_affinity,
@@ -155,7 +156,7 @@ class Segment(RunConfig):
         return [
             self._step(
                 FindSegments, f"lut{level}_{threshold:g}", kind="find_segments",
-                fragments=self._volume, fragment_tables=self._folder("fragments"),
+                like=self.affinities, fragments=self._volume, fragment_tables=self._folder("fragments"),
                 forest=self._folder("forest"), output=self._folder(f"lut/{threshold:g}"), level=level,
                 last=level == len(shapes) - 1, part_shape=([self.block_shape, *shapes])[level],
                 above_shape=None if level == len(shapes) - 1 else shapes[level + 1],
@@ -167,6 +168,7 @@ class Segment(RunConfig):
     def _segments(self, threshold: float) -> BlockwiseTask:
         return self._step(
             Relabel, f"segments_{threshold:g}", kind="relabel", labels=self._volume,
+            like=self.affinities,
             lut=self._folder(f"lut/{threshold:g}/0"), output=self.segments_path(threshold),
             chunk_shape=self.chunk_shape, format=self.format,
         )
