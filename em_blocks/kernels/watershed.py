@@ -14,10 +14,13 @@ def watershed(
 ) -> np.ndarray:
     """Fragments: basins of steepest ascent on the edges, small ones joined to others.
 
-    Every voxel is joined to the neighbour of its strongest edge, then all voxels over edges of
-    at least `high`. After that basins are joined in the order of the strongest edge between
-    them, while one of both has fewer than `small` voxels and the edge is at least `low`. A
-    membrane of no thickness, between two voxels, is kept: edges are flooded, not voxels.
+    Every voxel is joined to the neighbour of its strongest edge. Voxels that share their strongest
+    edge form a plateau, of which there are many where affinities are stored in a byte: it is one
+    basin if nothing higher follows, and else every voxel goes the shortest way that does. Edges
+    of at least `high` are a plateau of their own. After that basins are joined in the order of the
+    strongest edge between them, while one of both has fewer than `small` voxels and the edge is at
+    least `low`. A membrane of no thickness, between two voxels, is kept: edges are flooded, not
+    voxels.
 
     Parameters
     ----------
@@ -28,7 +31,8 @@ def watershed(
     dimensions : int
         3, or 2 for sections of their own (edges along z are not looked at).
     low, high : float
-        Edges weaker than `low` never join; edges of at least `high` always do.
+        Edges weaker than `low` never join, and of `low` itself only in joining small basins;
+        edges of at least `high` always do.
     small : int
         Voxels.
 
@@ -40,7 +44,7 @@ def watershed(
     Raises
     ------
     ValueError
-        If shapes do not fit.
+        If shapes do not fit, or there are 2^31 voxels or more.
 
     References
     ----------
@@ -50,6 +54,8 @@ def watershed(
         raise ValueError(
             f"affinities {affinities.shape} and mask {mask.shape} must be (3, z, y, x) and (z, y, x)"
         )
+    if mask.size >= 2**31:
+        raise ValueError(f"{mask.size} voxels are too many; use smaller blocks")
     first = 0 if dimensions == 3 else 1
     affinities = np.ascontiguousarray(affinities, np.float32)
     basins, n = _basins(affinities, mask, first, np.float32(low), np.float32(high))
@@ -66,32 +72,56 @@ def watershed(
 @njit(cache=True, nogil=True)
 def _basins(affinities, mask, first, low, high):
     nz, ny, nx = mask.shape
-    parent = np.arange(nz * ny * nx).astype(np.int32)
-    steps = (ny * nx, nx, 1)
     inside = mask.ravel()
+    best = _strongest(affinities, mask, inside, first, low, high)
+    parent = np.empty(len(best), np.int32)
+    for i in range(len(parent)):
+        parent[i] = i
+    # Upwards where the strongest edge leads to a voxel with a stronger one. What else shares that
+    # edge drains there, the nearest first.
+    drained, level = np.zeros(len(best), np.bool_), np.zeros(len(best), np.bool_)
     for z in range(nz):
         for y in range(ny):
             for x in range(nx):
                 i = (z * ny + y) * nx + x
-                if not inside[i]:
+                if best[i] < 0:
                     continue
-                at, end = (z, y, x), (nz, ny, nx)
-                best, target = low, i
                 for axis in range(first, 3):
-                    step = steps[axis]
-                    if at[axis] > 0 and inside[i - step]:
-                        edge = affinities[axis, z, y, x]
-                        if edge > best:
-                            best, target = edge, i - step
-                        if edge >= high:
-                            _join(parent, i, i - step)
-                    if at[axis] + 1 < end[axis] and inside[i + step]:
-                        edge = affinities[
-                            axis, z + (axis == 0), y + (axis == 1), x + (axis == 2)
-                        ]
-                        if edge > best:
-                            best, target = edge, i + step
-                _join(parent, i, target)
+                    edge, j = _edge(affinities, inside, z, y, x, axis, 0)
+                    if j < 0:
+                        continue
+                    edge = min(edge, high)
+                    if edge == best[i] and edge == best[j]:
+                        level[i] = level[j] = True
+                    elif edge == best[i] and not drained[i]:
+                        drained[i] = True
+                        _join(parent, i, j)
+                    elif edge == best[j] and not drained[j]:
+                        drained[j] = True
+                        _join(parent, j, i)
+    queue = np.flatnonzero(drained & level).astype(np.int32)
+    at, end = 0, len(queue)
+    while at < end:
+        i = queue[at]
+        at += 1
+        for axis in range(first, 3):
+            for side in range(2):
+                edge, j = _edge(
+                    affinities, inside, i // (ny * nx), i // nx % ny, i % nx, axis, side
+                )
+                if j >= 0 and not drained[j] and min(edge, high) == best[i] == best[j]:
+                    _join(parent, i, j)
+                    drained[j] = True
+                    if end == len(queue):
+                        queue = np.concatenate((queue, np.empty_like(queue)))
+                    queue[end] = j
+                    end += 1
+    # What was not reached lies on plateaus that lead nowhere.
+    for i in np.flatnonzero(level & ~drained):
+        for axis in range(first, 3):
+            edge, j = _edge(affinities, inside, i // (ny * nx), i // nx % ny, i % nx, axis, 0)
+            if j >= 0 and min(edge, high) == best[i] == best[j]:
+                _join(parent, i, j)
     labels = np.zeros(len(parent), np.int32)
     n = 0
     for i in range(len(parent)):
@@ -103,6 +133,39 @@ def _basins(affinities, mask, first, low, high):
             else:
                 labels[i] = labels[root]
     return labels.reshape(mask.shape), n
+
+
+@njit(cache=True, nogil=True)
+def _strongest(affinities, mask, inside, first, low, high):
+    """Strongest edge of every voxel, at most `high`; -1 if it has none that joins."""
+    nz, ny, nx = mask.shape
+    best = np.full(len(inside), -1, np.float32)
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                i = (z * ny + y) * nx + x
+                if inside[i]:
+                    for axis in range(first, 3):
+                        edge, j = _edge(affinities, inside, z, y, x, axis, 0)
+                        if j >= 0 and (edge > low or edge >= high):
+                            edge = min(edge, high)
+                            best[i], best[j] = max(best[i], edge), max(best[j], edge)
+    return best
+
+
+@njit(cache=True, inline="always")
+def _edge(affinities, inside, z, y, x, axis, side):
+    """Affinity to the voxel before (side 0) or after, and its number; -1 if there is none."""
+    _, nz, ny, nx = affinities.shape
+    i = (z * ny + y) * nx + x
+    dz, dy, dx = axis == 0, axis == 1, axis == 2
+    step = (ny * nx, nx, 1)[axis]
+    if side == 0:
+        if (z, y, x)[axis] > 0 and inside[i - step]:
+            return affinities[axis, z, y, x], i - step
+    elif (z, y, x)[axis] + 1 < (nz, ny, nx)[axis] and inside[i + step]:
+        return affinities[axis, z + dz, y + dy, x + dx], i + step
+    return np.float32(0), -1
 
 
 @njit(cache=True, inline="always")
