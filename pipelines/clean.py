@@ -9,7 +9,7 @@ main = steps_command(
     """Make every id of the segmentation in CONFIG (JSON) one connected object.
 
     The largest part of an id keeps it, other large parts become objects of their own, crumbs are
-    erased. Three runs (RUN_parts, RUN_join, RUN), of which done blocks are skipped: a stopped
+    erased. Three runs (RUN.parts, RUN.join, RUN.cleaned), of which done blocks are skipped: a stopped
     command is simply repeated.
     """,
     steps=Clean.steps,

@@ -9,7 +9,7 @@ main = steps_command(
     """Make coarser and coarser levels of the volume in CONFIG (JSON), for viewers and masks.
 
     The mode of labels, the mean of images; as OME-NGFF or for neuroglancer (precomputed). Every
-    level is a run of its own (RUN_s0, RUN_s1, ...; the last one is RUN), of which done blocks are
+    level is a run of its own (RUN.s0, RUN.s1, ...; the last one is RUN), of which done blocks are
     skipped: a stopped command is simply repeated.
     """,
     steps=Downsample.all_levels,

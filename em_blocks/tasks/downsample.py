@@ -77,6 +77,15 @@ class Downsample(BlockwiseTask):
         "axis.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_of_level(cls, values: dict) -> dict:
+        """One level is a run of its own, so that `--set level=1` names it everywhere."""
+        run, suffix = values.get("run"), f".s{values.get('level')}"
+        if values.get("level") is None or not isinstance(run, str) or run.endswith(suffix):
+            return values
+        return {**values, "run": run + suffix}
+
     @model_validator(mode="after")
     def _check_factors(self) -> Self:
         if self.factors and self.levels not in (None, len(self.factors)):
@@ -91,8 +100,7 @@ class Downsample(BlockwiseTask):
     def all_levels(self) -> list[Self]:
         """One task per level that has to be made; each needs the whole of the one before."""
         return [
-            *(self._with(level=level, run=f"{self.run}_s{level}")
-              for level in range(self._first, self._last)),
+            *(self._with(level=level) for level in range(self._first, self._last)),
             self,
         ]
 
