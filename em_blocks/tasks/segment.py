@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from em_blocks.config import Shape3, StorePath, StrictModel
+from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Triple
 from em_blocks.tasks.affinity_input import AffinityInput, Shifts
 from em_blocks.tasks.agglomerate_graph import AgglomerateGraph
@@ -176,6 +177,12 @@ class Segment(RunConfig):
     def _super_blocks(self) -> list[Triple]:
         """Voxels of a super-block per level, up to one that holds the whole volume."""
         volume, shapes = self._input().volume, [self.block_shape]
+        blocks = BlockGrid(volume.frame, volume.shape, self.block_shape).shape
+        if any(n > 1 and f == 1 for n, f in zip(blocks, self.super_block, strict=True)):
+            raise ConfigError(
+                f"super_block {self.super_block} is 1 along an axis that has several blocks: the grid "
+                f"is {blocks} (z, y, x). No level would ever hold the whole volume; use at least 2 there."
+            )
         while len(shapes) == 1 or BlockGrid(volume.frame, volume.shape, shapes[-1]).n_blocks > 1:
             shapes.append(
                 tuple(b * f for b, f in zip(shapes[-1], self.super_block, strict=True))
