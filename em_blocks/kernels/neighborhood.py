@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import uniform_filter1d
+from numba import njit
 
 FULL = 65535
 """Affinity 1 in the integers that kernels work on: sums of integers do not depend on their order,
@@ -94,7 +95,9 @@ def quantised(values: np.ndarray) -> np.ndarray:
         lowest, highest = float(values.min()), float(values.max())
         if not (lowest >= -1e-6 and highest <= 1 + 1e-6):  # also true for nan
             raise ValueError(f"affinities must lie in 0..1, got {lowest:.4g}..{highest:.4g}")
-    return np.rint(np.clip(values, 0, 1) * FULL).astype(np.uint16)
+    # In float32 at least: 65535 is infinite in float16.
+    values = np.clip(values, 0, 1, dtype=np.result_type(values, np.float32))
+    return np.rint(values * FULL).astype(np.uint16)
 
 
 def to_previous(affinities: np.ndarray, neighborhood: Neighborhood) -> np.ndarray:
@@ -138,12 +141,14 @@ def to_previous(affinities: np.ndarray, neighborhood: Neighborhood) -> np.ndarra
     return result
 
 
-def combined(affinities: np.ndarray, neighborhood: Neighborhood, weight: float) -> np.ndarray:
+def combined(
+    affinities: np.ndarray, neighborhood: Neighborhood, weight: float, mask: np.ndarray | None = None
+) -> np.ndarray:
     """Affinities to the direct neighbours, with what long-range channels say about them.
 
     The pairs of a long-range channel along an axis that cross an edge between direct neighbours
     are averaged; a thin membrane, which a noisy direct channel may miss, lies in the middle of a
-    wide valley of that average.
+    wide valley of that average. A channel of which no pair crosses an edge is left out there.
 
     Parameters
     ----------
@@ -151,6 +156,9 @@ def combined(affinities: np.ndarray, neighborhood: Neighborhood, weight: float) 
         As from `to_previous`.
     weight : float
         Of every long-range channel; that of a direct channel is 1. With 0 they are not looked at.
+    mask : (z, y, x) bool array, optional
+        Pairs count only if both of their voxels are in it; beyond the border of a volume there is
+        nothing that an affinity could have been predicted from.
 
     Returns
     -------
@@ -158,18 +166,46 @@ def combined(affinities: np.ndarray, neighborhood: Neighborhood, weight: float) 
         0..1, to the voxel before along z, y, x.
     """
     result = affinities[neighborhood.direct].astype(np.float32)
-    weights = np.ones(3, np.float32)
-    for channel in neighborhood.long_range if weight > 0 else ():
-        shift = neighborhood.shifts[channel]
-        axis = int(np.argmax(np.abs(shift)))
-        if _length(shift) != abs(shift[axis]):
-            continue  # a diagonal pair crosses several edges, in an order that nobody knows
-        length = abs(shift[axis])
-        # Pairs that cross the edge before voxel i are stored at i ... i + length - 1.
-        mean = uniform_filter1d(
-            affinities[channel].astype(np.float32), length, axis=axis, mode="nearest",
-            origin=-(length // 2) if length % 2 == 0 else -((length - 1) // 2),
-        )
-        result[axis] += weight * mean
-        weights[axis] += weight
-    return result / (weights * FULL)[:, None, None, None]
+    shape = affinities.shape[1:]
+    mask = np.ones(shape, bool) if mask is None else np.ascontiguousarray(mask)
+    for axis in range(3):
+        weights = np.ones(shape, np.float32)
+        for channel in neighborhood.long_range if weight > 0 else ():
+            length = abs(neighborhood.shifts[channel][axis])
+            if length != _length(neighborhood.shifts[channel]):
+                continue  # a diagonal pair crosses several edges, in an order that nobody knows
+            # Before and after the axis as one: what lies beside each other is added up together.
+            lines = -1, shape[axis], math.prod(shape[axis + 1 :])
+            values = np.ascontiguousarray(affinities[channel])
+            if values.size:
+                _add_crossing(
+                    values.reshape(lines), mask.reshape(lines), length, np.float32(weight),
+                    result[axis].reshape(lines), weights.reshape(lines),
+                )
+        result[axis] /= weights * FULL
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _add_crossing(values, mask, length, weight, result, weights):
+    """Add the weighted mean of the pairs that cross each edge to `result`, the weight to `weights`.
+
+    Arrays are (lines, n, lines), `length` is that of a pair along the middle axis. Sums are of
+    integers, so that they do not depend on where a line begins.
+    """
+    outer, n, inner = values.shape
+    for o in range(outer):
+        total, count = np.zeros(inner, np.int64), np.zeros(inner, np.int32)
+        for i in range(1, n):
+            # Pairs that cross the edge before i are stored at i ... i + length - 1.
+            new, old = i + length - 1, i - 1
+            for q in range(inner):
+                if new < n and mask[o, new, q] and mask[o, new - length, q]:
+                    total[q] += values[o, new, q]
+                    count[q] += 1
+                if old >= length and mask[o, old, q] and mask[o, old - length, q]:
+                    total[q] -= values[o, old, q]
+                    count[q] -= 1
+                if count[q] > 0:
+                    result[o, i, q] += weight * np.float32(total[q] / count[q])
+                    weights[o, i, q] += weight
