@@ -76,7 +76,8 @@ def run_steps(
                 checked = checked if step is first else check_task(step)
                 epoch = claim(store, step, checked, overwrite=overwrite, adopt=adopt)
                 sessions.append(_Session(step, checked, store, uri, epoch, console))
-                sessions[-1].prepare(requeue=requeue)
+                before = sessions[-2] if len(sessions) > 1 else None
+                sessions[-1].prepare(requeue=requeue, before=before)
             return _run(sessions, console)
         except EmBlocksError:
             for session in sessions:
@@ -149,15 +150,20 @@ class _Session:
         self.skipped = 0
         self.wall_s = 0.0
         self.monitor: Monitor | None = None
-        self.todo = self.left = np.zeros(checked.grid.shape, bool)
+        self.todo = self.left = self.missing = np.zeros(checked.grid.shape, bool)
 
-    def prepare(self, *, requeue: bool) -> None:
-        """Make the outputs, and find what is to do: what is neither masked, done, nor quarantined."""
+    def prepare(self, *, requeue: bool, before: _Session | None = None) -> None:
+        """Make the outputs, and find what is to do: what is neither masked, done, nor quarantined.
+
+        A block also waits that reads what the step before will not make; the scheduler takes
+        blocks that are not to do for done, and it would be made of nothing.
+        """
         if requeue:
             self.store.requeue()
         self.skipped = self.store.counts()[DONE]
         settled = self.store.mask(self.checked.grid.shape, DONE, QUARANTINED)
-        self.todo = self.left = ~(settled | self.checked.masked)
+        self.todo = self.left = ~(settled | self.checked.masked | self._waiting(before))
+        self.missing = ~(self.store.mask(self.checked.grid.shape, DONE) | self.checked.masked | self.todo)
         self.console.print(
             f"Run {self.task.run}: {self.checked.grid.n_blocks} blocks, {self.skipped} done before, "
             f"{int(self.checked.masked.sum())} masked, {int(self.todo.sum())} to do."
@@ -166,6 +172,16 @@ class _Session:
         for output in self.task.output_specs():
             output.create(self.checked.grid, self.checked.fingerprint)
         self.measured = self._measured()
+
+    def _waiting(self, before: _Session | None) -> np.ndarray:
+        """Blocks that read blocks of the step before that are missing, and not to do."""
+        grid, waiting = self.checked.grid, np.zeros(self.checked.grid.shape, bool)
+        if before is not None:
+            for index in np.argwhere(before.missing):
+                box = before.checked.grid.block(index).write_box.grow(self.task.read_context())
+                for block in grid.within(box):
+                    waiting[block.index] = True
+        return waiting
 
     @contextmanager
     def working(self) -> Iterator[None]:
