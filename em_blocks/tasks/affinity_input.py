@@ -52,9 +52,15 @@ class AffinityInput:
                 "voxels. Correct 'neighborhood', or choose the volume of affinities."
             )
         try:
-            return cls(volume, Neighborhood(shifts))
+            found = cls(volume, Neighborhood(shifts))
+            # Of no voxels, so that what only reading would notice is said before any block.
+            to_previous(np.zeros((len(shifts), 0, 0, 0), np.uint16), found.neighborhood)
         except ValueError as error:
-            raise ConfigError(f"The neighborhood of {path} cannot be used: {error}.") from error
+            raise ConfigError(
+                f"The neighborhood of {path} cannot be used: {error}. Fragments and edges need to know "
+                "which two voxels every affinity joins; correct 'neighborhood', or choose other ones."
+            ) from error
+        return found
 
     def check_scale(self) -> None:
         """Raise `ConfigError` unless stored values can be affinities.

@@ -45,6 +45,9 @@ class AgglomerateGraph(BlockwiseTask):
     fragment_tables: StorePath = Field(description="Their tables.")
     edge_tables: StorePath = Field(description="Tables of edges.")
     output: StorePath = Field(description="Folder for the merge forest; every level has one in it.")
+    below: StorePath | None = Field(
+        None, description="Folder of the merge forest with the level below. Default: output."
+    )
     level: NonNegativeInt = Field(description="0 reads the tables of blocks, others the level below.")
     last: bool = Field(description="Whether there is no level above.")
     part_shape: Shape3 = Field(description="Voxels (z, y, x) of what the level below calls a block.")
@@ -60,7 +63,7 @@ class AgglomerateGraph(BlockwiseTask):
         return BlockGrid(self._volume.frame, self._volume.shape, self.block_shape)
 
     def inputs(self) -> dict:
-        below = self.edge_tables if self.level == 0 else self._folder(self.level - 1, "rest")
+        below = self.edge_tables if self.level == 0 else self._below("rest")
         return {
             "fragments": fingerprint_of(self.fragments),
             "below": TableSpec("below", below).stored_fingerprint(),
@@ -77,10 +80,12 @@ class AgglomerateGraph(BlockwiseTask):
 
     @classmethod
     def locations(cls) -> set[str]:
-        return {"output", "like", "fragments", "fragment_tables", "edge_tables"}
+        return {"output", "below", "like", "fragments", "fragment_tables", "edge_tables"}
 
     def relocated(self, folder: Path) -> Self:
-        return self.model_copy(update={"output": str(folder / "forest"), "run_dir": folder})
+        return self.model_copy(update={
+            "output": str(folder / "forest"), "below": self.below or self.output, "run_dir": folder,
+        })
 
     @contextmanager
     def open(self, measured: dict) -> Iterator[ProcessBlock]:
@@ -106,8 +111,7 @@ class AgglomerateGraph(BlockwiseTask):
             part.key for part in self._parts.within(block.write_box) if not self._masked[part.index]
         ]
         if self.level > 0:
-            nodes = BlockTables(self._folder(self.level - 1, "nodes"))
-            edges = BlockTables(self._folder(self.level - 1, "rest"))
+            nodes, edges = BlockTables(self._below("nodes")), BlockTables(self._below("rest"))
             return _joined(map(nodes.read, parts), EMPTY_NODES), _joined(map(edges.read, parts), {})
         return (
             _joined((self._fragments(key) for key in parts), EMPTY_NODES),
@@ -177,6 +181,9 @@ class AgglomerateGraph(BlockwiseTask):
     @cached_property
     def _volume(self) -> Volume:
         return Volume.open(self.like)
+
+    def _below(self, name: str) -> str:
+        return store.join(self.below or self.output, str(self.level - 1), name)
 
     def _folder(self, level: int, name: str) -> str:
         return store.join(self.output, str(level), name)

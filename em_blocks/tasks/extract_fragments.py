@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt
 
 from em_blocks.config import Shape3, StorePath, StrictModel
-from em_blocks.errors import ConfigError
+from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.mutex import mutex_watershed
 from em_blocks.kernels.neighborhood import FULL, Neighborhood, combined
@@ -232,6 +232,18 @@ def mask_values(mask: Volume, volume: Volume, box: Box) -> np.ndarray:
         index = np.floor(position / mask.frame.voxel_size[axis] + 1e-9).astype(int)
         places.append(np.clip(index - coarse.offset[axis], 0, coarse.shape[axis] - 1))
     return values[np.ix_(*places)]
+
+
+def check_fragments(
+    ids: np.ndarray, voxels: np.ndarray, block: Block, *, volume: str, tables: str
+) -> None:
+    """Raise `VolumeError` if the fragments of a block and its table do not belong together."""
+    if (found := np.count_nonzero(ids)) != (listed := int(voxels.sum())):
+        raise VolumeError(
+            f"Block {block.key} of {volume} does not hold the fragments that its table in {tables} "
+            f"lists: {found} voxels instead of {listed}. One of both was changed or lost; `em-blocks "
+            "verify` on the config that made them has the block done again."
+        )
 
 
 def fragment_rows(numbers: np.ndarray, ids: np.ndarray, box: Box, grid: BlockGrid) -> Columns:

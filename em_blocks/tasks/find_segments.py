@@ -35,7 +35,10 @@ class FindSegments(BlockwiseTask):
     fragments: StorePath = Field(description="Volume of fragments.")
     fragment_tables: StorePath = Field(description="Their tables.")
     forest: StorePath = Field(description="Folder of the merge forest.")
-    output: StorePath = Field(description="Folder for the look-up tables.")
+    output: StorePath = Field(description="Folder for the look-up tables; every level has one in it.")
+    above: StorePath | None = Field(
+        None, description="Folder of the look-up tables with the level above. Default: output."
+    )
     level: NonNegativeInt = Field(description="Of the forest; 0 gives every fragment its segment.")
     last: bool = Field(description="Whether there is no level above.")
     part_shape: Shape3 = Field(description="Voxels (z, y, x) of what the level below calls a block.")
@@ -51,7 +54,7 @@ class FindSegments(BlockwiseTask):
         merges = TableSpec("merges", store.join(self.forest, str(self.level), "merges"))
         inputs = {"merges": merges.stored_fingerprint()}
         if not self.last:
-            inputs["above"] = TableSpec("above", self._folder(self.level + 1)).stored_fingerprint()
+            inputs["above"] = TableSpec("above", self._above_folder).stored_fingerprint()
         return inputs
 
     def output_specs(self) -> list[TableSpec]:
@@ -70,11 +73,12 @@ class FindSegments(BlockwiseTask):
 
     @classmethod
     def locations(cls) -> set[str]:
-        return {"output", "like", "fragments", "fragment_tables", "forest"}
+        return {"output", "above", "like", "fragments", "fragment_tables", "forest"}
 
     def relocated(self, folder: Path) -> Self:
-        # The tables of the level above are read from where they are.
-        return self.model_copy(update={"output": str(folder / "lut"), "run_dir": folder})
+        return self.model_copy(update={
+            "output": str(folder / "lut"), "above": self.above or self.output, "run_dir": folder,
+        })
 
     @contextmanager
     def open(self, measured: dict) -> Iterator[ProcessBlock]:
@@ -112,7 +116,7 @@ class FindSegments(BlockwiseTask):
             return {"fragment": np.zeros(0, np.int64), "segment": np.zeros(0, np.int64)}
         grid = BlockGrid(self._volume.frame, self._volume.shape, self.above_shape)
         (parent,) = grid.within(block.write_box)
-        return BlockTables(self._folder(self.level + 1)).read(parent.key)
+        return BlockTables(self._above_folder).read(parent.key)
 
     @cached_property
     def _parts(self) -> BlockGrid:
@@ -127,6 +131,10 @@ class FindSegments(BlockwiseTask):
     @cached_property
     def _volume(self) -> Volume:
         return Volume.open(self.like)
+
+    @property
+    def _above_folder(self) -> str:
+        return store.join(self.above or self.output, str(self.level + 1))
 
     def _folder(self, level: int) -> str:
         return store.join(self.output, str(level))

@@ -16,6 +16,7 @@ from em_blocks.config import Shape3, StorePath
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Block, BlockGrid
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock, TableSpec
+from em_blocks.tasks.extract_fragments import check_fragments
 from em_blocks.tasks.outputs import fingerprint_of
 from em_blocks.volumes import Volume, store
 from em_blocks.volumes.formats import Format
@@ -33,6 +34,9 @@ class Relabel(BlockwiseTask):
     labels: StorePath = Field(description="Volume of ids (fragments).")
     like: StorePath | None = Field(
         None, description="Volume of the same voxels, if the labels are made by an earlier step."
+    )
+    tables: StorePath | None = Field(
+        None, description="Tables of the labels by blocks of this shape; then lost labels are noticed."
     )
     lut: StorePath = Field(
         description="Folder of the look-up tables, columns fragment and segment, sorted by fragment."
@@ -65,7 +69,7 @@ class Relabel(BlockwiseTask):
 
     @classmethod
     def locations(cls) -> set[str]:
-        return {"output", "labels", "like", "lut"}
+        return {"output", "labels", "like", "tables", "lut"}
 
     def relocated(self, folder: Path) -> Self:
         path = str(folder / "segments.zarr/segments")
@@ -85,12 +89,16 @@ class Relabel(BlockwiseTask):
     @contextmanager
     def open(self, measured: dict) -> Iterator[ProcessBlock]:
         output, tables = Volume.open(self.output, mode="r+"), BlockTables(self.lut)
+        listed = self.tables and BlockTables(self.tables)
         loaded: dict[str, Columns] = {}
 
         def process(block: Block, report: BlockReport) -> None:
             pieces = list(self._pieces.within(block.write_box))
             with report.measure("read"):
                 ids = self._labels.read(block.write_box)
+                if listed:
+                    voxels = listed.read(block.key, ["voxels"])["voxels"]
+                    check_fragments(ids, voxels, block, volume=self.labels, tables=self.tables)
                 for key in set(loaded) - {piece.key for piece in pieces}:
                     del loaded[key]  # neighbouring blocks mostly need the same piece
                 for piece in pieces:

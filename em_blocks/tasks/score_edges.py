@@ -13,13 +13,13 @@ import numpy as np
 from pydantic import Field
 
 from em_blocks.config import StorePath
-from em_blocks.errors import VolumeError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.neighborhood import FULL
 from em_blocks.kernels.region_graph import RegionGraph, region_graph
 from em_blocks.kernels.waterz import merge_affinities
 from em_blocks.tasks.affinity_input import AffinityInput, Shifts
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
+from em_blocks.tasks.extract_fragments import check_fragments
 from em_blocks.tasks.outputs import fingerprint_of
 from em_blocks.volumes import Volume
 from em_blocks.volumes.tables import BlockTables, Columns
@@ -100,7 +100,10 @@ class ScoreEdges(BlockwiseTask):
                 affinities = self._input.read(box)
                 known = tables.read(block.key, ["fragment", "voxels"])
             own = block.write_box.relative_to(box)
-            self._check(ids[own.slices], known, block)
+            check_fragments(
+                ids[own.slices], known["voxels"], block, volume=self.fragments,
+                tables=self.fragment_tables,
+            )
             with report.measure("compute"):
                 rows = self._rows(ids, affinities, own, known["fragment"])
             with report.measure("write"):
@@ -153,16 +156,6 @@ class ScoreEdges(BlockwiseTask):
             quantile=self.scores == "waterz_quantile",
         )
         return np.rint(merged * FULL).astype(np.int64), np.full(len(merged), FULL, np.int64)
-
-    def _check(self, ids: np.ndarray, known: Columns, block: Block) -> None:
-        """Raise `VolumeError` if volume and table of the fragments do not belong together."""
-        if np.count_nonzero(ids) != known["voxels"].sum():
-            raise VolumeError(
-                f"Block {block.key} of {self.fragments} does not hold the fragments that its table "
-                f"in {self.fragment_tables} lists: {np.count_nonzero(ids)} voxels instead of "
-                f"{known['voxels'].sum()}. One of both was changed or lost; `em-blocks verify` on the "
-                "config that made them has the block done again."
-            )
 
     @cached_property
     def _input(self) -> AffinityInput:

@@ -92,6 +92,33 @@ class Segment(RunConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _output_is_a_container_of_its_own(self) -> Self:
+        made = [store.join(self.output, name) for name in ("fragments", "segments", "graph")]
+        for read in filter(None, (self.affinities, self.mask)):
+            if any(_within(self.output, read) or _within(read, path) for path in made):
+                raise ValueError(
+                    f"the output {self.output} and the input {read} lie in each other: what is "
+                    "read would be overwritten or deleted; choose another output"
+                )
+        suffix = {"zarr": ".zarr", "zarr3": ".zarr", "n5": ".n5"}.get(self.format)
+        if suffix and not self.output.endswith(suffix):
+            raise ValueError(
+                f"the output {self.output} is no {suffix} container, so other programs would not find "
+                f"the volumes in it; use {self.output}{suffix}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _thresholds_have_names(self) -> Self:
+        names = [f"{threshold:g}" for threshold in self.thresholds]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"thresholds {list(self.thresholds)} must differ in their first six digits, which "
+                "name their volumes; leave some out"
+            )
+        return self
+
     def steps(self) -> list[BlockwiseTask]:
         """Fragments, edges, levels of the forest, then for every threshold tables and volume."""
         shapes = self._super_blocks()
@@ -169,7 +196,7 @@ class Segment(RunConfig):
     def _segments(self, threshold: float) -> BlockwiseTask:
         return self._step(
             Relabel, f"segments_{threshold:g}", kind="relabel", labels=self._volume,
-            like=self.affinities,
+            like=self.affinities, tables=self._folder("fragments"),
             lut=self._folder(f"lut/{threshold:g}/0"), output=self.segments_path(threshold),
             chunk_shape=self.chunk_shape, format=self.format,
         )
@@ -181,7 +208,7 @@ class Segment(RunConfig):
         if any(n > 1 and f == 1 for n, f in zip(blocks, self.super_block, strict=True)):
             raise ConfigError(
                 f"super_block {self.super_block} is 1 along an axis that has several blocks: the grid "
-                f"is {blocks} (z, y, x). No level would ever hold the whole volume; use at least 2 there."
+                f"is {blocks} (z, y, x). No level would ever hold the volume; use at least 2 there."
             )
         while len(shapes) == 1 or BlockGrid(volume.frame, volume.shape, shapes[-1]).n_blocks > 1:
             shapes.append(
@@ -198,3 +225,7 @@ class Segment(RunConfig):
 
     def _folder(self, name: str) -> str:
         return store.join(self.output, "graph", name)
+
+
+def _within(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder}/")
