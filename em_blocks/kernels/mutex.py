@@ -57,18 +57,19 @@ def mutex_watershed(
         )
     if affinities.size >= 2**31:
         raise ValueError(f"{affinities.size} edges are too many; use smaller tiles")
-    if joined is None:
-        joined = np.zeros((3, 1, 1, 1), bool)
-    bias = np.full(len(affinities), long_range_bias)
+    if joined is not None and joined.shape != (3, *mask.shape):
+        raise ValueError(f"joined {joined.shape} must be (3, *{mask.shape})")
+    bias = np.full(len(affinities), long_range_bias, float)  # -1 would make them integers
     bias[neighborhood.direct] = direct_bias
     steps = np.ones((len(affinities), 3), np.int64)
     steps[neighborhood.long_range] = strides
     shifts = np.abs(neighborhood.shifts).astype(np.int64)
-    parent = np.arange(mask.size).astype(np.int32)
-    if joined.shape[1:] == mask.shape:
+    parent = np.arange(mask.size, dtype=np.int32)
+    if joined is not None:
         _join_first(parent, joined, mask)
     order, attracts = _sorted_edges(affinities, mask, shifts, steps, np.rint(bias * FULL))
-    _run(parent, order, attracts, shifts @ np.array([mask[0].size, mask.shape[2], 1]))
+    _, ny, nx = mask.shape
+    _run(parent, order, attracts, shifts @ np.array([ny * nx, nx, 1]))
     return _labels(parent, mask.ravel()).reshape(mask.shape)
 
 
