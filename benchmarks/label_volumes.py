@@ -2,10 +2,10 @@
 
 The segmentation of mouse cortex `mouse_segmentation/seg.h5` (256 x 512 x 512 voxels of 40 x 4 x 4 nm,
 uint32) in the folder that `EM_BLOCKS_DATA` names (default: ../shared/data beside the project) is
-ingested; without it, a generated one of 128 x 256 x 256 voxels. Three jobs of blocks of 128^3 on two
-workers: connected-component clean-up, pyramid of modes, contingency against itself. Then the same
-with the volume laid side by side with itself, twice as large: the peak memory of a worker must not
-follow it.
+stored in chunks; without it, a generated one of 128 x 256 x 256 voxels. Four jobs of blocks of 128^3 on
+two workers: connected-component clean-up, relabelling by tables, pyramid of modes, contingency against
+itself. Then the same with the volume laid side by side with itself, twice as large: the peak
+memory of a worker must not follow it.
 
 Speeds are voxels of the volume per second of wall time of a whole job, start of its workers
 included. Results are compared with those of the whole volume in memory. "against": for the clean-up,
@@ -29,20 +29,23 @@ import numpy as np
 from rich.console import Console
 from scipy import ndimage
 
+from em_blocks.cli.steps import run_all
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.geometry import Block, Box, Frame
 from em_blocks.kernels.part_rules import part_ids
 from em_blocks.kernels.parts import find_parts
 from em_blocks.kernels.phantom import phantom
-from em_blocks.runtime.run import run_blockwise
-from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.base import BlockwiseTask, TableSpec
 from em_blocks.tasks.clean import Clean
 from em_blocks.tasks.count_overlaps import CountOverlaps
 from em_blocks.tasks.downsample import Downsample
 from em_blocks.tasks.evaluation import score
+from em_blocks.tasks.find_parts import FindParts
+from em_blocks.tasks.relabel import Relabel
 from em_blocks.volumes import Volume
 from em_blocks.volumes.downsample import downsample
+from em_blocks.volumes.tables import BlockTables
 
 DATA = Path(os.environ.get("EM_BLOCKS_DATA", Path(__file__).parents[1] / "../shared/data"))
 FRAME = Frame((40.0, 4.0, 4.0), (400.0, 40.0, 20.0))
@@ -76,6 +79,21 @@ def lay_out(folder: Path, values: np.ndarray | h5py.Dataset, times: int) -> Volu
     return made
 
 
+def look_up_tables(parts: FindParts) -> str:
+    """Folder of tables that give every id one of 99 segments; needs the parts of the clean-up."""
+    spec = TableSpec("lut", f"{parts.output}/lut")
+    spec.create(parts.grid(), "benchmark")
+    found, tables = BlockTables(f"{parts.output}/parts"), BlockTables(spec.path)
+    for block in parts.grid().blocks():
+        ids = np.unique(found.read(block.key, ["id"])["id"])
+        tables.write(block.key, {"fragment": ids, "segment": segment(ids)})
+    return spec.path
+
+
+def segment(ids: np.ndarray) -> np.ndarray:
+    return np.where(ids > 0, ids % 99 + 1, 0)
+
+
 def jobs(folder: Path, labels: Volume) -> dict[str, list[BlockwiseTask]]:
     """The steps of every job."""
     shared = {"num_workers": WORKERS, "run_dir": str(folder)}
@@ -92,14 +110,19 @@ def jobs(folder: Path, labels: Volume) -> dict[str, list[BlockwiseTask]]:
         "segmentations": {"itself": labels.path}, "output": str(folder / "overlaps"),
         "block_shape": BLOCK,
     })
-    return {"clean-up": clean.steps(), "pyramid": pyramid.all_levels(), "contingency": [overlaps]}
+    relabel = Relabel.from_dict({
+        **shared, "kind": "relabel", "run": "relabel", "labels": labels.path, "block_shape": BLOCK,
+        "lut": str(folder / "tables/clean/lut"), "output": str(folder / "labels.zarr/relabelled"),
+        "chunk_shape": CHUNK,
+    })
+    return {"clean-up": clean.steps(), "relabelling": [relabel], "pyramid": pyramid.steps(),
+            "contingency": [overlaps]}
 
 
 def run(steps: list[BlockwiseTask]) -> tuple[float, int]:
     """Seconds of a job, and the largest peak memory of its workers, MB."""
     start = time.perf_counter()
-    for step in steps:
-        assert run_blockwise(step, console=Console(quiet=True)).ok, step.run
+    assert all(report.ok for report in run_all(steps, console=Console(quiet=True)))
     seconds = time.perf_counter() - start
     with database_uri(None, steps[0].home) as uri, connect(uri) as client:
         stores = [RunStore(client, step.db_name, step.run) for step in steps]
@@ -109,11 +132,17 @@ def run(steps: list[BlockwiseTask]) -> tuple[float, int]:
 def check_clean(values: np.ndarray, steps: list[BlockwiseTask]) -> None:
     parts = find_parts(values)
     rows = [column.astype(np.int64) for column in (parts.ids, parts.sizes, parts.first)]
-    ids = part_ids(*rows, fraction=steps[-1].fraction, min_size=steps[-1].min_size)
+    ids = part_ids(*rows, fraction=steps[1].fraction, min_size=steps[1].min_size)
     expected = np.concatenate([[0], ids])[parts.numbers]
     made = Volume.open(steps[-1].output)
     assert np.array_equal(made.read(made.box), expected)
     print(f"clean-up: {len(ids)} parts of {len(np.unique(parts.ids))} ids, {(ids == 0).sum()} erased")
+
+
+def check_relabel(values: np.ndarray, steps: list[BlockwiseTask]) -> None:
+    made = Volume.open(steps[0].output)
+    assert np.array_equal(made.read(made.box), segment(values))
+    print(f"relabelling: {len(np.unique(segment(values)))} segments")
 
 
 def check_pyramid(values: np.ndarray, steps: list[BlockwiseTask]) -> None:
@@ -134,7 +163,8 @@ def check_overlaps(values: np.ndarray, steps: list[BlockwiseTask]) -> None:
 
 
 CHECKS: dict[str, Callable[[np.ndarray, list[BlockwiseTask]], None]] = {
-    "clean-up": check_clean, "pyramid": check_pyramid, "contingency": check_overlaps,
+    "clean-up": check_clean, "relabelling": check_relabel, "pyramid": check_pyramid,
+    "contingency": check_overlaps,
 }
 
 
@@ -157,7 +187,10 @@ def main() -> None:
         for times in (1, 2):
             with tempfile.TemporaryDirectory() as folder:
                 labels = lay_out(Path(folder), values, times)
-                for name, steps in jobs(Path(folder), labels).items():
+                found = jobs(Path(folder), labels)
+                for name, steps in found.items():
+                    if name == "relabelling":
+                        look_up_tables(found["clean-up"][0])
                     seconds, peak = run(steps)
                     peaks[times] = max(peak, peaks.get(times, 0))
                     rate = labels.box.size / 1e6 / seconds

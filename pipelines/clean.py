@@ -1,6 +1,6 @@
 """Clean a segmentation by connected components, block by block: ``clean.py CONFIG``."""
 
-from em_blocks.cli.steps import block_by_block, steps_command
+from em_blocks.cli.steps import steps_command
 from em_blocks.tasks.clean import Clean
 
 main = steps_command(
@@ -13,7 +13,6 @@ main = steps_command(
     command is simply repeated.
     """,
     steps=Clean.steps,
-    run=block_by_block,
 )
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Make a pyramid of a volume, level by level, block by block: ``downsample.py CONFIG``."""
 
-from em_blocks.cli.steps import one_after_the_other, steps_command
+from em_blocks.cli.steps import steps_command
 from em_blocks.tasks.downsample import Downsample
 
 main = steps_command(
@@ -9,11 +9,10 @@ main = steps_command(
     """Make coarser and coarser levels of the volume in CONFIG (JSON), for viewers and masks.
 
     The mode of labels, the mean of images; as OME-NGFF or for neuroglancer (precomputed). Every
-    level is a run of its own (RUN.s0, RUN.s1, ...; the last one is RUN), of which done blocks are
-    skipped: a stopped command is simply repeated.
+    level is a run of its own (RUN.s0, RUN.s1, ...), of which done blocks are skipped: a stopped
+    command is simply repeated.
     """,
-    steps=Downsample.all_levels,
-    run=one_after_the_other,
+    steps=Downsample.steps,
     publish=Downsample.publish,
 )
 

@@ -74,7 +74,7 @@ def voxels(folder):
 def test_clean_and_downsample_one_after_the_other(cleaned):
     folder = cleaned
     made = json.loads(call("downsample", folder / "pyramid.json", "--json").stdout)
-    assert [step["run"] for step in made] == ["pyramid.s1", "pyramid.s2", "pyramid"]
+    assert [step["run"] for step in made] == ["pyramid.s1", "pyramid.s2", "pyramid.s3"]
     attributes = json.loads((folder / "out/seg.zarr/clean/.zattrs").read_text())
     levels = [d["path"] for d in attributes["multiscales"][0]["datasets"]]
     assert levels == ["s0", "s1", "s2", "s3"]
@@ -85,14 +85,18 @@ def test_clean_and_downsample_one_after_the_other(cleaned):
         again = json.loads(call(verb, folder / config, "--json").stdout)
         assert {step["blocks"]["computed"] for step in again} == {0}
         status = json.loads(call("status", folder / config, "--json").stdout)
-        assert {s["state"] for s in (status if verb == "clean" else [status])} == {"done"}
+        assert [step["state"] for step in status] == ["done"] * 3
         assert call("verify", folder / config).exit_code == 0
-    assert "equals the one" in call("replay", folder / "pyramid.json", "0/0/0").stdout
-    other = ("--set", "level=1")
-    assert "equals the one" in call("replay", folder / "pyramid.json", "1/0/1", *other).stdout
-    for step in ("parts", "join", "cleaned"):
-        replay = call("replay", folder / "clean.json", "0/0/0", "--step", step)
-        assert "equals the one" in replay.stdout
+    for config, steps in (("clean.json", ("parts", "join", "cleaned")), ("pyramid.json", ("s1", "s3"))):
+        for step in steps:
+            replay = call("replay", folder / config, "0/0/0", "--step", step)
+            assert "equals the one" in replay.stdout, step
+
+    more = json.loads(call("downsample", folder / "pyramid.json", "--set", "levels=4", "--json").stdout)
+    assert [step["blocks"]["computed"] > 0 for step in more] == [False] * 3 + [True]
+    assert call("retry", folder / "pyramid.json").exit_code == 0
+    plan = call("plan", folder / "pyramid.json")
+    assert plan.exit_code == 0 and plan.stdout.count("read amplification") == 3
 
     changed = call("clean", folder / "clean.json", "--set", "min_size=31")
     assert changed.exit_code == 3 and "config.min_size: 30 -> 31" in changed.stderr

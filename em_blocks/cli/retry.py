@@ -13,6 +13,7 @@ from em_blocks.cli.common import (
     set_option,
     shows_errors,
 )
+from em_blocks.cli.steps import run_all
 
 
 @click.command(name="retry")
@@ -22,9 +23,7 @@ from em_blocks.cli.common import (
 @shows_errors
 def main(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Run CONFIG again and also try its quarantined blocks."""
-    from em_blocks.runtime.run import run_steps
-
-    reports = run_steps(load_steps(config, overrides), requeue=True)
+    reports = run_all(load_steps(config, overrides), requeue=True)
     report = next((report for report in reports if not report.ok), reports[-1])
     print_report(report, as_json)
     sys.exit(report.exit_code)

@@ -32,7 +32,7 @@ RunSteps = Callable[..., list["RunReport"]]
 def steps_command(
     task_type: type[BlockwiseTask], name: str, help: str, *,
     steps: Callable[[BlockwiseTask], list[BlockwiseTask]],
-    run: RunSteps,
+    run: RunSteps | None = None,
     publish: Callable[[BlockwiseTask], None] = lambda task: None,
 ) -> click.Command:
     """``NAME CONFIG``: all steps that the config of `task_type` stands for.
@@ -43,7 +43,8 @@ def steps_command(
     Parameters
     ----------
     steps : function of the task to its steps
-    run : function of the steps to their reports
+    run : function of the steps to their reports, optional
+        Default: `run_all`.
     publish : function of the task, optional
         Called when all steps are done.
     """
@@ -70,7 +71,7 @@ def steps_command(
         if dry_run:
             click.echo("\n\n".join(plan(step, probe=False).text() for step in tasks))
             return
-        reports = run(tasks, requeue=retry, **options)
+        reports = (run or run_all)(tasks, requeue=retry, **options)
         failed = next((report for report in reports if not report.ok), None)
         if failed is not None:
             print_report(failed, as_json)
@@ -79,6 +80,13 @@ def steps_command(
         _print(reports, as_json)
 
     return command
+
+
+def run_all(tasks: list[BlockwiseTask], **options) -> list[RunReport]:
+    """Run all steps: block by block, if their blocks are of the same voxels."""
+    grids = [task.grid() for task in tasks]
+    same = len({(grid.frame, grid.volume_shape) for grid in grids}) == 1
+    return (block_by_block if same else one_after_the_other)(tasks, **options)
 
 
 def one_after_the_other(tasks: list[BlockwiseTask], **options) -> list[RunReport]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -37,7 +37,7 @@ class Level(NamedTuple):
 
 
 class Downsample(BlockwiseTask):
-    """One level of a pyramid; without `level` the last one, and `all_levels` gives all.
+    """A pyramid, whose levels are runs of their own: RUN.s0, RUN.s1, ... With `level`, one of them.
 
     The levels are arrays ``s0`` (full resolution), ``s1``, ... of the group `output`. OME-NGFF finds
     levels by their paths in the group, and readers on object stores cannot leave it, so the full
@@ -48,6 +48,9 @@ class Downsample(BlockwiseTask):
     A precomputed volume has an offset in whole voxels at every scale, so there windows start at
     multiples of the factor in the world, and the first one may hold fewer voxels.
     """
+
+    # A pyramid may get further levels later.
+    operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {"levels"}
 
     kind: Literal["downsample"]
     input: StorePath = Field(description="Volume at full resolution: path or URL of the array.")
@@ -67,7 +70,7 @@ class Downsample(BlockwiseTask):
         "Default: until a level is one chunk.",
     )
     level: NonNegativeInt | None = Field(
-        None, description="The level that this run makes. Set by the command, which makes all."
+        None, description="One level, 0 is the full resolution. Default: all of them."
     )
     chunk_shape: Shape3 = Field((64, 64, 64), description="Voxels (z, y, x).")
     format: Literal["zarr", "zarr3", "precomputed"] = "zarr"
@@ -80,7 +83,7 @@ class Downsample(BlockwiseTask):
     @model_validator(mode="before")
     @classmethod
     def _name_of_level(cls, values: dict) -> dict:
-        """One level is a run of its own, so that `--set level=1` names it everywhere."""
+        """Each level is a run of its own."""
         run, suffix = values.get("run"), f".s{values.get('level')}"
         if values.get("level") is None or not isinstance(run, str) or run.endswith(suffix):
             return values
@@ -97,12 +100,11 @@ class Downsample(BlockwiseTask):
 
     # -- the levels -------------------------------------------------------------------
 
-    def all_levels(self) -> list[Self]:
+    def steps(self) -> list[Self]:
         """One task per level that has to be made; each needs the whole of the one before."""
-        return [
-            *(self._with(level=level) for level in range(self._first, self._last)),
-            self,
-        ]
+        if self.level is not None:
+            return [self]
+        return [self._with(level=level) for level in range(self._first, self._last + 1)]
 
     def publish(self) -> None:
         """Make the levels known to viewers, when all of them are done."""

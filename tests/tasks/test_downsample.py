@@ -51,7 +51,7 @@ def pyramid(source, folder, name="a", **options):
 def done(task):
     """Every level, without database and workers; the volumes that come out."""
     made = []
-    for step in task.all_levels():
+    for step in task.steps():
         step.check()
         step.check_alignment()
         (spec,) = step.output_specs()
