@@ -61,7 +61,21 @@ def region_graph(
     -------
     RegionGraph
         With edges without contact only where one fragment is not complete.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or ids are negative or beyond `complete`.
     """
+    if affinities.shape != (len(neighborhood.shifts), *fragments.shape):
+        raise ValueError(
+            f"affinities {affinities.shape} must be ({len(neighborhood.shifts)}, *{fragments.shape})"
+        )
+    if fragments.min(initial=0) < 0 or fragments.max(initial=0) >= len(complete):
+        raise ValueError(
+            f"ids {fragments.min()}..{fragments.max()} must lie in 0..{len(complete) - 1}, as dense as "
+            "`complete`"
+        )
     shifts = np.abs(neighborhood.shifts).astype(np.int64)
     direct, far = neighborhood.direct, neighborhood.long_range
     keys, sums = _accumulate(
