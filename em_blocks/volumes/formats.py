@@ -127,7 +127,8 @@ def _group_attributes(parent: str, format: Format) -> dict:
 
 def check_free(path: str) -> None:
     """Raise `VolumeError` unless an array can be made at `path` without touching another one."""
-    if any(store.read_json(path, name) is not None for name in (*_MARKERS.values(), ".zgroup")):
+    names = (*_MARKERS.values(), ".zgroup")
+    if precomputed.is_taken(path) or any(store.read_json(path, n) is not None for n in names):
         raise VolumeError(
             f"{path} exists already and is not overwritten. Choose another name, or delete it."
         )

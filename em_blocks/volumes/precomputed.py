@@ -41,6 +41,18 @@ def is_scale(path: str) -> bool:
     return any(scale["key"] == key for scale in _scales(folder))
 
 
+def is_taken(path: str) -> bool:
+    """Whether making a scale at `path` would destroy one: of ours, or of any other volume.
+
+    A scale that was deleted, with --overwrite, is still listed in ``info``; its folder is empty.
+    """
+    folder, key = split_scale(path)
+    if key not in [scale["key"] for scale in _scales(folder)]:
+        return False
+    whole_volume = store.read_json(folder, ATTRIBUTES) is not None
+    return (whole_volume and _scales(folder)[0]["key"] == key) or not store.is_empty(path)
+
+
 def scale_metadata(path: str) -> dict:
     """What ``info`` says of the scale at `path`."""
     folder, key = location(path)

@@ -133,6 +133,12 @@ def write_json(path: str, name: str, values: dict) -> None:
         ts.KvStore.open(kvstore_spec(path)).result().write(name, data).result()
 
 
+def is_empty(path: str) -> bool:
+    """Whether there is nothing in the folder `path`."""
+    with explained(f"{path} cannot be listed"):
+        return not ts.KvStore.open(kvstore_spec(path)).result().list().result()
+
+
 def delete(path: str, name: str) -> None:
     """Remove `name` from the folder `path`; nothing happens if there is none."""
     with explained(f"{join(path, name)} cannot be deleted"):
