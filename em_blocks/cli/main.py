@@ -16,6 +16,7 @@ VERBS = {
     "clean": ("em_blocks.pipelines.clean", "Make every id one connected object, erase crumbs."),
     "downsample": ("em_blocks.pipelines.downsample", "Make a pyramid of coarser levels."),
     "evaluate": ("em_blocks.pipelines.evaluate", "Score results against truth."),
+    "audit": ("em_blocks.cli.audit", "What cutting into blocks costs a segmentation."),
     "demo": ("em_blocks.pipelines.demo", "Make a small volume, predict it, draw the result."),
     "plan": ("em_blocks.cli.plan", "Blocks, bytes, memory and time of a run, before it starts."),
     "status": ("em_blocks.cli.status", "How far a run is, from the database."),

@@ -44,6 +44,34 @@ def label_picture(labels: np.ndarray) -> np.ndarray:
     return colours[places.reshape(labels.shape)]
 
 
+def overlay_picture(
+    values: np.ndarray, labels: np.ndarray, *, opacity: float = 0.45
+) -> np.ndarray:
+    """Labels in their colours over grey values, with a dark line where two of them meet.
+
+    Parameters
+    ----------
+    values : (y, x) array
+        From black (0) to white (1).
+    labels : (y, x) int array
+        0 is left as it is.
+    opacity : float
+        0 shows the grey values alone, 1 the labels alone.
+
+    Returns
+    -------
+    (y, x, 3) uint8 array
+    """
+    picture, colours = grey_picture(values).astype(np.float32), label_picture(labels)
+    shown = labels != 0
+    picture[shown] += opacity * (colours[shown] - picture[shown])
+    ends = np.zeros(labels.shape, bool)
+    ends[1:] = labels[1:] != labels[:-1]
+    ends[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    picture[ends] *= 0.4
+    return picture.round().astype(np.uint8)
+
+
 def _colour(label: int) -> tuple[int, int, int]:
     if label == 0:
         return (25, 25, 30)
@@ -53,7 +81,8 @@ def _colour(label: int) -> tuple[int, int, int]:
 
 
 def panel(
-    pictures: dict[str, np.ndarray], *, title: str, pixel_nm: float, width: int = 576
+    pictures: dict[str, np.ndarray], *, title: str, pixel_nm: float, width: int = 576,
+    columns: int | None = None,
 ) -> np.ndarray:
     """Pictures of one section side by side, with captions, a title and a scale bar.
 
@@ -67,6 +96,8 @@ def panel(
         nm per voxel in the section.
     width : int
         Pixels of one picture, whatever its voxels.
+    columns : int, optional
+        Pictures in a row; default: all.
 
     Returns
     -------
@@ -74,17 +105,19 @@ def panel(
     """
     n_y, n_x = next(iter(pictures.values())).shape[:2]
     height, head = round(width * n_y / n_x), 64
-    sheet = Image.new(
-        "RGB", (len(pictures) * (width + GAP) + GAP, head + height + 3 * GAP), BACKGROUND
-    )
+    columns = min(columns or len(pictures), len(pictures))
+    step = height + 2 * GAP + 10  # from row to row, with room for the captions
+    bottom = head + (-(-len(pictures) // columns) - 1) * step + height
+    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, bottom + 3 * GAP), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, 10), title, INK, _font(17))
     for number, (caption, picture) in enumerate(pictures.items()):
-        left = GAP + number * (width + GAP)
-        draw.text((left, head - 25), caption, FAINT, _font(15))
+        row, column = divmod(number, columns)
+        left, top = GAP + column * (width + GAP), head + row * step
+        draw.text((left, top - 25), caption, FAINT, _font(15))
         large = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
-        sheet.paste(large, (left, head))
-    _scale_bar(draw, (GAP, head + height + 10), width, width / n_x / pixel_nm)
+        sheet.paste(large, (left, top))
+    _scale_bar(draw, (GAP, bottom + 10), width, width / n_x / pixel_nm)
     return np.asarray(sheet)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from em_blocks.kernels.drawing import grey_picture, label_picture, panel
+from em_blocks.kernels.drawing import grey_picture, label_picture, overlay_picture, panel
 
 
 def test_grey_goes_from_black_to_white_and_clips():
@@ -33,3 +33,24 @@ def test_a_panel_shows_its_pictures_side_by_side():
     assert sheet.dtype == np.uint8
     for colour in ([200, 0, 0], [0, 0, 200]):
         assert (sheet == colour).all(axis=-1).sum() == 100 * 50
+
+
+def test_an_overlay_shows_grey_values_colours_and_where_labels_meet():
+    values = np.full((4, 6), 0.5)
+    labels = np.repeat([[0, 0, 7, 7, 9, 9]], 4, axis=0)
+    picture = overlay_picture(values, labels, opacity=0.5)
+    np.testing.assert_array_equal(picture[0, 1], [128, 128, 128])
+    mixed = (128 + label_picture(labels)[0, 3].astype(int)) / 2
+    np.testing.assert_allclose(picture[0, 3], mixed, atol=1)
+    assert (picture[:, [2, 4]].max(axis=-1) < picture[:, [3, 5]].min(axis=-1)).all()
+    np.testing.assert_array_equal(overlay_picture(values, labels * 0), grey_picture(values))
+
+
+def test_a_panel_goes_on_in_the_next_row():
+    pictures = {str(n): np.full((10, 20, 3), 40 + 40 * n, np.uint8) for n in range(3)}
+    sheet = panel(pictures, title="three", pixel_nm=4, width=100, columns=2)
+    one_row = panel(pictures, title="three", pixel_nm=4, width=100)
+    assert sheet.shape[1] < one_row.shape[1] and sheet.shape[0] > one_row.shape[0] + 50
+    corners = [np.argwhere((sheet == 40 + 40 * n).all(axis=-1)).min(axis=0) for n in range(3)]
+    assert corners[0][0] == corners[1][0] < corners[2][0] - 50
+    assert corners[0][1] == corners[2][1] < corners[1][1] - 100
