@@ -51,8 +51,21 @@ class Graph(NamedTuple):
     rank: np.ndarray
 
 
+class LargeRule(NamedTuple):
+    """Two large clusters merge only where there is little doubt.
+
+    A wrong merge of two neurons costs more than any split, and neurons are large; a fragment that
+    is left over is small.
+    """
+
+    sizes: np.ndarray  # (n_nodes,) int64, voxels
+    large: int  # voxels from which on a cluster is large
+    affinity: float  # two large ones merge at no less
+
+
 def agglomerate(
-    n: int, graph: Graph, *, lowest: float, average: bool = True, open_nodes: np.ndarray | None = None
+    n: int, graph: Graph, *, lowest: float, average: bool = True,
+    open_nodes: np.ndarray | None = None, large: LargeRule | None = None,
 ) -> tuple[Merges, Graph]:
     """Merge along the strongest edge again and again, as far as is certain.
 
@@ -71,6 +84,7 @@ def agglomerate(
     lowest : float
         Weaker edges do not merge.
     open_nodes : (n,) bool array, optional
+    large : LargeRule, optional
 
     Returns
     -------
@@ -107,7 +121,11 @@ def agglomerate(
     # Large arrays are made here, since numpy asks for huge pages and numba does not.
     slots = np.zeros((max(16, 1 << (2 * len(longs) - 1).bit_length()), 2), np.uint64)
     queued = np.empty(len(longs), np.int32)
-    a, b, affinity, name = _agglomerate(n, longs, shorts, slots, queued, waiting, float(lowest), average)
+    large = large or LargeRule(np.zeros(n, np.int64), 1, 0.0)
+    a, b, affinity, name = _agglomerate(
+        n, longs, shorts, slots, queued, waiting, float(lowest), average,
+        large.sizes.astype(np.int64), large.large, float(large.affinity),
+    )
     left = longs[longs[:, _WEIGHT] > 0]
     ends = name[left.view(np.int32)[:, _END : _END + 2]].astype(np.int64)
     rest = Graph(
@@ -201,7 +219,9 @@ def _append(shorts, head, tail, length, node, half):
 
 
 @njit(cache=True, nogil=True)
-def _agglomerate(n, longs, shorts, slots, queued, waiting, lowest, average):
+def _agglomerate(
+    n, longs, shorts, slots, queued, waiting, lowest, average, sizes, large, large_affinity
+):
     """Changes the edges to what is left.
 
     Half-edge 2 e + s is edge e as seen from its end s. When two clusters merge, the shorter of
@@ -252,6 +272,8 @@ def _agglomerate(n, longs, shorts, slots, queued, waiting, lowest, average):
             if waiting[a] or waiting[b]:
                 waiting[a] = waiting[b] = True
                 continue
+            if score < large_affinity and sizes[a] >= large and sizes[b] >= large:
+                continue  # for ever: clusters only grow, and their edge only gets weaker
             merged_a[n_merges], merged_b[n_merges] = min(name[a], name[b]), max(name[a], name[b])
             affinity[n_merges] = score
             n_merges += 1
@@ -259,6 +281,7 @@ def _agglomerate(n, longs, shorts, slots, queued, waiting, lowest, average):
             if length[a] < length[b]:
                 a, b = b, a
             name[a] = min(name[a], name[b])
+            sizes[a] += sizes[b]
             half = head[b]
             while half >= 0:
                 f, s = half >> 1, half & 1

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
-from em_blocks.config import Shape3, StorePath
+from em_blocks.config import Shape3, StorePath, StrictModel
 from em_blocks.geometry import Block, BlockGrid, Box
-from em_blocks.kernels.agglomerate import Graph, agglomerate
+from em_blocks.kernels.agglomerate import Graph, LargeRule, Merges, agglomerate
+from em_blocks.kernels.forest import cut
 from em_blocks.kernels.graph_rows import dense, summed
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
 from em_blocks.tasks.masks import masked_blocks
@@ -22,9 +23,18 @@ from em_blocks.volumes import Volume, store
 from em_blocks.volumes.tables import BlockTables, Columns
 
 EMPTY_NODES = {
-    "node": np.zeros(0, np.int64), "open": np.zeros(0, bool), "begin": np.zeros((0, 3), np.int64),
-    "end": np.zeros((0, 3), np.int64),
+    "node": np.zeros(0, np.int64), "open": np.zeros(0, bool), "voxels": np.zeros(0, np.int64),
+    "begin": np.zeros((0, 3), np.int64), "end": np.zeros((0, 3), np.int64),
 }
+
+
+class SizeRule(StrictModel):
+    """Two large clusters merge only where there is little doubt."""
+
+    voxels: PositiveInt = Field(description="A cluster of at least so many voxels is large.")
+    affinity: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="Two large clusters merge at no less."
+    )
 
 
 class AgglomerateGraph(BlockwiseTask):
@@ -58,6 +68,8 @@ class AgglomerateGraph(BlockwiseTask):
     linkage: Literal["average", "single"] = Field(
         description="Affinity of two clusters: mean of that of their fragments, or the largest."
     )
+
+    size_rule: SizeRule | None = Field(None, description="When two large clusters merge.")
 
     def grid(self) -> BlockGrid:
         return BlockGrid(self._volume.frame, self._volume.shape, self.block_shape)
@@ -119,9 +131,10 @@ class AgglomerateGraph(BlockwiseTask):
         )
 
     def _fragments(self, key: str) -> Columns:
-        rows = BlockTables(self.fragment_tables).read(key, ["fragment", "begin", "end"])
+        rows = BlockTables(self.fragment_tables).read(key, ["fragment", "voxels", "begin", "end"])
         return {
             "node": rows["fragment"], "open": np.ones(len(rows["fragment"]), bool),
+            "voxels": rows["voxels"],
             "begin": rows["begin"], "end": rows["end"],
         }
 
@@ -148,8 +161,12 @@ class AgglomerateGraph(BlockwiseTask):
         taken = (rows["contact"] > 0) | (is_open[u] & is_open[v])
         rows = {name: values[taken] for name, values in rows.items()}
         graph = Graph(u[taken], v[taken], rows["total"], rows["weight"], rows["rank"])
+        voxels = np.zeros(len(ids), np.int64)
+        voxels[own] = nodes["voxels"]
+        rule = self.size_rule
         merges, rest = agglomerate(
-            len(ids), graph, lowest=self.lowest, average=self.linkage == "average", open_nodes=is_open
+            len(ids), graph, lowest=self.lowest, average=self.linkage == "average",
+            open_nodes=is_open, large=rule and LargeRule(voxels, rule.voxels, rule.affinity),
         )
         tables = {
             "merges": {"a": ids[merges.a], "b": ids[merges.b], "affinity": merges.affinity},
@@ -157,7 +174,8 @@ class AgglomerateGraph(BlockwiseTask):
         }
         if not self.last:
             tables["rest"] = _rest_rows(ids, rest, rows, rank_ids)
-            tables["nodes"] = _left_nodes(tables["rest"], nodes, is_open[own])
+            total = _cluster_voxels(voxels, merges)
+            tables["nodes"] = _left_nodes(tables["rest"], nodes, is_open[own], total[own])
         return tables
 
     def _still_open(self, nodes: Columns, box: Box) -> np.ndarray:
@@ -226,10 +244,20 @@ def _rest_rows(ids: np.ndarray, rest: Graph, rows: dict, rank_ids: np.ndarray) -
     }
 
 
-def _left_nodes(rest: Columns, nodes: Columns, is_open: np.ndarray) -> Columns:
+def _cluster_voxels(voxels: np.ndarray, merges: Merges) -> np.ndarray:
+    """Voxels of the cluster that every node names; only names are looked at afterwards."""
+    kept = cut(len(voxels), merges.a, merges.b, np.ones(len(merges.a), bool))
+    total = np.zeros_like(voxels)
+    np.add.at(total, kept, voxels)
+    return total
+
+
+def _left_nodes(
+    rest: Columns, nodes: Columns, is_open: np.ndarray, voxels: np.ndarray
+) -> Columns:
     """Own clusters that still have edges; foreign ones are listed by their own super-block."""
     left = np.isin(nodes["node"], np.concatenate([rest["u"], rest["v"]]))
     return {
-        "node": nodes["node"][left], "open": is_open[left], "begin": nodes["begin"][left],
-        "end": nodes["end"][left],
+        "node": nodes["node"][left], "open": is_open[left], "voxels": voxels[left],
+        "begin": nodes["begin"][left], "end": nodes["end"][left],
     }

@@ -10,7 +10,7 @@ from em_blocks.config import Shape3, StorePath, StrictModel
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Triple
 from em_blocks.tasks.affinity_input import AffinityInput, Shifts
-from em_blocks.tasks.agglomerate_graph import AgglomerateGraph
+from em_blocks.tasks.agglomerate_graph import AgglomerateGraph, SizeRule
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
 from em_blocks.tasks.extract_fragments import ExtractFragments, Method, Share, Watershed
 from em_blocks.tasks.find_segments import FindSegments
@@ -64,6 +64,10 @@ class Segment(RunConfig):
         0.0, description="Voxels with a lower mean of the direct affinities become no fragments."
     )
     edges: EdgeOptions = Field(EdgeOptions(), description="How edges between fragments are scored.")
+    size_rule: SizeRule | None = Field(
+        None, description="Two clusters of at least `voxels` voxels merge only at an affinity of "
+        "`affinity` or more: a wrong merge of two neurons costs more than any split."
+    )
     super_block: Shape3 = Field(
         (4, 4, 4), description="Blocks (z, y, x) whose graph one worker holds; a level above, "
         "super-blocks of the level below."
@@ -174,6 +178,7 @@ class Segment(RunConfig):
                 output=self._folder("forest"), level=level, last=level == len(shapes) - 1,
                 part_shape=([self.block_shape, *shapes])[level], block_shape=shape,
                 reach=self._input().neighborhood.reach, lowest=self.lowest_affinity,
+                size_rule=self.size_rule and self.size_rule.model_dump(),
                 linkage="average" if self.edges.scores == "mean" else "single",
             )
             for level, shape in enumerate(shapes)
