@@ -18,6 +18,8 @@ from em_blocks.volumes.formats import Format
 _USUAL_BLOCK = 256
 """Voxels per axis."""
 
+_DAY_S = 86400
+
 
 class Clean(RunConfig):
     """Every id becomes one connected object, in three runs: RUN.parts, RUN.join, RUN.cleaned.
@@ -58,6 +60,8 @@ class Clean(RunConfig):
                 "join_parts", "join", tables=tables, output=changes, fraction=self.fraction,
                 min_size=self.min_size, largest_id=min(MAX_ID, int(np.iinfo(dtype).max)),
                 num_workers=1,
+                # One block for the whole volume: reading its tables takes 2 ms for each of theirs.
+                block_timeout_s=max(self.block_timeout_s, _DAY_S),
             )),
             ApplyParts.from_dict(self._step(
                 "apply_parts", "cleaned", changes=changes, output=self.output, dtype=str(dtype),

@@ -12,6 +12,7 @@ from em_blocks.runtime.run import run_steps
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.clean import Clean
 from em_blocks.volumes import Volume
+from em_blocks.volumes.tables import BlockTables
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, -9.2))
 SHAPE = (20, 31, 45)
@@ -208,6 +209,17 @@ def test_ids_beyond_63_bits_are_an_error(tmp_path):
     values = np.full((4, 4, 4), 2**63, "uint64")
     with pytest.raises(ConfigError, match=r"below 2\^63"):
         done(clean(volume(tmp_path, values), tmp_path))
+
+
+def test_tables_that_do_not_fit_together_are_noticed(tmp_path):
+    """As when the labels change while their parts are found."""
+    task = clean(volume(tmp_path, labels()), tmp_path)
+    done(task)
+    find, join, _ = task.steps()
+    changed = BlockTables(f"{find.output}/faces")
+    changed.write("0/0/1", {"part": np.array([1]), "voxel": np.array([1])})
+    with join.open({}) as process, pytest.raises(VolumeError, match="do not fit together"):
+        process(join.grid().block((0, 0, 0)), BlockReport())
 
 
 def test_labels_that_change_between_the_steps_are_noticed(tmp_path):
