@@ -133,7 +133,10 @@ def make_tables(task: Segment, blocks: int) -> int:
         begin = SIDE * places + rng.integers(0, 4, places.shape) * (local > 0)
         end = SIDE * (places + 1) - rng.integers(0, 4, places.shape) * (local < SIDE - 1)
         key = "/".join(map(str, block))
-        fragments.write(key, {"fragment": ids_of(places, blocks), "begin": begin, "end": end})
+        fragments.write(key, {
+            "fragment": ids_of(places, blocks), "voxels": np.prod(end - begin, axis=1),
+            "begin": begin, "end": end,
+        })
         rows = edge_rows(places, blocks, rng)
         edges.write(key, rows)
         n_edges += len(rows["u"])
