@@ -95,8 +95,8 @@ def agglomerate(
     Raises
     ------
     ValueError
-        If a weight is not positive, an edge has no two nodes below `n`, or there are 2^30 edges or
-        more.
+        If a weight is not positive, an edge has no two nodes below `n`, sizes are not one per node,
+        or there are 2^30 edges or more.
 
     References
     ----------
@@ -111,6 +111,9 @@ def agglomerate(
             raise ValueError(f"edges must join two of the nodes 0..{n - 1}, got {first}..{last}")
         if graph.weight.min() <= 0:
             raise ValueError(f"weights must be positive, got {graph.weight.min()}")
+    large = large or LargeRule(np.zeros(n, np.int64), 1, 0.0)
+    if len(large.sizes) != n:
+        raise ValueError(f"{len(large.sizes)} sizes for {n} nodes")
     waiting = np.zeros(n, bool) if open_nodes is None else open_nodes.astype(bool)
     # One row per edge, so that looking at an edge costs one cache miss and not seven: total,
     # weight (0: the edge is gone), rank, both ends, and what follows it in the list of either end.
@@ -121,7 +124,6 @@ def agglomerate(
     # Large arrays are made here, since numpy asks for huge pages and numba does not.
     slots = np.zeros((max(16, 1 << (2 * len(longs) - 1).bit_length()), 2), np.uint64)
     queued = np.empty(len(longs), np.int32)
-    large = large or LargeRule(np.zeros(n, np.int64), 1, 0.0)
     a, b, affinity, name = _agglomerate(
         n, longs, shorts, slots, queued, waiting, float(lowest), average,
         large.sizes.astype(np.int64), large.large, float(large.affinity),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-from em_blocks.kernels.agglomerate import Graph, agglomerate
+from em_blocks.kernels.agglomerate import Graph, LargeRule, agglomerate
 
 
 def random_graph(seed, *, n=14, density=0.4, ties=False):
@@ -46,14 +46,20 @@ def merged(edges, *, average):
     return Graph(*columns.reshape(-1, 5).T)
 
 
-def slow(graph, *, lowest, average):
+def slow(graph, *, lowest, average, large=None):
     """Look at all edges for the best one, and write the whole graph anew after every merge."""
     merges = []
-    while len(graph.u):
-        u, v, total, weight, _ = min(rows(graph), key=lambda e: (-e[2] / e[3], e[4]))
-        if total / weight < lowest:
-            break
+    sizes = large and dict(enumerate(large.sizes.tolist()))
+
+    def may_merge(u, v, total, weight, _):
+        doubtful = large and total / weight < large.affinity
+        return total / weight >= lowest and not (doubtful and min(sizes[u], sizes[v]) >= large.large)
+
+    while edges := [e for e in rows(graph) if may_merge(*e)]:
+        u, v, total, weight, _ = min(edges, key=lambda e: (-e[2] / e[3], e[4]))
         merges.append((u, v, total / weight))
+        if large:
+            sizes[u] += sizes[v]
         renamed = [(u if a == v else a, u if b == v else b, *edge) for a, b, *edge in rows(graph)]
         graph = merged([e for e in renamed if e[0] != e[1]], average=average)
     return merges, graph
@@ -73,6 +79,22 @@ def test_merges_are_those_of_the_slow_reference(average, seed, ties, lowest):
     assert sorted(rows(rest)) == sorted(rows(left))
 
 
+def large_rule(n, seed, share):
+    rng = np.random.default_rng(seed)
+    return LargeRule(rng.integers(1, 10, n), int(10 * n * share), float(rng.choice([0.3, 0.5, 0.9])))
+
+
+@pytest.mark.parametrize("average", [True, False])
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.floats(0.02, 0.3))
+def test_large_clusters_merge_as_in_the_slow_reference(average, seed, ties, share):
+    n, graph = random_graph(seed, ties=ties)
+    large = large_rule(n, seed, share)
+    merges, rest = agglomerate(n, graph, lowest=0.1, average=average, large=large)
+    expected, left = slow(graph, lowest=0.1, average=average, large=large)
+    assert triples(merges) == expected
+    assert sorted(rows(rest)) == sorted(rows(left))
+
+
 @pytest.mark.parametrize("average", [True, False])
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_affinities_of_merges_never_increase(average, seed, ties):
@@ -84,7 +106,7 @@ def test_affinities_of_merges_never_increase(average, seed, ties):
 
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_single_linkage_is_the_maximum_spanning_forest(seed, ties):
-    n, graph = random_graph(seed, n=40, density=0.1, ties=ties)
+    n, graph = random_graph(seed, n=25, density=0.15, ties=ties)
     merges, rest = agglomerate(n, graph, lowest=0, average=False)
     assert len(rest.u) == 0
     score = graph.total / graph.weight
@@ -100,8 +122,11 @@ def test_single_linkage_is_the_maximum_spanning_forest(seed, ties):
         np.testing.assert_array_equal(*components)
 
 
-def in_parts(n, graph, part, *, lowest, average):
-    """Agglomerate every part on its own, then what is left together with the crossing edges."""
+def in_parts(n, graph, part, *, lowest, average, large=None):
+    """Agglomerate every part on its own: merges, and what is left with the crossing edges.
+
+    Adds the sizes of clusters to their first nodes in `large`.
+    """
     crossing = part[graph.u] != part[graph.v]
     is_open = np.zeros(n, bool)
     is_open[graph.u[crossing]] = is_open[graph.v[crossing]] = True
@@ -112,11 +137,14 @@ def in_parts(n, graph, part, *, lowest, average):
         columns = [column[inside] for column in graph]
         local = Graph(*(np.searchsorted(nodes, ends) for ends in columns[:2]), *columns[2:])
         done, rest = agglomerate(
-            len(nodes), local, lowest=lowest, average=average, open_nodes=is_open[nodes]
+            len(nodes), local, lowest=lowest, average=average, open_nodes=is_open[nodes],
+            large=large and large._replace(sizes=large.sizes[nodes]),
         )
         for a, b, affinity in triples(done):
             merges.append((int(nodes[a]), int(nodes[b]), affinity))
             name[name == nodes[b]] = nodes[a]
+            if large:
+                large.sizes[nodes[a]] += large.sizes[nodes[b]]
         left += [(int(nodes[u]), int(nodes[v]), *edge) for u, v, *edge in rows(rest)]
     left += [
         (int(name[u]), int(name[v]), *edge)
@@ -151,6 +179,22 @@ def test_three_levels_of_parts_agglomerate_to_what_the_whole_does(average, seed,
         merges += done
         part = part // 3
     assert sorted(merges) == sorted(triples(whole))
+
+
+@pytest.mark.parametrize("average", [True, False])
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.floats(0.01, 0.2))
+def test_parts_obey_the_rule_for_large_clusters_as_the_whole_does(average, seed, ties, share):
+    n, graph = random_graph(seed, n=60, density=0.06, ties=ties)
+    large = large_rule(n, seed, share)
+    whole, left = agglomerate(n, graph, lowest=0.1, average=average, large=large)
+    merges, part = [], np.arange(n) // 8
+    large = large._replace(sizes=large.sizes.copy())
+    for _ in range(4):
+        done, graph = in_parts(n, graph, part, lowest=0.1, average=average, large=large)
+        merges += done
+        part = part // 3
+    assert sorted(merges) == sorted(triples(whole))
+    assert sorted(rows(graph)) == sorted(rows(left))
 
 
 def test_most_of_a_part_does_not_wait_for_others():
@@ -227,3 +271,9 @@ def test_edges_that_make_no_sense_are_refused(change, message):
     )
     with pytest.raises(ValueError, match=message):
         agglomerate(4, graph._replace(**change), lowest=0)
+
+
+def test_sizes_of_other_nodes_are_refused():
+    n, graph = random_graph(0)
+    with pytest.raises(ValueError, match="13 sizes"):
+        agglomerate(n, graph, lowest=0, large=LargeRule(np.ones(13, np.int64), 5, 0.5))
