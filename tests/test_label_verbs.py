@@ -127,6 +127,19 @@ def test_bad_input_exits_with_2_and_writes_nothing(folder, verb, config, overrid
     assert sorted(folder.rglob("*")) == before
 
 
+def test_a_step_that_fails_ends_with_1_and_says_what_to_do(folder):
+    labels = Volume.create(str(folder / "in.zarr/full"), shape=(8, 8, 64), dtype="uint8", frame=FRAME,
+                           chunk_shape=(8, 8, 8))
+    values = np.full(labels.shape, 255, "uint8")
+    values[:, :, 20:30] = 0
+    labels.write(labels.box, values)
+    result = call("clean", folder / "clean.json", "--set", "labels=in.zarr/full", "--set",
+                  "max_retries=0")
+    assert result.exit_code == 1
+    assert "Set the key 'dtype'" in " ".join(result.stdout.split())
+    assert "blocks of the step before" not in result.stdout
+
+
 @pytest.mark.parametrize(
     "moment", ["tables/clean/parts/?/**/*", "tables/clean/changes/?/**/*", "seg.zarr/clean/s0/?/**/*"]
 )

@@ -17,7 +17,6 @@ from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.parts import find_parts
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock, TableSpec
 from em_blocks.tasks.find_parts import flat_voxels, identity_of
-from em_blocks.tasks.join_parts import changes_in_block
 from em_blocks.volumes import Volume, store
 from em_blocks.volumes.formats import Format
 from em_blocks.volumes.tables import BlockTables, Columns
@@ -98,6 +97,14 @@ class ApplyParts(BlockwiseTask):
     @cached_property
     def _labels(self) -> Volume:
         return Volume.open(self.labels)
+
+
+def changes_in_block(tables: BlockTables, block: Block) -> Columns:
+    """What `JoinParts` found to change in a block: voxel (first of each part) and id."""
+    z, y, x = block.index
+    found = tables.read(f"{z}/{y}/0")
+    here = found["block"] == x
+    return {name: found[name][here] for name in ("voxel", "id")}
 
 
 def apply_changes(

@@ -153,14 +153,6 @@ class JoinParts(BlockwiseTask):
         return Volume.open(self.labels)
 
 
-def changes_in_block(tables: BlockTables, block: Block) -> Columns:
-    """What `JoinParts` found to change in a block: voxel (first of each part) and id."""
-    z, y, x = block.index
-    found = tables.read(f"{z}/{y}/0")
-    here = found["block"] == x
-    return {name: found[name][here] for name in ("voxel", "id")}
-
-
 def _joined(tables: list[Columns], name: str) -> np.ndarray:
     return np.concatenate([table[name] for table in tables])
 
