@@ -147,3 +147,11 @@ def forest(task: Segment) -> dict[tuple[int, int], float]:
                     assert (a, b) not in merges
                     merges[a, b] = affinity
     return merges
+
+
+def assert_same_segments(task: Segment, other: Segment) -> None:
+    """The same fragments, merges and segments, ids included."""
+    np.testing.assert_array_equal(fragments(task), fragments(other))
+    assert forest(task) == forest(other)
+    for threshold in task.thresholds:
+        np.testing.assert_array_equal(segments(task, threshold), segments(other, threshold))

@@ -15,6 +15,7 @@ from segmenting import (
     NEIGHBORHOOD,
     SHAPE,
     TILE,
+    assert_same_segments,
     errors,
     forest,
     fragments,
@@ -47,13 +48,6 @@ def made(affinities, folder, **options):
     return task
 
 
-def assert_same(task, other):
-    np.testing.assert_array_equal(fragments(task), fragments(other))
-    assert forest(task) == forest(other)
-    for threshold in task.thresholds:
-        np.testing.assert_array_equal(segments(task, threshold), segments(other, threshold))
-
-
 # -- any blocks, any super-blocks, one result ---------------------------------------------
 
 
@@ -74,7 +68,7 @@ def test_nothing_depends_on_blocks_or_super_blocks(
     task = made(affinities, tmp_path, block_shape=block_shape, super_block=super_block)
     assert sum(step.kind == "agglomerate_graph" for step in task.steps()) == n_levels
     assert len(forest(task)) > 300
-    assert_same(task, reference)
+    assert_same_segments(task, reference)
 
 
 def test_nothing_depends_on_super_blocks_where_many_affinities_are_equal(tmp_path):
@@ -84,7 +78,7 @@ def test_nothing_depends_on_super_blocks_where_many_affinities_are_equal(tmp_pat
         for n, super_block in enumerate([(4, 4, 5), (2, 3, 2)])
     )
     assert len(set(forest(first).values())) < len(forest(first))
-    assert_same(other, first)
+    assert_same_segments(other, first)
 
 
 @pytest.mark.parametrize("scores", ["waterz_mean", "waterz_quantile"])
@@ -94,7 +88,7 @@ def test_scores_of_waterz_are_joined_to_one_forest_by_any_super_blocks(affinitie
         made(affinities, tmp_path / str(n), super_block=super_block, edges={"scores": scores})
         for n, super_block in enumerate([(2, 2, 2), (4, 4, 4)])
     )
-    assert_same(many, one)
+    assert_same_segments(many, one)
 
 
 def test_fragments_are_one_piece_in_one_tile_and_no_other_has_their_id(reference):
@@ -138,7 +132,7 @@ def test_the_volumes_lie_where_the_affinities_lie(affinities, reference):
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_the_dtype_of_affinities_does_not_matter(reference, tmp_path, dtype):
-    assert_same(made(stored(ROUNDED, tmp_path, dtype=dtype), tmp_path), reference)
+    assert_same_segments(made(stored(ROUNDED, tmp_path, dtype=dtype), tmp_path), reference)
 
 
 def test_the_sign_of_shifts_does_not_matter(reference, tmp_path):
@@ -151,13 +145,13 @@ def test_the_sign_of_shifts_does_not_matter(reference, tmp_path):
         np.moveaxis(values[channel], axis, 0)[-step:] = 0
         shifts[channel] = tuple(-n for n in shifts[channel])
     path = stored(values, tmp_path, neighborhood=None)
-    assert_same(made(path, tmp_path, neighborhood=shifts), reference)
+    assert_same_segments(made(path, tmp_path, neighborhood=shifts), reference)
 
 
 def test_the_order_of_channels_does_not_matter(reference, tmp_path):
     order = [4, 1, 5, 0, 3, 2]
     path = stored(ROUNDED[order], tmp_path, neighborhood=[NEIGHBORHOOD[c] for c in order])
-    assert_same(made(path, tmp_path), reference)
+    assert_same_segments(made(path, tmp_path), reference)
 
 
 # -- methods and options ------------------------------------------------------------------
@@ -226,7 +220,7 @@ def test_what_the_mask_leaves_out_is_0_and_the_rest_is_segmented(affinities, tmp
     mask = mask_volume(tmp_path, inside, FRAME.voxel_size, FRAME.offset)
     small = made(affinities, tmp_path / "a", mask=mask)
     large = made(affinities, tmp_path / "b", mask=mask, block_shape=[20, 48, 60])
-    assert_same(small, large)
+    assert_same_segments(small, large)
     assert not fragments(small)[~inside].any()
     assert (segments(small, 0.5)[inside] > 0).mean() > 0.9
     assert sum(errors(segments(small, 0.5), np.where(inside, neurons(), 0))) < 0.3
@@ -238,7 +232,7 @@ def test_whole_blocks_are_left_out_at_every_level(affinities, tmp_path):
     inside[15:, 40:, 50:] = True
     mask = mask_volume(tmp_path, inside, FRAME.voxel_size, FRAME.offset)
     task = made(affinities, tmp_path / "a", mask=mask, block_shape=TILE)
-    assert_same(task, made(affinities, tmp_path / "b", mask=mask, block_shape=[20, 48, 60]))
+    assert_same_segments(task, made(affinities, tmp_path / "b", mask=mask, block_shape=[20, 48, 60]))
 
 
 def test_a_mask_of_other_voxels_and_place(affinities, tmp_path):
