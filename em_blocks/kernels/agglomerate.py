@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from em_blocks.kernels.neighborhood import FULL
 from em_blocks.kernels.pairs import pair_key, place
 
 _LEVELS = 1 << 16
@@ -49,6 +50,8 @@ class Graph(NamedTuple):
     total: np.ndarray
     weight: np.ndarray
     rank: np.ndarray
+    histogram: np.ndarray | None = None
+    """(n, bins) int32, only for quantiles: affinities of the contact in equal bins of 0..1."""
 
 
 class LargeRule(NamedTuple):
@@ -66,6 +69,7 @@ class LargeRule(NamedTuple):
 def agglomerate(
     n: int, graph: Graph, *, lowest: float, average: bool = True,
     open_nodes: np.ndarray | None = None, large: LargeRule | None = None,
+    quantile: float | None = None,
 ) -> tuple[Merges, Graph]:
     """Merge along the strongest edge again and again, as far as is certain.
 
@@ -85,6 +89,12 @@ def agglomerate(
         Weaker edges do not merge.
     open_nodes : (n,) bool array, optional
     large : LargeRule, optional
+    quantile : float, optional
+        The affinity between two clusters is this quantile of the affinities of their contact,
+        from the histograms of the graph, instead of `total` / `weight`. It looks at the best part
+        of a contact: two branches of a neuron that run side by side, with membranes between them,
+        are still one where they part. The quantile of two contacts together lies between theirs,
+        so all that is said above holds for it as well.
 
     Returns
     -------
@@ -115,6 +125,12 @@ def agglomerate(
     if len(large.sizes) != n:
         raise ValueError(f"{len(large.sizes)} sizes for {n} nodes")
     waiting = np.zeros(n, bool) if open_nodes is None else open_nodes.astype(bool)
+    histogram = np.zeros((0, 1), np.int32)
+    if quantile is not None:
+        histogram = np.array(graph.histogram, np.int32)  # a copy, which changes
+        graph = graph._replace(
+            total=quantiles(histogram, quantile), weight=np.full(len(graph.u), FULL, np.int64)
+        )
     # One row per edge, so that looking at an edge costs one cache miss and not seven: total,
     # weight (0: the edge is gone), rank, both ends, and what follows it in the list of either end.
     longs = np.empty((len(graph.u), 5), np.int64)
@@ -126,14 +142,45 @@ def agglomerate(
     queued = np.empty(len(longs), np.int32)
     a, b, affinity, name = _agglomerate(
         n, longs, shorts, slots, queued, waiting, float(lowest), average,
-        large.sizes.astype(np.int64), large.large, float(large.affinity),
+        large.sizes.astype(np.int64), large.large, float(large.affinity), histogram,
+        -1.0 if quantile is None else float(quantile),
     )
-    left = longs[longs[:, _WEIGHT] > 0]
+    stays = longs[:, _WEIGHT] > 0
+    left = longs[stays]
     ends = name[left.view(np.int32)[:, _END : _END + 2]].astype(np.int64)
     rest = Graph(
-        ends.min(axis=1), ends.max(axis=1), *(left[:, k].copy() for k in (_TOTAL, _WEIGHT, _RANK))
+        ends.min(axis=1), ends.max(axis=1), *(left[:, k].copy() for k in (_TOTAL, _WEIGHT, _RANK)),
+        histogram=None if quantile is None else histogram[stays],
     )
     return Merges(a, b, affinity), rest
+
+
+def quantiles(histogram: np.ndarray, quantile: float) -> np.ndarray:
+    """Quantile of every row of an (n, bins) int array, linear within a bin: int64 of `FULL`."""
+    result = np.empty(len(histogram), np.int64)
+    _quantiles(np.ascontiguousarray(histogram, np.int32), float(quantile), result)
+    return result
+
+
+@njit(cache=True)
+def _quantiles(histogram, quantile, result):
+    for e in range(len(histogram)):
+        result[e] = _quantile(histogram, e, quantile)
+
+
+@njit(cache=True)
+def _quantile(histogram, e, quantile):
+    bins = histogram.shape[1]
+    count = np.int64(0)
+    for k in range(bins):
+        count += histogram[e, k]
+    target, below = quantile * count, np.int64(0)
+    for k in range(bins):
+        here = histogram[e, k]
+        if here > 0 and below + here >= target:
+            return np.int64(round((k + (target - below) / here) / bins * FULL))
+        below += here
+    return np.int64(0)
 
 
 @njit(cache=True, inline="always")
@@ -222,7 +269,8 @@ def _append(shorts, head, tail, length, node, half):
 
 @njit(cache=True, nogil=True)
 def _agglomerate(
-    n, longs, shorts, slots, queued, waiting, lowest, average, sizes, large, large_affinity
+    n, longs, shorts, slots, queued, waiting, lowest, average, sizes, large, large_affinity,
+    histogram, quantile
 ):
     """Changes the edges to what is left.
 
@@ -294,7 +342,7 @@ def _agglomerate(
                     stays = True
                     if keys[here] == key:
                         g = np.int64(slots[here, 1])
-                        stays = _join(longs, f, g, average)
+                        stays = _join(longs, f, g, average, histogram, quantile)
                     else:
                         keys[here] = key
                         used += 1
@@ -309,14 +357,19 @@ def _agglomerate(
 
 
 @njit(cache=True, inline="always")
-def _join(longs, f, g, average):
+def _join(longs, f, g, average, histogram, quantile):
     """Make one edge of two, in the place of the stronger. Whether that is `f`."""
     score_f = longs[f, _TOTAL] / longs[f, _WEIGHT]
     score_g = longs[g, _TOTAL] / longs[g, _WEIGHT]
     stays = _before(score_f, longs[f, _RANK], score_g, longs[g, _RANK])
     if not stays:
         f, g = g, f
-    if average:
+    if quantile >= 0:
+        for k in range(histogram.shape[1]):
+            histogram[f, k] += histogram[g, k]
+        longs[f, _TOTAL] = _quantile(histogram, f, quantile)
+        longs[f, _RANK] = min(longs[f, _RANK], longs[g, _RANK])
+    elif average:
         longs[f, _TOTAL] += longs[g, _TOTAL]
         longs[f, _WEIGHT] += longs[g, _WEIGHT]
         longs[f, _RANK] = min(longs[f, _RANK], longs[g, _RANK])

@@ -16,8 +16,8 @@ def summed(
     ----------
     u, v : (n,) int64 array
         Dense nodes, 0 <= u < v < 2^31.
-    rows : dict of (n,) int64 array
-        ``contact``, ``total`` and ``weight`` are added up; the smallest ``rank`` is kept.
+    rows : dict of (n,) or (n, k) int array
+        ``contact``, ``total``, ``weight`` and others are added up; the smallest ``rank`` is kept.
     best : bool
         Keep total and weight of the row with the best quotient instead of adding them up.
 

@@ -134,3 +134,53 @@ def _doubled(keys, sums):
         if keys[old] != 0:
             values[place(larger, keys[old])] = sums[old]
     return larger, values
+
+
+def contact_histograms(
+    fragments: np.ndarray, affinities: np.ndarray, neighborhood: Neighborhood, graph: RegionGraph, *,
+    begin: Sequence[int], bins: int,
+) -> np.ndarray:
+    """Histograms of the direct affinities over the contact of every edge; they add up as sums do.
+
+    Parameters
+    ----------
+    fragments, affinities, neighborhood, begin
+        As for `region_graph`.
+    graph : RegionGraph
+        Its result.
+    bins : int
+        Equal parts of 0..1.
+
+    Returns
+    -------
+    (n, bins) int32 array
+    """
+    shifts = np.abs(neighborhood.shifts).astype(np.int64)
+    return _histograms(
+        np.ascontiguousarray(fragments, np.int32), affinities, shifts,
+        np.array(neighborhood.direct), np.asarray(begin, np.int64), graph.u, graph.v, bins,
+    )
+
+
+@njit(cache=True, nogil=True)
+def _histograms(fragments, affinities, shifts, channels, begin, u, v, bins):
+    size = 16
+    while size < 2 * len(u):
+        size *= 2
+    keys, rows = np.zeros(size, np.uint64), np.empty(size, np.int32)
+    for e in range(len(u)):
+        key = pair_key(u[e], v[e])
+        here = place(keys, key)
+        keys[here], rows[here] = key, e
+    result = np.zeros((len(u), bins), np.int32)
+    nz, ny, nx = fragments.shape
+    for c in channels:
+        dz, dy, dx = shifts[c]
+        for z in range(max(begin[0], dz), nz):
+            for y in range(max(begin[1], dy), ny):
+                for x in range(max(begin[2], dx), nx):
+                    a, b = fragments[z, y, x], fragments[z - dz, y - dy, x - dx]
+                    if a != b and a != 0 and b != 0:
+                        row = rows[place(keys, pair_key(a, b))]
+                        result[row, np.int64(affinities[c, z, y, x]) * bins // 65536] += 1
+    return result

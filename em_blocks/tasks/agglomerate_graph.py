@@ -65,9 +65,11 @@ class AgglomerateGraph(BlockwiseTask):
         description="Voxels (z, y, x) between the partners of the longest affinity."
     )
     lowest: Annotated[float, Field(ge=0, le=1)] = Field(description="Weaker edges do not merge.")
-    linkage: Literal["average", "single"] = Field(
-        description="Affinity of two clusters: mean of that of their fragments, or the largest."
+    linkage: Literal["average", "single", "quantile"] = Field(
+        description="Affinity of two clusters: mean of that of their fragments, the largest, or a "
+        "quantile of their contact."
     )
+    quantile: Annotated[float, Field(ge=0, le=1)] = Field(0.9, description="For that linkage.")
 
     size_rule: SizeRule | None = Field(None, description="When two large clusters merge.")
 
@@ -139,7 +141,9 @@ class AgglomerateGraph(BlockwiseTask):
         }
 
     def _edges(self, key: str) -> Columns:
-        rows = BlockTables(self.edge_tables).read(key, ["u", "v", "contact", "total", "weight"])
+        rows = BlockTables(self.edge_tables).read(
+            key, ["u", "v", "contact", "total", "weight", *self._more]
+        )
         return {
             **rows, "contact": rows["contact"].sum(axis=1),
             # Of edges of one affinity, that between the smallest fragments is taken first.
@@ -153,20 +157,24 @@ class AgglomerateGraph(BlockwiseTask):
         is_open = np.ones(len(ids), bool)  # what another super-block has to say about is open
         is_open[own] = self._still_open(nodes, box)
         rank, rank_ids = _ranks(edges)
-        sums = {name: edges[name] for name in ("contact", "total", "weight")} | {"rank": rank}
+        sums = {name: edges[name] for name in ("contact", "total", "weight", *self._more)}
+        sums["rank"] = rank
         u, v, rows = summed(
             np.minimum(u, v), np.maximum(u, v), sums, best=self.linkage == "single"
         )
         # A pair that nobody outside can add to, and that does not touch, is no edge.
         taken = (rows["contact"] > 0) | (is_open[u] & is_open[v])
         rows = {name: values[taken] for name, values in rows.items()}
-        graph = Graph(u[taken], v[taken], rows["total"], rows["weight"], rows["rank"])
+        graph = Graph(
+            u[taken], v[taken], rows["total"], rows["weight"], rows["rank"], rows.get("histogram")
+        )
         voxels = np.zeros(len(ids), np.int64)
         voxels[own] = nodes["voxels"]
         rule = self.size_rule
         merges, rest = agglomerate(
             len(ids), graph, lowest=self.lowest, average=self.linkage == "average",
             open_nodes=is_open, large=rule and LargeRule(voxels, rule.voxels, rule.affinity),
+            quantile=self.quantile if self.linkage == "quantile" else None,
         )
         tables = {
             "merges": {"a": ids[merges.a], "b": ids[merges.b], "affinity": merges.affinity},
@@ -185,6 +193,11 @@ class AgglomerateGraph(BlockwiseTask):
         before = (begin > 0) & (nodes["begin"] - reach < begin)
         after = (end < shape) & (nodes["end"] + reach > end)
         return nodes["open"] & (before | after).any(axis=1)
+
+    @property
+    def _more(self) -> tuple[str, ...]:
+        """Columns of edges that only this linkage needs."""
+        return ("histogram",) if self.linkage == "quantile" else ()
 
     @cached_property
     def _parts(self) -> BlockGrid:
@@ -241,6 +254,7 @@ def _rest_rows(ids: np.ndarray, rest: Graph, rows: dict, rank_ids: np.ndarray) -
     return {
         "u": ids[rest.u], "v": ids[rest.v], "contact": rows["contact"][row], "total": rest.total,
         "weight": rest.weight, "rank_u": pair[:, 0].copy(), "rank_v": pair[:, 1].copy(),
+        **({} if rest.histogram is None else {"histogram": rest.histogram}),
     }
 
 

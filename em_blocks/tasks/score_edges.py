@@ -15,7 +15,7 @@ from pydantic import Field
 from em_blocks.config import StorePath
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.neighborhood import FULL
-from em_blocks.kernels.region_graph import RegionGraph, region_graph
+from em_blocks.kernels.region_graph import RegionGraph, contact_histograms, region_graph
 from em_blocks.kernels.waterz import merge_affinities
 from em_blocks.tasks.affinity_input import AffinityInput, Shifts
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
@@ -23,6 +23,9 @@ from em_blocks.tasks.extract_fragments import check_fragments
 from em_blocks.tasks.outputs import fingerprint_of
 from em_blocks.volumes import Volume
 from em_blocks.volumes.tables import BlockTables, Columns
+
+HISTOGRAM_BINS = 32
+"""Equal parts of 0..1; quantiles are linear within them."""
 
 WEIGHT_UNIT = 256
 """Weights of channels are counted in 1/256, so that weighted sums stay exact integers."""
@@ -46,9 +49,10 @@ class ScoreEdges(BlockwiseTask):
     fragments: StorePath = Field(description="Volume of fragments.")
     fragment_tables: StorePath = Field(description="Their tables.")
     output: StorePath = Field(description="Folder for the tables of edges.")
-    scores: Literal["mean", "waterz_mean", "waterz_quantile"] = Field(
-        "mean", description="mean: of all affinities between two fragments. waterz_mean, "
-        "waterz_quantile (75 %): at which they merge within the block and its surroundings."
+    scores: Literal["mean", "quantile", "waterz_mean", "waterz_quantile"] = Field(
+        "mean", description="mean: of all affinities between two fragments. quantile: of the direct "
+        "ones. waterz_mean, waterz_quantile (75 %): at which they merge within the block and its "
+        "surroundings."
     )
     long_range_weight: Annotated[float, Field(ge=0, le=100)] = Field(
         1.0, description="Weight of a long-range affinity in the mean; that of a direct one is 1."
@@ -114,7 +118,7 @@ class ScoreEdges(BlockwiseTask):
 
     @property
     def _context(self) -> Triple:
-        return self.context if self.scores != "mean" else (0, 0, 0)
+        return self.context if self.scores.startswith("waterz") else (0, 0, 0)
 
     def _box(self, block: Block) -> Box:
         """What a block reads: partners before its voxels, and what waterz sees around it."""
@@ -142,11 +146,16 @@ class ScoreEdges(BlockwiseTask):
             "direct": graph.direct, "long_range": graph.long_range,
             "long_range_pairs": graph.long_range_pairs, "total": total, "weight": weight,
         }
+        if self.scores == "quantile":
+            columns["histogram"] = contact_histograms(
+                numbers[counted], affinities[:, *counted], self._input.neighborhood, graph,
+                begin=own.offset, bins=HISTOGRAM_BINS,
+            )
         return {name: values[order] for name, values in columns.items()}
 
     def _scores(self, graph: RegionGraph, numbers, affinities) -> tuple[np.ndarray, np.ndarray]:
         """Sum and weight of every edge, exact integers; their quotient is its affinity."""
-        if self.scores == "mean":
+        if self.scores in ("mean", "quantile"):  # of quantiles, the histograms are what counts
             share = round(self.long_range_weight * WEIGHT_UNIT)
             total = WEIGHT_UNIT * graph.direct + share * graph.long_range
             pairs = WEIGHT_UNIT * graph.contact.sum(axis=1) + share * graph.long_range_pairs

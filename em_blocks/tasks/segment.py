@@ -19,16 +19,24 @@ from em_blocks.tasks.score_edges import ScoreEdges
 from em_blocks.volumes import store
 from em_blocks.volumes.formats import Format
 
+LINKAGES = {
+    "mean": "average", "quantile": "quantile",
+    # waterz has agglomerated already: its affinities are those of merges.
+    "waterz_mean": "single", "waterz_quantile": "single",
+}
+
 Threshold = Annotated[float, Field(ge=0, le=1)]
 
 
 class EdgeOptions(StrictModel):
     """How strong an edge between two fragments is."""
 
-    scores: Literal["mean", "waterz_mean", "waterz_quantile"] = Field(
-        "mean", description="mean: of all affinities between two fragments. waterz_mean, "
-        "waterz_quantile (75 %): at which waterz merges them within the block and its surroundings."
+    scores: Literal["mean", "quantile", "waterz_mean", "waterz_quantile"] = Field(
+        "mean", description="mean: of all affinities between two clusters. quantile: of the direct "
+        "ones over their contact. waterz_mean, waterz_quantile (75 %): at which waterz merges two "
+        "fragments within the block and its surroundings."
     )
+    quantile: Share = Field(0.9, description="Which quantile.")
     long_range_weight: Annotated[float, Field(ge=0, le=100)] = Field(
         1.0, description="Weight of a long-range affinity in the mean; that of a direct one is 1."
     )
@@ -166,7 +174,8 @@ class Segment(RunConfig):
             ScoreEdges, "edges", kind="score_edges", affinities=self.affinities,
             neighborhood=self.neighborhood, fragments=self._volume,
             fragment_tables=self._folder("fragments"), output=self._folder("edges"),
-            context=self.context or self._input().neighborhood.reach, **self.edges.model_dump(),
+            context=self.context or self._input().neighborhood.reach, scores=self.edges.scores,
+            long_range_weight=self.edges.long_range_weight,
         )
 
     def _forest(self, shapes: list[Triple]) -> list[BlockwiseTask]:
@@ -179,7 +188,7 @@ class Segment(RunConfig):
                 part_shape=([self.block_shape, *shapes])[level], block_shape=shape,
                 reach=self._input().neighborhood.reach, lowest=self.lowest_affinity,
                 size_rule=self.size_rule and self.size_rule.model_dump(),
-                linkage="average" if self.edges.scores == "mean" else "single",
+                linkage=LINKAGES[self.edges.scores], quantile=self.edges.quantile,
             )
             for level, shape in enumerate(shapes)
         ]
