@@ -17,7 +17,7 @@ VERBS = {
     "downsample": ("em_blocks.pipelines.downsample", "Make a pyramid of coarser levels."),
     "evaluate": ("em_blocks.pipelines.evaluate", "Score results against truth."),
     "audit": ("em_blocks.cli.audit", "What cutting into blocks costs a segmentation."),
-    "demo": ("em_blocks.pipelines.demo", "Make a small volume, predict it, draw the result."),
+    "demo": ("em_blocks.pipelines.demo", "Make a small volume, predict and segment it, draw it."),
     "plan": ("em_blocks.cli.plan", "Blocks, bytes, memory and time of a run, before it starts."),
     "status": ("em_blocks.cli.status", "How far a run is, from the database."),
     "retry": ("em_blocks.cli.retry", "Run again, quarantined blocks included."),

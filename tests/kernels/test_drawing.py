@@ -47,10 +47,11 @@ def test_an_overlay_shows_grey_values_colours_and_where_labels_meet():
 
 
 def test_a_panel_goes_on_in_the_next_row():
-    pictures = {str(n): np.full((10, 20, 3), 40 + 40 * n, np.uint8) for n in range(3)}
+    colours = [(200, 60 * n, 0) for n in range(3)]
+    pictures = {str(c): np.full((10, 20, 3), c, np.uint8) for c in colours}
     sheet = panel(pictures, title="three", pixel_nm=4, width=100, columns=2)
     one_row = panel(pictures, title="three", pixel_nm=4, width=100)
     assert sheet.shape[1] < one_row.shape[1] and sheet.shape[0] > one_row.shape[0] + 50
-    corners = [np.argwhere((sheet == 40 + 40 * n).all(axis=-1)).min(axis=0) for n in range(3)]
+    corners = [np.argwhere((sheet == c).all(axis=-1)).min(axis=0) for c in colours]
     assert corners[0][0] == corners[1][0] < corners[2][0] - 50
     assert corners[0][1] == corners[2][1] < corners[1][1] - 100
