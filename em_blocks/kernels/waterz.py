@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-
 import numpy as np
 
 from em_blocks.kernels.forest import merge_paths
@@ -45,28 +40,13 @@ def merge_affinities(
 
     n = int(fragments.max(initial=0))
     values = affinities.astype(np.float32) / FULL
-    with silent():
-        steps = waterz.agglomerate(
-            values, thresholds=[0.0, 1.0], fragments=fragments.astype(np.uint64),
-            return_merge_history=True, scoring_function=QUANTILE if quantile else MEAN,
-            discretize_queue=256,
-        )
-        history = [merge for _, merges in steps for merge in merges]
+    steps = waterz.agglomerate(
+        values, thresholds=[0.0, 1.0], fragments=fragments.astype(np.uint64),
+        return_merge_history=True, scoring_function=QUANTILE if quantile else MEAN,
+        discretize_queue=256,
+    )
+    history = [merge for _, merges in steps for merge in merges]
     a = np.array([merge["a"] for merge in history], np.int64)
     b = np.array([merge["b"] for merge in history], np.int64)
     score = np.array([merge["score"] for merge in history], np.float64)
     return 1 - np.clip(merge_paths(n + 1, a, b, score, u, v, unconnected=1.0), 0, 1)
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """Drop what waterz prints, from Python and from C++."""
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)

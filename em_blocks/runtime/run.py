@@ -163,7 +163,8 @@ class _Session:
         self.skipped = self.store.counts()[DONE]
         settled = self.store.mask(self.checked.grid.shape, DONE, QUARANTINED)
         self.todo = self.left = ~(settled | self.checked.masked | self._waiting(before))
-        self.missing = ~(self.store.mask(self.checked.grid.shape, DONE) | self.checked.masked | self.todo)
+        done = self.store.mask(self.checked.grid.shape, DONE)
+        self.missing = ~(done | self.checked.masked | self.todo)
         self.console.print(
             f"Run {self.task.run}: {self.checked.grid.n_blocks} blocks, {self.skipped} done before, "
             f"{int(self.checked.masked.sum())} masked, {int(self.todo.sum())} to do."
