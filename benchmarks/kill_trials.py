@@ -1,11 +1,12 @@
-"""Kill a prediction at a random moment, run the same command again, compare with an undisturbed run.
+"""Kill a run at a random moment, run the same command again, compare with an undisturbed run.
 
 Victims take turns: one worker, the scheduler's whole process group, mongod; always ``kill -9``. After
-the second command the output folder must be byte-identical, every block must be in the database
-once, and the second command must have computed exactly the blocks that were missing.
+the second command the output folder must be byte-identical, every block of every step must be in
+the database once, and the second command must have computed exactly the blocks that were missing.
 
-By default a small volume of noise is predicted; ``--config`` takes any prediction config, for example
-``configs/fib25_affinities.json``.
+By default a small volume of noise is predicted, and generated affinities are segmented; ``--config``
+takes any config of ``em-blocks predict`` or ``em-blocks segment``, for example
+``configs/fib25_affinities.json`` or ``configs/fib25_segment.json``.
 """
 
 from __future__ import annotations
@@ -24,25 +25,52 @@ from pathlib import Path
 import click
 import psutil
 
+from em_blocks.cli.common import load_config
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import DONE, RunStore
 from em_blocks.db.server import running_uri
-from em_blocks.tasks.predict import Predict
+from parts.affinities import segment_config
 from parts.noise import small_config
 
-COMMAND = [sys.executable, "-m", "em_blocks.pipelines.predict_blockwise"]
+COMMAND = [sys.executable, "-c", "from em_blocks.cli.main import main; main()"]
 VICTIMS = ("worker", "scheduler group", "mongod")
 
 
-def command(config: Path, folder: Path, overrides: tuple[str, ...]) -> list[str]:
-    sets = [f"output={folder / 'p.zarr'}", *overrides]
-    return [*COMMAND, str(config), "--json", *(a for s in sets for a in ("--set", s))]
+class Trials:
+    """The runs of one config, each in a folder of its own."""
+
+    def __init__(self, config: Path, overrides: tuple[str, ...]):
+        self.config, self.overrides = config, overrides
+        self.kind = load_config(config, overrides).kind
+
+    def command(self, folder: Path) -> list[str]:
+        sets = (a for s in self.sets(folder) for a in ("--set", s))
+        return [*COMMAND, self.kind, str(self.config), "--json", *sets]
+
+    def sets(self, folder: Path) -> tuple[str, ...]:
+        return (*self.overrides, f"output={folder / 'p.zarr'}")
+
+    def documents(self, folder: Path) -> dict[str, list[dict]]:
+        """Blocks in the database, by step."""
+        steps = load_config(self.config, self.sets(folder)).steps()
+        first = steps[0]
+        with database_uri(first.db_host, first.home) as uri, connect(uri) as client:
+            stores = (RunStore(client, step.db_name, step.run) for step in steps)
+            return {store.run: list(store.documents()) for store in stores}
 
 
 def run(arguments: list[str]) -> dict:
-    """Run the command to its end; its report, with the exit code."""
+    """Run the command to its end; exit code, seconds, blocks of all steps, and those computed now."""
     done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return {**json.loads(done.stdout), "exit_code": done.returncode}
+    reports = json.loads(done.stdout)
+    reports = reports if isinstance(reports, list) else [reports]
+    return {
+        "exit_code": done.returncode,
+        "wall_s": max(report["wall_s"] for report in reports),  # steps start together
+        "total": sum(report["blocks"]["total"] for report in reports),
+        "masked": sum(report["blocks"]["masked"] for report in reports),
+        "computed": sum(report["blocks"]["computed"] for report in reports),
+    }
 
 
 def kill_during(arguments: list[str], folder: Path, victim: str, after_s: float) -> int:
@@ -80,7 +108,7 @@ def done_now(folder: Path) -> int:
 def workers(process: subprocess.Popen) -> list[int]:
     try:
         children = psutil.Process(process.pid).children(recursive=True)
-        return [c.pid for c in children if "em_blocks.workers.predict_worker" in c.cmdline()]
+        return [c.pid for c in children if "em_blocks.workers." in " ".join(c.cmdline())]
     except psutil.Error:
         return []
 
@@ -101,50 +129,65 @@ def digest(folder: Path) -> dict[str, str]:
     }
 
 
-def documents(config: Path, folder: Path, overrides: tuple[str, ...]) -> list[dict]:
-    task = Predict.from_file(config, (f"output={folder / 'p.zarr'}", *overrides))
-    with database_uri(task.db_host, task.home) as uri, connect(uri) as client:
-        return list(RunStore(client, task.db_name, task.run).documents())
+def current_step(documents: dict[str, list[dict]], expected: dict[str, list[dict]]) -> str:
+    """The first step that is not complete."""
+    for name, found in documents.items():
+        if sum(d["state"] == DONE for d in found) < len(expected[name]):
+            return name
+    return "nothing"
+
+
+def try_all(config: Path, overrides: tuple[str, ...], trials: int, root: Path) -> int:
+    """How many trials ended differently from an undisturbed run."""
+    runs = Trials(config, overrides)
+    reference = run(runs.command(root / "undisturbed"))
+    assert reference["exit_code"] == 0, reference
+    expected, total = digest(root / "undisturbed"), reference["total"] - reference["masked"]
+    known = runs.documents(root / "undisturbed")
+    print(f"{runs.kind} undisturbed: {total} blocks in {reference['wall_s']:.1f} s, "
+          f"{len(expected)} files", flush=True)
+    different = 0
+    for trial in range(trials):
+        folder, victim = root / f"trial{trial}", VICTIMS[trial % len(VICTIMS)]
+        # Up to 0.75: start-up is not counted, and a run that has ended cannot be killed.
+        after_s = random.uniform(0.0, 0.75) * reference["wall_s"]
+        then = kill_during(runs.command(folder), folder, victim, after_s)
+        found = runs.documents(folder)
+        step = current_step(found, known)
+        before = sum(d["state"] == DONE for documents in found.values() for d in documents)
+        report = run(runs.command(folder))
+        found = [d for documents in runs.documents(folder).values() for d in documents]
+        same = (
+            report["exit_code"] == 0
+            and digest(folder) == expected
+            and len(found) == len({d["_id"] for d in found}) == total
+            and report["computed"] == total - before
+        )
+        different += not same
+        print(
+            f"trial {trial + 1}: {victim} killed after {after_s:.1f} s with {then} of {total} "
+            f"blocks done, {before} at the end (in {step}); again: {report['computed']} computed, "
+            f"{'identical' if same else 'DIFFERENT'}", flush=True,
+        )
+    return different
 
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), default=None)
-@click.option("--set", "overrides", multiple=True, help="As in predict_blockwise.py.")
-@click.option("--trials", default=6, show_default=True)
+@click.option("--set", "overrides", multiple=True, help="As in em-blocks predict or segment.")
+@click.option("--trials", type=int, help="Per config; default 3, one per victim.", default=3)
 @click.option("--seed", default=0, show_default=True)
 def main(config: Path | None, overrides: tuple[str, ...], trials: int, seed: int) -> None:
     random.seed(seed)
+    different = n = 0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        config = config or small_config(root)
-        reference = run(command(config, root / "undisturbed", overrides))
-        assert reference["exit_code"] == 0, reference
-        expected, total = digest(root / "undisturbed"), reference["blocks"]["total"]
-        print(f"undisturbed: {total} blocks in {reference['wall_s']:.1f} s", flush=True)
-        different = 0
-        for trial in range(trials):
-            folder, victim = root / f"trial{trial}", VICTIMS[trial % len(VICTIMS)]
-            arguments = command(config, folder, overrides)
-            # Up to 0.75: start-up is not counted, and a run that has ended cannot be killed.
-            after_s = random.uniform(0.0, 0.75) * reference["wall_s"]
-            then = kill_during(arguments, folder, victim, after_s)
-            before = sum(d["state"] == DONE for d in documents(config, folder, overrides))
-            report = run(arguments)
-            found = documents(config, folder, overrides)
-            same = (
-                report["exit_code"] == 0
-                and digest(folder) == expected
-                and len(found) == len({d["_id"] for d in found}) == total
-                and report["blocks"]["computed"] == total - before
-            )
-            different += not same
-            print(
-                f"trial {trial + 1}: {victim} killed after {after_s:.1f} s with {then} of {total} "
-                f"blocks done, {before} at the end; again: {report['blocks']['computed']} computed, "
-                f"{'identical' if same else 'DIFFERENT'}", flush=True,
-            )
+        configs = [config] if config else [small_config(root), segment_config(root, (32, 64, 96))]
+        for number, path in enumerate(configs):
+            different += try_all(path, overrides, trials, root / str(number))
+            n += trials
     print(json.dumps({"name": "kill -9 trials with another result", "value": different,
-                      "unit": "trials", "against": trials, "ratio": different / trials}))
+                      "unit": "trials", "against": n, "ratio": different / n}))
     sys.exit(1 if different else 0)
 
 
