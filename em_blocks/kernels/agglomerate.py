@@ -41,8 +41,8 @@ class Graph(NamedTuple):
         Sum of what affinity 1 would have given, above 0; the score is total / weight.
     rank : (n,) int64 array
         All different: of two edges of the same score, that of lower rank is taken first. Edges
-        that become one have the lowest of their ranks if averaged, and else that of the one that
-        is taken first; then the result does not depend on the order in which they do.
+        that become one have the highest of their ranks: then they never come before the first
+        of them, even where scores are equal, and it does not matter which became one first.
     """
 
     u: np.ndarray
@@ -78,8 +78,7 @@ def agglomerate(
     (`open_nodes`), exactly those merges are done that the agglomeration of the whole graph does
     as well: under both rules a merge never strengthens an edge beyond the merged one, so two
     nodes that are each other's best may merge at any time (reciprocal nearest neighbours), and a
-    node whose best edge is not certain waits. That holds to the last merge, ties included, as long
-    as two different means do not round to the same float64.
+    node whose best edge is not certain waits. That holds to the last merge, ties included.
 
     Parameters
     ----------
@@ -368,10 +367,9 @@ def _join(longs, f, g, average, histogram, quantile):
         for k in range(histogram.shape[1]):
             histogram[f, k] += histogram[g, k]
         longs[f, _TOTAL] = _quantile(histogram, f, quantile)
-        longs[f, _RANK] = min(longs[f, _RANK], longs[g, _RANK])
     elif average:
         longs[f, _TOTAL] += longs[g, _TOTAL]
         longs[f, _WEIGHT] += longs[g, _WEIGHT]
-        longs[f, _RANK] = min(longs[f, _RANK], longs[g, _RANK])
+    longs[f, _RANK] = max(longs[f, _RANK], longs[g, _RANK])
     longs[g, _WEIGHT] = 0
     return stays
