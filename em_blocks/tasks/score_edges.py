@@ -141,6 +141,7 @@ class ScoreEdges(BlockwiseTask):
         total, weight = self._scores(graph, numbers, affinities)
         u, v = names[graph.u], names[graph.v]
         order = np.lexsort((np.maximum(u, v), np.minimum(u, v)))
+        order = order[weight[order] > 0]  # without any: far pairs, whose affinities do not count
         columns = {
             "u": np.minimum(u, v), "v": np.maximum(u, v), "contact": graph.contact,
             "direct": graph.direct, "long_range": graph.long_range,
@@ -155,8 +156,9 @@ class ScoreEdges(BlockwiseTask):
 
     def _scores(self, graph: RegionGraph, numbers, affinities) -> tuple[np.ndarray, np.ndarray]:
         """Sum and weight of every edge, exact integers; their quotient is its affinity."""
-        if self.scores in ("mean", "quantile"):  # of quantiles, the histograms are what counts
-            share = round(self.long_range_weight * WEIGHT_UNIT)
+        if self.scores in ("mean", "quantile"):
+            # Of quantiles, the histograms are what counts, and those are of pairs that touch.
+            share = round(self.long_range_weight * WEIGHT_UNIT) if self.scores == "mean" else 0
             total = WEIGHT_UNIT * graph.direct + share * graph.long_range
             pairs = WEIGHT_UNIT * graph.contact.sum(axis=1) + share * graph.long_range_pairs
             return total, pairs * FULL

@@ -71,14 +71,39 @@ def test_nothing_depends_on_blocks_or_super_blocks(
     assert_same_segments(task, reference)
 
 
-def test_nothing_depends_on_super_blocks_where_many_affinities_are_equal(tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"edges": {"long_range_weight": 0}},
+        {"edges": {"scores": "quantile", "quantile": 0.75}},
+        {"size_rule": {"voxels": 300, "affinity": 0.75}},
+        {"size_rule": {"voxels": 300, "affinity": 0.75}, "edges": {"scores": "quantile"}},
+    ],
+    ids=["mean", "direct only", "quantile", "size rule", "size rule and quantile"],
+)
+def test_nothing_depends_on_the_grid_where_many_affinities_are_equal(tmp_path, options):
     coarse = stored(np.rint(noisy(neurons(), noise=0.5) * 4) / 4, tmp_path)
-    first, other = (
-        made(coarse, tmp_path / str(n), super_block=super_block, block_shape=TILE, thresholds=[0.2, 0.9])
-        for n, super_block in enumerate([(4, 4, 5), (2, 3, 2)])
+    grids = [
+        {"block_shape": [20, 48, 60]},
+        {"block_shape": TILE, "super_block": [2, 3, 2]},
+        {"block_shape": [10, 24, 12], "super_block": [2, 2, 2]},
+    ]
+    first, *others = (
+        made(coarse, tmp_path / str(n), thresholds=[0.2, 0.6, 0.9], **grid, **options)
+        for n, grid in enumerate(grids)
     )
     assert len(set(forest(first).values())) < len(forest(first))
-    assert_same_segments(other, first)
+    for other in others:
+        assert_same_segments(other, first)
+
+
+def test_the_size_rule_keeps_large_clusters_apart(affinities, tmp_path):
+    ruled = made(affinities, tmp_path, size_rule={"voxels": 300, "affinity": 0.9}, thresholds=[0.9])
+    free = made(affinities, tmp_path / "free", thresholds=[0.9])
+    sizes = [np.unique(segments(task, 0.9), return_counts=True)[1] for task in (ruled, free)]
+    assert (sizes[0] >= 300).sum() > (sizes[1] >= 300).sum()
+    assert errors(segments(ruled, 0.9), neurons()).merge < errors(segments(free, 0.9), neurons()).merge
 
 
 @pytest.mark.parametrize("scores", ["waterz_mean", "waterz_quantile"])
@@ -166,6 +191,7 @@ def test_the_order_of_channels_does_not_matter(reference, tmp_path):
         ({"fragments": {"method": "watershed", "dimensions": 2, "small": 10}}, 0.5, 0.4),
         # All channels of one axis, averaged, see the membrane.
         ({"fragments": {"method": "watershed", "long_range_weight": 1.0, "small": 10}}, 0.5, 0.3),
+        ({"edges": {"scores": "quantile", "quantile": 0.75}}, 0.2, 0.3),
         ({"edges": {"scores": "waterz_quantile"}, "block_shape": [20, 48, 60]}, 0.2, 0.3),
         ({"edges": {"scores": "waterz_quantile"}, "context": [5, 12, 12]}, 0.2, 0.6),
     ],
