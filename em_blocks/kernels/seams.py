@@ -8,11 +8,8 @@ from typing import NamedTuple
 import cc3d
 import numpy as np
 
-from em_blocks.kernels.agglomerate import Graph, agglomerate
 from em_blocks.kernels.contingency import count_overlaps
 from em_blocks.kernels.evaluation import Voi, variation_of_information
-from em_blocks.kernels.forest import cut
-from em_blocks.kernels.region_graph import RegionGraph
 
 
 class Comparison(NamedTuple):
@@ -52,36 +49,6 @@ class Estimate(NamedTuple):
 
     value: float
     error: float  # standard error; nan of fewer than two samples
-
-
-def agglomerated(
-    fragments: np.ndarray, graph: RegionGraph, total: np.ndarray, weight: np.ndarray, *,
-    threshold: float, average: bool,
-) -> np.ndarray:
-    """Segments of a window that is agglomerated on its own.
-
-    Parameters
-    ----------
-    fragments : (z, y, x) int array
-        Dense ids, 0 is none.
-    graph : RegionGraph
-        Of these fragments; all its edges touch.
-    total, weight : (n,) int64 array
-        Affinity of every edge is total / weight.
-    threshold : float
-        Clusters merge up to this 1 - affinity.
-    average : bool
-        Affinity of two clusters: mean of that of their fragments, or the largest.
-
-    Returns
-    -------
-    (z, y, x) int64 array
-        Named by the smallest fragment; 0 stays 0.
-    """
-    n = int(fragments.max(initial=0)) + 1
-    edges = Graph(graph.u, graph.v, total, weight, np.arange(len(graph.u)))
-    merges, _ = agglomerate(n, edges, lowest=1 - threshold, average=average)
-    return cut(n, merges.a, merges.b, np.ones(len(merges.a), bool))[fragments]
 
 
 def compare(stored: np.ndarray, seamless: np.ndarray, *, axis: int, plane: int) -> Comparison:

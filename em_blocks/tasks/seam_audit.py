@@ -14,34 +14,32 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import cc3d
 import numpy as np
 
 from em_blocks.errors import ConfigError
-from em_blocks.geometry import BlockGrid, Box, Triple
+from em_blocks.geometry import BlockGrid, Box, Frame, Triple
 from em_blocks.kernels.drawing import grey_picture, overlay_picture, panel
 from em_blocks.kernels.neighborhood import FULL
-from em_blocks.kernels.region_graph import region_graph
 from em_blocks.kernels.seams import (
     Comparison,
     Estimate,
-    agglomerated,
     compare,
     disagreement,
     ratio,
     ratio_difference,
     renamed_like,
 )
-from em_blocks.kernels.waterz import merge_affinities
 from em_blocks.tasks.affinity_input import AffinityInput
-from em_blocks.tasks.extract_fragments import mask_values
-from em_blocks.tasks.score_edges import WEIGHT_UNIT
+from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.segment import Segment
 from em_blocks.volumes import Volume
 
 THINNEST = 4  # voxels of a tile: half of one on both sides of a plane must be something
 SEAM_COLOUR = (255, 220, 0)
+_MEANING = {"neighborhood", "scale"}
 _TRIES = 20  # faces looked at per face wanted, since many may lie where there is no tissue
 
 
@@ -72,7 +70,8 @@ class Sample:
 class SeamAuditor:
     """Segments windows of a volume anew, and compares them with its stored segmentation.
 
-    Memory: one window, which is three halves of a tile and twice the context along every axis.
+    Memory, and room in a temporary folder: one window, which is three halves of a tile and twice
+    the context along every axis.
 
     Parameters
     ----------
@@ -106,18 +105,18 @@ class SeamAuditor:
         )
 
     def seamless(self, box: Box) -> np.ndarray:
-        """Segments of `box`, (z, y, x) int64, from a window around it that is not cut."""
+        """Segments of `box`, (z, y, x) uint64, from a window around it that is not cut."""
         context = self.config.context or self._input.neighborhood.reach
         # Edges that a mutex watershed uses at every so many voxels only: the same as in the tiles.
         strides = getattr(self.config.fragments, "strides", (1, 1, 1))
         margin = (
-            t // 2 + c + (o - t // 2) % s
+            t // 2 + c + (o - t // 2 - c) % s
             for t, c, o, s in zip(self.tile, context, box.offset, strides, strict=True)
         )
-        window = box.grow(tuple(margin))  # beyond the volume too, where tiles see zeros as well
-        affinities = np.ascontiguousarray(self._input.read(window))
-        fragments = self._fragments(affinities, window)
-        return self._segments(fragments, affinities)[box.relative_to(window).slices]
+        window = box.grow(tuple(margin)).intersect(self._input.volume.box)
+        with TemporaryDirectory(prefix="em_blocks_audit_") as folder:
+            segments = self._segmented(window, Path(folder))
+        return segments[box.relative_to(window).slices]
 
     def background(self, box: Box, raw: str | None) -> np.ndarray:
         """What to draw segments on, (z, y, x) in 0..1: raw values, or mean direct affinities."""
@@ -174,56 +173,39 @@ class SeamAuditor:
             (c + h for c, h in zip(center, halves, strict=True)),
         )
 
-    # -- what, by the kernels and options of the steps that made the stored one --------------
+    # -- what -------------------------------------------------------------------------------
 
-    def _fragments(self, affinities: np.ndarray, window: Box) -> np.ndarray:
-        config, neighborhood = self.config, self._input.neighborhood
-        inside = np.zeros(window.shape, bool)
+    def _segmented(self, window: Box, folder: Path) -> np.ndarray:
+        """Segments of a window, by the steps that made the stored ones, as a single block."""
         volume = self._input.volume
-        inside[volume.box.intersect(window).relative_to(window).slices] = True
-        if self._mask is not None:
-            inside &= mask_values(self._mask, volume, window)
-        if config.min_mean_affinity > 0:
-            mean = affinities[neighborhood.direct].mean(axis=0, dtype=np.float32) / FULL
-            inside &= mean >= config.min_mean_affinity
-        labels = config.fragments(affinities, neighborhood, inside)
-        labels = cc3d.connected_components(labels, connectivity=6)
-        if config.min_size > 1:
-            labels[(np.bincount(labels.ravel()) < config.min_size)[labels]] = 0
-        return labels.astype(np.int32)
-
-    def _segments(self, fragments: np.ndarray, affinities: np.ndarray) -> np.ndarray:
-        edges, neighborhood = self.config.edges, self._input.neighborhood
-        graph = region_graph(
-            fragments, affinities, neighborhood, begin=(0, 0, 0),
-            complete=np.ones(int(fragments.max(initial=0)) + 1, bool),
+        frame = Frame(volume.frame.voxel_size, volume.frame.to_roi(window).offset)
+        copy = Volume.create(
+            str(folder / "affinities.zarr"), shape=window.shape, dtype=volume.dtype, frame=frame,
+            chunk_shape=window.shape, channels=volume.channels,
+            # What says how to read the values; the others say where the whole volume lies.
+            attributes={key: volume.attributes[key] for key in _MEANING & volume.attributes.keys()},
         )
-        if edges.scores == "mean":
-            share = round(edges.long_range_weight * WEIGHT_UNIT)
-            total = WEIGHT_UNIT * graph.direct + share * graph.long_range
-            weight = (
-                WEIGHT_UNIT * graph.contact.sum(axis=1) + share * graph.long_range_pairs
-            ) * FULL
-        else:
-            merged = merge_affinities(
-                affinities[neighborhood.direct], fragments, graph.u, graph.v,
-                quantile=edges.scores == "waterz_quantile",
-            )
-            total = np.rint(merged * FULL).astype(np.int64)
-            weight = np.full(len(merged), FULL, np.int64)
-        return agglomerated(
-            fragments, graph, total, weight, threshold=self.threshold,
-            average=edges.scores == "mean",
-        )
+        copy.write(copy.box, volume.read(window))
+        whole = dict.fromkeys(("block_shape", "tile_shape", "chunk_shape"), window.shape)
+        config = Segment.from_dict({
+            **self.config.model_dump(mode="json"), **whole, "affinities": copy.path,
+            "output": str(folder / "segmentation.zarr"), "run_dir": str(folder), "format": "zarr",
+            "context": self.config.context or self._input.neighborhood.reach,
+            "thresholds": [self.threshold],
+        })
+        for step in config.steps():
+            for output in step.output_specs():
+                output.create(step.grid(), fingerprint="window")
+            with step.open(step.measure()) as process:
+                for block in step.grid().blocks():
+                    process(block, BlockReport())
+        segments = Volume.open(config.segments_path(self.threshold))
+        return segments.read(segments.box)
 
     @cached_property
     def _tiles(self) -> BlockGrid:
         volume = self._input.volume
         return BlockGrid(volume.frame, volume.shape, self.tile)
-
-    @cached_property
-    def _mask(self) -> Volume | None:
-        return Volume.open(self.config.mask) if self.config.mask else None
 
     @cached_property
     def _input(self) -> AffinityInput:

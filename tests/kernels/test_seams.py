@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from em_blocks.kernels.neighborhood import Neighborhood
-from em_blocks.kernels.region_graph import region_graph
 from em_blocks.kernels.seams import (
-    agglomerated,
     compare,
     disagreement,
     ratio,
@@ -104,24 +101,6 @@ def test_counts_equal_those_made_one_by_one(seed, axis):
     wrong = disagreement(stored, whole, axis=axis, plane=2)
     assert wrong.sum() == found.split + found.merged
     assert list(wrong.shape) == np.delete(stored.shape, axis).tolist()
-
-
-def test_a_window_is_agglomerated_up_to_the_threshold():
-    fragments = slabs(2, 2, 2).astype(np.int32)
-    affinities = np.full((3, *fragments.shape), 65535, np.uint16)
-    affinities[2, :, :, 2], affinities[2, :, :, 4] = 0.8 * 65535, 0.3 * 65535
-    neighborhood = Neighborhood([[-1, 0, 0], [0, -1, 0], [0, 0, -1]])
-    graph = region_graph(
-        fragments, affinities, neighborhood, begin=(0, 0, 0), complete=np.ones(4, bool)
-    )
-    weight = graph.contact.sum(axis=1) * 65535
-    expected = {0.1: [1, 2, 3], 0.3: [1, 1, 3], 0.8: [1, 1, 1]}
-    for threshold, names in expected.items():
-        for average in (True, False):
-            found = agglomerated(
-                fragments, graph, graph.direct, weight, threshold=threshold, average=average
-            )
-            np.testing.assert_array_equal(found, np.array([0, *names])[fragments])
 
 
 def test_objects_take_the_names_of_those_they_share_most_with():
