@@ -64,13 +64,16 @@ def with_grid(task: Segment, folder: Path, tile: Triple, block: Triple) -> Segme
     })
 
 
-def difference(a: dict[float, np.ndarray], b: dict[float, np.ndarray]) -> float:
-    """VOI in bits, split and merge together; the largest of all thresholds."""
-    found = []
+def difference(what: str, a: dict[float, np.ndarray], b: dict[float, np.ndarray]) -> float:
+    """VOI in bits, split and merge together; the largest of all thresholds. Prints all."""
+    bits = []
     for threshold, labels in a.items():
         table = count_overlaps(segmentation=b[threshold], truth=labels)
-        found.append(sum(evaluate(lambda table=table: [table], ignore_truth=()).voi))
-    return max(found)
+        split, merge = evaluate(lambda table=table: [table], ignore_truth=()).voi
+        bits.append(split + merge)
+        print(f"  {what} at threshold {threshold:g}: VOI {split + merge:.4f} bits (split {split:.4f}, "
+              f"merge {merge:.4f})", flush=True)
+    return max(bits)
 
 
 @click.command()
@@ -87,11 +90,11 @@ def main(config: Path | None, overrides: tuple[str, ...]) -> None:
         reference = segmented(with_grid(task, folder, tile, blocks[0]))
         bits = []
         for block in (*blocks[1:], whole):
-            bits.append(difference(reference, segmented(with_grid(task, folder, tile, block))))
-            print(f"  blocks {block} against {blocks[0]}: VOI {bits[-1]:.6f} bits", flush=True)
+            found = segmented(with_grid(task, folder, tile, block))
+            bits.append(difference(f"blocks {block} against {blocks[0]}", reference, found))
         for other in (blocks[1], whole):
-            found = difference(reference, segmented(with_grid(task, folder, other, other)))
-            print(f"  tiles {other} against {tile}: VOI {found:.4f} bits", flush=True)
+            found = segmented(with_grid(task, folder, other, other))
+            difference(f"tiles {other} against {tile}", reference, found)
     value = round(max(bits), 6)
     print(json.dumps({"name": "largest VOI between block shapes", "value": value, "unit": "bits",
                       "against": TARGET_BITS, "ratio": round(value / TARGET_BITS, 4)}))
