@@ -1,0 +1,9 @@
+"""Valid 3-D U-Net for isotropic voxels."""
+
+from em_blocks.nets.unet import Head, UNet
+
+
+def build(config):
+    """Network of a `SetupConfig`, with random weights."""
+    heads = {name: Head(head.channels, head.activation) for name, head in config.heads.items()}
+    return UNet(**config.network.model_dump(), heads=heads)
