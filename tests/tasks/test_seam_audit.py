@@ -1,6 +1,7 @@
 """Seams of segmentations of which it is known what is wrong with them."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -78,13 +79,25 @@ def segment_here(config):
                 process(block, BlockReport())
 
 
-@pytest.fixture
-def auditor(tmp_path):
+@pytest.fixture(scope="module")
+def cells_auditor(tmp_path_factory):
     """Of a perfect segmentation of known cells."""
-    write_affinities(tmp_path, perfect(cells()))
-    config = Segment.from_dict(make_config(tmp_path))
+    folder = tmp_path_factory.mktemp("cells")
+    write_affinities(folder, perfect(cells()))
+    config = Segment.from_dict(make_config(folder))
     segment_here(config)
-    return SeamAuditor(config, 0.5)
+    auditor = SeamAuditor(config, 0.5)
+    auditor.seamless = cache(auditor.seamless)  # does not depend on what the tests change
+    return auditor
+
+
+@pytest.fixture
+def auditor(cells_auditor):
+    """The same for every test: what one of them changed is put back."""
+    box = cells_auditor.stored.box
+    before = cells_auditor.stored.read(box)
+    yield cells_auditor
+    Volume.open(cells_auditor.stored.path, mode="r+").write(box, before)
 
 
 def change(auditor, function):
@@ -168,6 +181,7 @@ OPTIONS = {
     "sections": {"fragments": {"method": "watershed", "dimensions": 2, "long_range_weight": 0.5}},
     "mutex": {"fragments": {"method": "mutex_watershed", "strides": [1, 2, 2]}, "min_size": 5},
     "few edges": {"edges": {"long_range_weight": 0.25}, "min_mean_affinity": 0.45},
+    "quantile": {"edges": {"scores": "quantile", "quantile": 0.75}},
     "waterz": {"edges": {"scores": "waterz_quantile"}},
 }
 
