@@ -2,7 +2,7 @@
 
 fp32, stored as float32. The one forward pass needs memory for the whole volume: about 100 bytes per
 voxel and feature of the network's finest level. By default a small volume of noise; ``--config`` takes
-any prediction config, for example ``configs/fib25_affinities.json``.
+any prediction config, for example ``configs/fib25_affinities_fp32.json``.
 """
 
 from __future__ import annotations

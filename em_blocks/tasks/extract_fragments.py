@@ -18,12 +18,15 @@ from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.mutex import mutex_watershed
 from em_blocks.kernels.neighborhood import FULL, Neighborhood, combined
+from em_blocks.kernels.small_basins import join_small_basins
 from em_blocks.kernels.watershed import watershed
 from em_blocks.tasks.affinity_input import AffinityInput, Shifts
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock, TableSpec
 from em_blocks.volumes import Volume, store
 from em_blocks.volumes.formats import Format
 from em_blocks.volumes.tables import BlockTables, Columns
+
+CONTACT_QUANTILE = 0.75
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Bias = Annotated[float, Field(ge=-1, le=0)]
@@ -41,13 +44,24 @@ class Watershed(StrictModel):
     low: Share = Field(0.02, description="Weaker edges never join basins.")
     high: Share = Field(0.99, description="Edges of at least this always join.")
     small: NonNegativeInt = Field(100, description="Basins of fewer voxels are joined to others.")
+    join: Literal["edge", "contact"] = Field(
+        "edge", description="Small basins are joined over their strongest edge (fast), or where "
+        "the 75 % quantile of the affinities over their contact is largest."
+    )
 
     def __call__(
         self, affinities: np.ndarray, neighborhood: Neighborhood, mask: np.ndarray
     ) -> np.ndarray:
-        return watershed(
-            combined(affinities, neighborhood, self.long_range_weight), mask=mask,
-            dimensions=self.dimensions, low=self.low, high=self.high, small=self.small,
+        basins = watershed(
+            combined(affinities, neighborhood, self.long_range_weight, mask), mask=mask,
+            dimensions=self.dimensions, low=self.low, high=self.high,
+            small=self.small if self.join == "edge" else 0,
+        )
+        if self.join == "edge":
+            return basins
+        return join_small_basins(
+            basins, affinities, neighborhood, small=self.small, quantile=CONTACT_QUANTILE,
+            low=self.low, dimensions=self.dimensions,
         )
 
 
@@ -68,7 +82,7 @@ class MutexWatershed(StrictModel):
         return mutex_watershed(
             affinities, neighborhood, mask=mask, direct_bias=self.direct_bias,
             long_range_bias=self.long_range_bias, strides=self.strides,
-            joined=combined(affinities, neighborhood, 1.0) >= self.certain,
+            joined=combined(affinities, neighborhood, 1.0, mask) >= self.certain,
         )
 
 

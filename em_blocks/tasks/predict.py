@@ -256,6 +256,7 @@ class Predict(BlockwiseTask):
             spec.name: HeadFormat(
                 spec.dtype, spec.attributes.get("scale"),
                 [tuple(s) for s in spec.attributes.get("neighborhood", [])] or None,
+                kind=self._setup.config.heads[spec.name].kind,
             )
             for spec in self.output_specs()
         }
