@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from em_blocks.config import Shape3, StorePath, StrictModel
-from em_blocks.geometry import Block, BlockGrid, Box
+from em_blocks.config import StorePath, StrictModel
+from em_blocks.geometry import Block, Box
 from em_blocks.kernels.agglomerate import Graph, LargeRule, Merges, agglomerate
 from em_blocks.kernels.forest import cut
 from em_blocks.kernels.graph_rows import dense, summed
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
-from em_blocks.tasks.masks import masked_blocks
+from em_blocks.tasks.base import BlockReport, ProcessBlock, TableSpec
 from em_blocks.tasks.outputs import fingerprint_of
-from em_blocks.volumes import Volume, store
+from em_blocks.tasks.super_blocks import SuperBlockTask
+from em_blocks.volumes import store
 from em_blocks.volumes.tables import BlockTables, Columns
 
 EMPTY_NODES = {
@@ -37,7 +36,7 @@ class SizeRule(StrictModel):
     )
 
 
-class AgglomerateGraph(BlockwiseTask):
+class AgglomerateGraph(SuperBlockTask):
     """Merge what is certain within every super-block; leave the rest to the level above.
 
     A node is open while pairs of voxels may join it to others outside of the super-block: those
@@ -50,17 +49,10 @@ class AgglomerateGraph(BlockwiseTask):
     """
 
     kind: Literal["agglomerate_graph"]
-    like: StorePath = Field(description="Volume of the same voxels as the fragments: the affinities.")
-    fragments: StorePath = Field(description="Volume of fragments.")
-    fragment_tables: StorePath = Field(description="Their tables.")
     edge_tables: StorePath = Field(description="Tables of edges.")
-    output: StorePath = Field(description="Folder for the merge forest; every level has one in it.")
     below: StorePath | None = Field(
         None, description="Folder of the merge forest with the level below. Default: output."
     )
-    level: NonNegativeInt = Field(description="0 reads the tables of blocks, others the level below.")
-    last: bool = Field(description="Whether there is no level above.")
-    part_shape: Shape3 = Field(description="Voxels (z, y, x) of what the level below calls a block.")
     reach: Annotated[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt], Field()] = Field(
         description="Voxels (z, y, x) between the partners of the longest affinity."
     )
@@ -72,9 +64,6 @@ class AgglomerateGraph(BlockwiseTask):
     quantile: Annotated[float, Field(ge=0, le=1)] = Field(0.9, description="For that linkage.")
 
     size_rule: SizeRule | None = Field(None, description="When two large clusters merge.")
-
-    def grid(self) -> BlockGrid:
-        return BlockGrid(self._volume.frame, self._volume.shape, self.block_shape)
 
     def inputs(self) -> dict:
         below = self.edge_tables if self.level == 0 else self._below("rest")
@@ -88,9 +77,6 @@ class AgglomerateGraph(BlockwiseTask):
             TableSpec(name, self._folder(self.level, name), rows_per_voxel=0.005)
             for name in ("merges", "nodes", "rest")
         ]
-
-    def outputs_root(self) -> str:
-        return self.output
 
     @classmethod
     def locations(cls) -> set[str]:
@@ -121,9 +107,7 @@ class AgglomerateGraph(BlockwiseTask):
 
     def _read(self, block: Block) -> tuple[Columns, Columns]:
         """Nodes and edges of all parts of a super-block that the mask leaves."""
-        parts = [
-            part.key for part in self._parts.within(block.write_box) if not self._masked[part.index]
-        ]
+        parts = self.parts(block)
         if self.level > 0:
             nodes, edges = BlockTables(self._below("nodes")), BlockTables(self._below("rest"))
             return _joined(map(nodes.read, parts), EMPTY_NODES), _joined(map(edges.read, parts), {})
@@ -199,25 +183,8 @@ class AgglomerateGraph(BlockwiseTask):
         """Columns of edges that only this linkage needs."""
         return ("histogram",) if self.linkage == "quantile" else ()
 
-    @cached_property
-    def _parts(self) -> BlockGrid:
-        return BlockGrid(self._volume.frame, self._volume.shape, self.part_shape)
-
-    @cached_property
-    def _masked(self) -> np.ndarray:
-        if self.mask is None:
-            return np.zeros(self._parts.shape, bool)
-        return masked_blocks(self.mask, self._parts)
-
-    @cached_property
-    def _volume(self) -> Volume:
-        return Volume.open(self.like)
-
     def _below(self, name: str) -> str:
         return store.join(self.below or self.output, str(self.level - 1), name)
-
-    def _folder(self, level: int, name: str) -> str:
-        return store.join(self.output, str(level), name)
 
 
 EDGE_COLUMNS = ("u", "v", "contact", "total", "weight", "rank_u", "rank_v")

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
 from em_blocks.config import Shape3, StorePath
 from em_blocks.geometry import Block, BlockGrid
 from em_blocks.kernels.forest import cut
 from em_blocks.kernels.graph_rows import dense
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
-from em_blocks.tasks.masks import masked_blocks
+from em_blocks.tasks.base import BlockReport, ProcessBlock, TableSpec
 from em_blocks.tasks.outputs import fingerprint_of
-from em_blocks.volumes import Volume, store
+from em_blocks.tasks.super_blocks import SuperBlockTask
+from em_blocks.volumes import store
 from em_blocks.volumes.tables import BlockTables, Columns
 
 
-class FindSegments(BlockwiseTask):
+class FindSegments(SuperBlockTask):
     """Segment of every fragment at one threshold, from the last level of the forest down.
 
     A cluster of a super-block that the level above merged takes the segment it got there. Level 0
@@ -31,24 +30,14 @@ class FindSegments(BlockwiseTask):
     """
 
     kind: Literal["find_segments"]
-    like: StorePath = Field(description="Volume of the same voxels as the fragments: the affinities.")
-    fragments: StorePath = Field(description="Volume of fragments.")
-    fragment_tables: StorePath = Field(description="Their tables.")
     forest: StorePath = Field(description="Folder of the merge forest.")
-    output: StorePath = Field(description="Folder for the look-up tables; every level has one in it.")
     above: StorePath | None = Field(
         None, description="Folder of the look-up tables with the level above. Default: output."
     )
-    level: NonNegativeInt = Field(description="Of the forest; 0 gives every fragment its segment.")
-    last: bool = Field(description="Whether there is no level above.")
-    part_shape: Shape3 = Field(description="Voxels (z, y, x) of what the level below calls a block.")
     above_shape: Shape3 | None = Field(None, description="Voxels of a super-block one level above.")
     threshold: Annotated[float, Field(ge=0, le=1)] = Field(
         description="Clusters merge up to this 1 - affinity."
     )
-
-    def grid(self) -> BlockGrid:
-        return BlockGrid(self._volume.frame, self._volume.shape, self.block_shape)
 
     def inputs(self) -> dict:
         merges = TableSpec("merges", store.join(self.forest, str(self.level), "merges"))
@@ -67,9 +56,6 @@ class FindSegments(BlockwiseTask):
                 },
             )
         ]
-
-    def outputs_root(self) -> str:
-        return self.output
 
     @classmethod
     def locations(cls) -> set[str]:
@@ -100,9 +86,7 @@ class FindSegments(BlockwiseTask):
 
     def _nodes(self, block: Block) -> np.ndarray:
         """What this super-block had to cluster."""
-        parts = [
-            part.key for part in self._parts.within(block.write_box) if not self._masked[part.index]
-        ]
+        parts = self.parts(block)
         if self.level == 0:
             tables, name = BlockTables(self.fragment_tables), "fragment"
         else:
@@ -118,26 +102,9 @@ class FindSegments(BlockwiseTask):
         (parent,) = grid.within(block.write_box)
         return BlockTables(self._above_folder).read(parent.key)
 
-    @cached_property
-    def _parts(self) -> BlockGrid:
-        return BlockGrid(self._volume.frame, self._volume.shape, self.part_shape)
-
-    @cached_property
-    def _masked(self) -> np.ndarray:
-        if self.mask is None:
-            return np.zeros(self._parts.shape, bool)
-        return masked_blocks(self.mask, self._parts)
-
-    @cached_property
-    def _volume(self) -> Volume:
-        return Volume.open(self.like)
-
     @property
     def _above_folder(self) -> str:
         return store.join(self.above or self.output, str(self.level + 1))
-
-    def _folder(self, level: int) -> str:
-        return store.join(self.output, str(level))
 
 
 def segments_of(nodes: np.ndarray, merges: Columns, above: Columns, threshold: float) -> Columns:
