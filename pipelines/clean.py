@@ -12,7 +12,6 @@ main = steps_command(
     erased. Three runs (RUN.parts, RUN.join, RUN.cleaned), of which done blocks are skipped: a stopped
     command is simply repeated.
     """,
-    steps=Clean.steps,
 )
 
 if __name__ == "__main__":

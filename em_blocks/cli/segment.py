@@ -7,7 +7,7 @@ import json
 
 import click
 
-from em_blocks.cli.steps import block_by_block, steps_command
+from em_blocks.cli.steps import steps_command
 from em_blocks.tasks.segment import Segment
 
 
@@ -38,6 +38,4 @@ main = _with_thresholds(steps_command(
     Every step is a run of its own (RUN.fragments, RUN.edges, ...), of which done blocks are
     skipped: a stopped command is simply repeated.
     """,
-    steps=Segment.steps,
-    run=block_by_block,
 ))

@@ -20,31 +20,22 @@ from em_blocks.cli.common import (
     set_option,
     shows_errors,
 )
-from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.base import BlockwiseTask, RunConfig
 
 if TYPE_CHECKING:
     from em_blocks.runtime.report import RunReport
 
-RunSteps = Callable[..., list["RunReport"]]
-"""Runs steps with the options of `em_blocks.runtime.run.run_steps`; reports of those that started."""
-
-
 def steps_command(
-    task_type: type[BlockwiseTask], name: str, help: str, *,
-    steps: Callable[[BlockwiseTask], list[BlockwiseTask]],
-    run: RunSteps | None = None,
-    publish: Callable[[BlockwiseTask], None] = lambda task: None,
+    task_type: type[RunConfig], name: str, help: str, *,
+    publish: Callable[[RunConfig], None] = lambda task: None,
 ) -> click.Command:
     """``NAME CONFIG``: all steps that the config of `task_type` stands for.
 
     Each step is a run of its own in the database; blocks that are done are skipped, so a command
-    that died is simply repeated. The last step has the run name of the config.
+    that died is simply repeated.
 
     Parameters
     ----------
-    steps : function of the task to its steps
-    run : function of the steps to their reports, optional
-        Default: `run_all`.
     publish : function of the task, optional
         Called when all steps are done.
     """
@@ -65,13 +56,13 @@ def steps_command(
         from em_blocks.runtime.preflight import check_task
 
         task = task_type.from_file(config, overrides)
-        tasks = steps(task)
+        tasks = task.steps()
         for step in tasks:
             check_task(step)  # what is wrong with the last step is said before the first one starts
         if dry_run:
             click.echo("\n\n".join(plan(step, probe=False).text() for step in tasks))
             return
-        reports = (run or run_all)(tasks, requeue=retry, **options)
+        reports = run_all(tasks, requeue=retry, **options)
         failed = next((report for report in reports if not report.ok), None)
         if failed is not None:
             print_report(failed, as_json)
@@ -83,17 +74,16 @@ def steps_command(
 
 
 def run_all(tasks: list[BlockwiseTask], **options) -> list[RunReport]:
-    """Run all steps: block by block, if their blocks are of the same voxels."""
-    grids = [task.grid() for task in tasks]
-    same = len({(grid.frame, grid.volume_shape) for grid in grids}) == 1
-    return (block_by_block if same else one_after_the_other)(tasks, **options)
+    """Run all steps, with the options of `run_steps`; reports of those that started.
 
-
-def one_after_the_other(tasks: list[BlockwiseTask], **options) -> list[RunReport]:
-    """Run each step when all of the one before is done; ends with the first that is not."""
+    They run block by block if their blocks are of the same voxels, and else one after the other.
+    """
     from em_blocks.db.connect import database_uri
-    from em_blocks.runtime.run import run_blockwise
+    from em_blocks.runtime.run import run_blockwise, run_steps
 
+    grids = [task.grid() for task in tasks]
+    if len({(grid.frame, grid.volume_shape) for grid in grids}) == 1:
+        return run_steps(tasks, **options)
     reports = []
     # Held meanwhile: each step would start and stop an embedded server.
     with database_uri(tasks[-1].db_host, tasks[-1].home):
@@ -104,24 +94,18 @@ def one_after_the_other(tasks: list[BlockwiseTask], **options) -> list[RunReport
     return reports
 
 
-def block_by_block(tasks: list[BlockwiseTask], **options) -> list[RunReport]:
-    """Run all steps at once; a block starts when those that it reads are done."""
-    from em_blocks.runtime.run import run_steps
-
-    return run_steps(tasks, **options)
-
-
 def _print(reports: list[RunReport], as_json: bool) -> None:
     """All steps, which are done: one line each."""
     if as_json:
         click.echo(json.dumps([asdict(report) for report in reports], indent=2, default=str))
         return
     table = Table(title=f"{reports[-1].run}: done")
-    for name in ("step", "run", "blocks", "done now", "seconds", "Mvoxel/s"):
-        table.add_column(name, justify="left" if name in ("step", "run") else "right")
+    table.add_column("run", overflow="fold")  # names the step; cut off it would name nothing
+    for name in ("blocks", "done now", "seconds", "Mvoxel/s"):
+        table.add_column(name, justify="right")
     for report in reports:
         table.add_row(
-            report.task, report.run, str(report.blocks["total"]), str(report.blocks["computed"]),
+            report.run, str(report.blocks["total"]), str(report.blocks["computed"]),
             f"{report.wall_s:.1f}", f"{report.mvox_s:.3g}",
         )
     console = Console()

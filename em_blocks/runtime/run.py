@@ -57,7 +57,7 @@ def run_steps(
     Returns
     -------
     list of RunReport
-        One per step.
+        One per step; if interrupted early, of those that had begun.
 
     Raises
     ------
@@ -70,15 +70,21 @@ def run_steps(
     with database_uri(first.db_host, first.home) as uri, connect(uri) as client:
         sessions: list[_Session] = []
         try:
-            for step in steps:
-                store = RunStore(client, step.db_name, step.run)
-                store.prepare()
-                checked = checked if step is first else check_task(step)
-                epoch = claim(store, step, checked, overwrite=overwrite, adopt=adopt)
-                sessions.append(_Session(step, checked, store, uri, epoch, console))
-                before = sessions[-2] if len(sessions) > 1 else None
-                sessions[-1].prepare(requeue=requeue, before=before)
-            return _run(sessions, console)
+            with sigterm_as_interrupt():
+                for step in steps:
+                    store = RunStore(client, step.db_name, step.run)
+                    store.prepare()
+                    checked = checked if step is first else check_task(step)
+                    epoch = claim(store, step, checked, overwrite=overwrite, adopt=adopt)
+                    sessions.append(_Session(step, checked, store, uri, epoch, console))
+                    before = sessions[-2] if len(sessions) > 1 else None
+                    sessions[-1].prepare(requeue=requeue, before=before)
+                return _run(sessions, console)
+        except KeyboardInterrupt:  # while the runs were prepared, which may measure a whole volume
+            reports = [session.finish("interrupted") for session in sessions]
+            if all(report.ok for report in reports):
+                raise  # the steps that had not begun have no report that could say so
+            return reports
         except EmBlocksError:
             for session in sessions:
                 session.give_up()
@@ -93,13 +99,12 @@ def run_steps(
 def _run(sessions: list[_Session], console: Console) -> list[RunReport]:
     reason = None
     try:
-        with sigterm_as_interrupt():
-            given_up, reason = _schedule(sessions, console)
-            for session in sessions:
-                session.left = session.lost()
-            if reason is None and not given_up:
-                # Workers died between a block and its commit: nobody's fault, so once more.
-                _, reason = _schedule(sessions, console)
+        given_up, reason = _schedule(sessions, console)
+        for session in sessions:
+            session.left = session.lost()
+        if reason is None and not given_up:
+            # Workers died between a block and its commit: nobody's fault, so once more.
+            _, reason = _schedule(sessions, console)
     except KeyboardInterrupt:
         reason = "interrupted"
     reports, complete = [], True
@@ -161,10 +166,12 @@ class _Session:
         if requeue:
             self.store.requeue()
         self.skipped = self.store.counts()[DONE]
-        settled = self.store.mask(self.checked.grid.shape, DONE, QUARANTINED)
-        self.todo = self.left = ~(settled | self.checked.masked | self._waiting(before))
-        done = self.store.mask(self.checked.grid.shape, DONE)
-        self.missing = ~(done | self.checked.masked | self.todo)
+        done, quarantined = (
+            self.store.mask(self.checked.grid.shape, state) for state in (DONE, QUARANTINED)
+        )
+        undone = ~(done | self.checked.masked)
+        self.todo = self.left = undone & ~(quarantined | self._waiting(before))
+        self.missing = undone & ~self.todo
         self.console.print(
             f"Run {self.task.run}: {self.checked.grid.n_blocks} blocks, {self.skipped} done before, "
             f"{int(self.checked.masked.sum())} masked, {int(self.todo.sum())} to do."

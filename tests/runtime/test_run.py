@@ -251,3 +251,18 @@ def test_verify_finds_damaged_and_missing_blocks_and_the_next_run_repairs_them(r
     report = run(task)
     assert report.ok and report.blocks["computed"] == 3
     assert_same_result(task, undisturbed)
+
+
+def test_interrupted_while_it_measures_a_run_ends_in_order_and_resumes(raw, tmp_path, monkeypatch):
+    task = add_one(raw, tmp_path)
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(task), "measure", interrupted)
+        report = run(task)
+    assert (report.state, report.reason, report.exit_code) == ("stopped", "interrupted", 1)
+    with store_of(task) as store:
+        assert store.load()["state"] == "stopped" and store.load()["lease"]["owner"] is None
+    assert run(task).ok
