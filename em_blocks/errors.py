@@ -32,6 +32,10 @@ class VolumeError(EmBlocksError):
     """A volume cannot be opened, created, read or written."""
 
 
+class SynapseFileError(EmBlocksError):
+    """A file of synaptic partners that cannot be read or written, or a malformed row of it."""
+
+
 class CheckpointError(EmBlocksError):
     """Network weights that are missing, unsafe to load, or of another network."""
 

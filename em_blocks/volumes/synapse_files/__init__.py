@@ -1,0 +1,98 @@
+"""Files of synaptic partners, by the end of their name.
+
+A format is a module of this package with two functions, imported when it is used::
+
+    read(path: Path, **options) -> Synapses
+    write(path: Path, synapses: Synapses, **options) -> None
+
+`read` raises `SynapseFileError` and names the row that is wrong (see `checks`); `write` simply
+writes: that nothing half-written is left behind is taken care of here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from em_blocks.errors import SynapseFileError
+from em_blocks.kernels.synapses import Synapses
+
+# Compared from the first to the last; endings of whole names are possible.
+FORMATS = {
+    "_pre.csv": "voxel_pairs",
+    "_post.csv": "voxel_pairs",
+    ".csv": "pairs",
+    ".json": "fafb",
+    ".hdf": "cremi",
+    ".h5": "cremi",
+    ".hdf5": "cremi",
+    ".parquet": "parquet",
+    ".sqlite": "sqlite",
+    ".db": "sqlite",
+    ".npz": "npz",
+}
+"""Endings of names, and the module of this package that reads and writes such files."""
+
+
+def read_synapses(path: Path | str, **options) -> Synapses:
+    """The partners of a file.
+
+    Parameters
+    ----------
+    options
+        What the format needs beyond the file itself, such as the `voxel_size` of `voxel_pairs`.
+
+    Raises
+    ------
+    SynapseFileError
+        If the format is unknown, the file cannot be read, or a row is malformed.
+    """
+    path = Path(path)
+    module = _module(path)
+    if path.is_dir():
+        raise SynapseFileError(f"{path} is a folder, but a file of synaptic partners is needed.")
+    with _explained(path, "read"):
+        return module.read(path, **options)
+
+
+def write_synapses(path: Path | str, synapses: Synapses, **options) -> None:
+    """Write partners; the file appears in one piece, or not at all.
+
+    Raises
+    ------
+    SynapseFileError
+        If the format is unknown, or the file cannot be written.
+    """
+    path = Path(path)
+    module = _module(path)
+    with _explained(path, "written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A folder of its own: some formats are two files, and some writers need a journal.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+            module.write(Path(folder) / path.name, synapses, **options)
+            for file in sorted(Path(folder).iterdir()):
+                file.replace(path.with_name(file.name))
+
+
+def _module(path: Path) -> ModuleType:
+    for ending, name in FORMATS.items():
+        if path.name.lower().endswith(ending):
+            return importlib.import_module(f"{__name__}.{name}")
+    raise SynapseFileError(
+        f"{path} has no known format: its name should end in one of "
+        f"{', '.join(sorted(FORMATS))}. Rename it to what it is."
+    )
+
+
+@contextmanager
+def _explained(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SynapseFileError(
+            f"The synaptic partners in {path} cannot be {what}: {error.strerror or error}."
+        ) from error

@@ -1,0 +1,95 @@
+"""JSON lists of links as published with Synful's evaluation on the full adult fly brain.
+
+One object per pair of partners: ``id``, ``id_skel_pre``, ``id_skel_post``, ``location_pre``,
+``location_post`` (nm, z, y, x) and in predictions ``score``, ``id_segm_pre``, ``id_segm_post``.
+null is an object that is unknown, -2 a skeleton that is too far away. Other keys are not read;
+columns without a key of their own (sizes, clefts, supervoxels) are not written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from em_blocks.errors import SynapseFileError
+from em_blocks.kernels.synapses import UNMAPPED, Synapses
+from em_blocks.volumes.synapse_files.checks import (
+    columns_of,
+    finite,
+    object_id,
+    score,
+    table_of,
+    whole,
+)
+
+_OBJECTS = {
+    "pre_skeleton": "id_skel_pre", "post_skeleton": "id_skel_post",
+    "pre_segment": "id_segm_pre", "post_segment": "id_segm_post",
+}
+_POSITIONS = {"pre": "location_pre", "post": "location_post"}
+
+
+def read(path: Path) -> Synapses:
+    """Partners of a file; raises `SynapseFileError`."""
+    rows = _load(path)
+    optional = _OBJECTS | {"score": "score"}
+    # A key that no row has is a column that the file lacks; one that only some have is an error.
+    given = {key for row in rows if isinstance(row, dict) for key in row}
+    wanted = {"id": ("id", whole)}
+    wanted |= {name: (key, _position) for name, key in _POSITIONS.items()}
+    wanted |= {
+        name: (key, score if name == "score" else object_id)
+        for name, key in optional.items() if key in given
+    }
+    return table_of(path, columns_of(path, rows, wanted))
+
+
+def write(path: Path, synapses: Synapses) -> None:
+    """Write partners, one per line."""
+    columns = {
+        "id": synapses.id.tolist(),
+        **{key: _or_null(getattr(synapses, name)) for name, key in _OBJECTS.items()},
+        **{key: _numbers(getattr(synapses, name)) for name, key in _POSITIONS.items()},
+        "score": [None if math.isnan(value) else value for value in synapses.score.tolist()],
+    }
+    lines = (
+        json.dumps(dict(zip(columns, values))) for values in zip(*columns.values(), strict=True)
+    )
+    path.write_text("[" + ",\n ".join(lines) + "]\n")
+
+
+def _load(path: Path) -> list:
+    try:
+        rows = json.loads(path.read_text())
+    except ValueError as error:
+        raise SynapseFileError(
+            f"{path} is not valid JSON: {error}. It was cut off, or is no list of partners."
+        ) from error
+    if not isinstance(rows, list):
+        raise SynapseFileError(
+            f"{path} holds a JSON {type(rows).__name__}, but a list of partners "
+            '([{"id": ..., "location_pre": [z, y, x], ...}, ...]) is needed.'
+        )
+    return rows
+
+
+def _position(value: Any) -> list[float]:
+    if not isinstance(value, list) or len(value) != 3:
+        raise ValueError("is not a position [z, y, x]")
+    return [finite(number) for number in value]
+
+
+def _or_null(ids: np.ndarray) -> list[int | None]:
+    return [None if id == UNMAPPED else id for id in ids.tolist()]
+
+
+def _numbers(positions: np.ndarray) -> list[list[float]]:
+    """Whole numbers without a decimal point, as in the published files."""
+    return [
+        [int(number) if number.is_integer() else number for number in position]
+        for position in positions.tolist()
+    ]
