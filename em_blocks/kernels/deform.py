@@ -6,8 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from em_blocks.kernels.noise import smooth_noise
+
+_NEWTON_STEPS = 12
+_STRIDE = 4  # of the voxels among which the search for a point begins
 
 
 def deformed_positions(
@@ -71,3 +75,70 @@ def sample(volume: np.ndarray, positions: np.ndarray, *, interpolate: bool) -> n
     return volume[
         tuple(np.clip(at, 0, size - 1) for at, size in zip(index, volume.shape, strict=True))
     ]
+
+
+def deformed_points(
+    positions: np.ndarray, points: np.ndarray, voxel_size: Sequence[float]
+) -> np.ndarray:
+    """Where points of the source come to lie in a deformed box: the inverse of `positions`.
+
+    Parameters
+    ----------
+    positions : (3, z, y, x) array
+        Of `deformed_positions`, or any other smooth deformation.
+    points : (n, 3) array
+        Voxels of the source, fractions allowed. Beyond the box the deformation is continued
+        linearly.
+    voxel_size : (3,) floats
+        nm, to tell what is near.
+
+    Returns
+    -------
+    (n, 3) float64 array
+        Voxels of the deformed box, to a thousandth.
+    """
+    points = np.asarray(points, float).reshape(-1, 3)
+    if not len(points):
+        return points
+    found = _nearest_voxels(positions, points, np.asarray(voxel_size, float))
+    for _ in range(_NEWTON_STEPS):
+        value, slope = _linearised(positions, found)
+        found -= np.linalg.solve(slope, (value - points)[..., None])[..., 0]
+    return found
+
+
+
+
+def _nearest_voxels(positions: np.ndarray, points: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """The voxel of a coarse grid that comes from nearest to each point."""
+    coarse = positions[:, :, ::_STRIDE, ::_STRIDE]
+    sources = coarse.reshape(3, -1).T * size
+    _, nearest = cKDTree(sources).query(points * size)
+    index = np.stack(np.unravel_index(nearest, coarse.shape[1:]), axis=1)
+    return index * np.array([1.0, _STRIDE, _STRIDE])
+
+
+def _linearised(positions: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sources (n, 3) of places in the box, and the matrices (n, 3, 3) by which they change."""
+    last = np.array(positions.shape[1:]) - 1
+    inside = np.clip(at, 0, last)
+    slope = np.empty((len(at), 3, 3))
+    for axis in range(3):
+        if last[axis] == 0:  # one voxel thick: nothing is known about this direction
+            slope[:, :, axis] = np.eye(3)[axis]
+            continue
+        step = np.zeros(3)
+        step[axis] = 1.0
+        above, below = (np.clip(inside + sign * step / 2, 0, last) for sign in (1, -1))
+        width = (above - below)[:, axis, None]
+        slope[:, :, axis] = (_interpolated(positions, above) - _interpolated(positions, below)) / width
+    value = _interpolated(positions, inside)
+    value += (slope @ (at - inside)[..., None])[..., 0]
+    return value, slope
+
+
+def _interpolated(positions: np.ndarray, at: np.ndarray) -> np.ndarray:
+    return np.stack(
+        [ndimage.map_coordinates(p, at.T, order=1, mode="nearest", output=float) for p in positions],
+        axis=1,
+    )
