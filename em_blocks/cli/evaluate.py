@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from em_blocks.cli.common import (
@@ -22,9 +20,9 @@ from em_blocks.cli.common import (
     set_option,
     shows_errors,
 )
+from em_blocks.cli.evaluating import ID, check_form, with_progress
 from em_blocks.config import is_url
 from em_blocks.errors import ConfigError
-from em_blocks.geometry import Block
 from em_blocks.runtime.preflight import check_writable
 from em_blocks.tasks.count_overlaps import CountOverlaps
 from em_blocks.tasks.evaluation import Scores, count_here, score, write_results
@@ -32,7 +30,6 @@ from em_blocks.tasks.evaluation import as_json as all_scores
 
 _NAMED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)$")
 _SHOWN_OBJECTS = 5
-_ID = click.IntRange(min=0, max=2**64 - 1)
 
 
 class _Ids(click.ParamType):
@@ -43,7 +40,7 @@ class _Ids(click.ParamType):
     def convert(self, value, param, ctx):
         if isinstance(value, int) or value == "none":
             return value
-        return _ID.convert(value, param, ctx)
+        return ID.convert(value, param, ctx)
 
 
 class _Position(click.ParamType):
@@ -71,7 +68,7 @@ def main() -> None:
 @click.option("--truth", metavar="VOLUME", help="Neurons.")
 @click.option("--ignore", multiple=True, type=_Ids(), default=[0], show_default=True, metavar="ID",
               help="Do not score voxels with this id in the truth; may be repeated; none for no id.")
-@click.option("--ignore-segmentation", multiple=True, type=_ID, metavar="ID",
+@click.option("--ignore-segmentation", multiple=True, type=ID, metavar="ID",
               help="Nor voxels with this id in the segmentation. Without it, 0 is a segment there.")
 @click.option("--roi", nargs=2, type=_Position(), metavar="OFFSET SHAPE",
               help="Only this region, nm, each as z,y,x.")
@@ -99,7 +96,7 @@ def segmentation(context: click.Context, config: Path | None, overrides: tuple[s
     VOI split is H(segmentation | truth), VOI merge is H(truth | segmentation), in bits. Voxels
     with truth 0 are not scored; segment 0 is a segment like any other.
     """
-    _check_form(context, config, options)
+    check_form(context, config, options, needed=("segmentations", "truth"))
     if config is None:
         task, scores = _score_here(options)
         folder = options["output"]
@@ -110,20 +107,6 @@ def segmentation(context: click.Context, config: Path | None, overrides: tuple[s
     _show(task, scores, written, as_json)
 
 
-def _check_form(context: click.Context, config: Path | None, options: dict) -> None:
-    """Raise a usage error unless the options belong to one of the two forms, and are complete."""
-    if config is None and not (options["segmentations"] and options["truth"]):
-        raise click.UsageError("Name --segmentation VOLUME and --truth VOLUME, or a CONFIG.")
-    of_other_form = ("overrides", "overwrite", "adopt") if config is None else options
-    for parameter in context.command.params:
-        given = context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
-        if given and parameter.name in of_other_form:
-            raise click.UsageError(
-                f"{parameter.opts[0]} belongs to a CONFIG." if config is None else
-                f"{parameter.opts[0]} cannot be given together with a CONFIG; set its key instead."
-            )
-
-
 def _score_here(options: dict) -> tuple[CountOverlaps, list[Scores]]:
     """Count in this process."""
     if options["output"]:
@@ -131,7 +114,7 @@ def _score_here(options: dict) -> tuple[CountOverlaps, list[Scores]]:
     task = CountOverlaps.from_dict(_as_config(options), source="The command line")
     grid = task.grid()
     task.check()
-    counted = count_here(task, _with_progress(grid.blocks(), grid.n_blocks))
+    counted = count_here(task, with_progress(grid.blocks(), grid.n_blocks))
     return task, score(task, {name: partial(list, [table]) for name, table in counted.items()})
 
 
@@ -166,13 +149,6 @@ def _named(segmentations: Iterable[str]) -> dict[str, str]:
 
 def _last_part(path: str) -> str:
     return re.sub("[^A-Za-z0-9_.-]", "_", re.split("[/:]", path.rstrip("/:"))[-1]).lstrip("_.-")
-
-
-def _with_progress(blocks: Iterable[Block], n: int) -> Iterator[Block]:
-    """Blocks with a bar on a terminal; stdout is for results."""
-    console = Console(stderr=True)
-    return iter(track(blocks, "Counting voxels", total=n, console=console, transient=True,
-                      disable=not console.is_terminal))
 
 
 def _score_on_workers(
