@@ -6,14 +6,15 @@ A format is a module of this package with two functions, imported when it is use
     write(path: Path, synapses: Synapses, **options) -> None
 
 `read` raises `SynapseFileError` and names the row that is wrong (see `checks`); `write` simply
-writes: that nothing half-written is left behind is taken care of here.
+writes: that nothing half-written is left behind is taken care of here. A format that need not know
+all rows at once has a third one, ``write_tables(path: Path, tables: Iterable[Synapses]) -> None``.
 """
 
 from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -59,8 +60,16 @@ def read_synapses(path: Path | str, **options) -> Synapses:
         return module.read(path, **options)
 
 
-def write_synapses(path: Path | str, synapses: Synapses, **options) -> None:
+def write_synapses(
+    path: Path | str, synapses: Synapses | Iterable[Synapses], **options
+) -> None:
     """Write partners; the file appears in one piece, or not at all.
+
+    Parameters
+    ----------
+    synapses : Synapses, or iterable of Synapses
+        One table, or several that are written one after the other. Parquet and SQLite hold one of
+        them at a time in memory; the other formats hold them all.
 
     Raises
     ------
@@ -73,9 +82,20 @@ def write_synapses(path: Path | str, synapses: Synapses, **options) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A folder of its own: some formats are two files, and some writers need a journal.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-            module.write(Path(folder) / path.name, synapses, **options)
+            _write(module, Path(folder) / path.name, synapses, options)
             for file in sorted(Path(folder).iterdir()):
                 file.replace(path.with_name(file.name))
+
+
+def _write(
+    module: ModuleType, file: Path, synapses: Synapses | Iterable[Synapses], options: dict
+) -> None:
+    if isinstance(synapses, Synapses):
+        module.write(file, synapses, **options)
+    elif hasattr(module, "write_tables"):
+        module.write_tables(file, synapses, **options)
+    else:
+        module.write(file, Synapses.concatenate(list(synapses)), **options)
 
 
 def _module(path: Path) -> ModuleType:
