@@ -16,22 +16,27 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from em_blocks.kernels.noise import smooth_noise
+from em_blocks.kernels.phantom_synapse_paint import paint_synapses
+from em_blocks.kernels.phantom_synapses import place_synapses, synapse_table
+from em_blocks.kernels.phantom_tissue import MEMBRANE_NM, Tissue, box_around, thick_sections
+from em_blocks.kernels.synapses import Synapses
 
 # Intensities on a 0..1 scale; real stained tissue looks about like this.
 CYTOPLASM, MEMBRANE, MITOCHONDRION, CRISTA = 0.66, 0.22, 0.40, 0.30
-MEMBRANE_NM = 8.0  # standard deviation of a membrane's dark profile
 STEP_NM = 80.0  # spacing of points along a neurite
 MITOCHONDRIA_PER_UM = 0.7  # along a neurite
-PARTS = ("skeletons", "warp", "mitochondria", "cytoplasm", "imaging")  # only append: seeds count
+# Only append: seeds count.
+PARTS = ("skeletons", "warp", "mitochondria", "cytoplasm", "imaging", "synapses")
 CLEARANCE_NM = 28.0  # between a mitochondrion and its neuron's membrane
 
 
 class Phantom(NamedTuple):
-    """A generated volume; all arrays are (z, y, x)."""
+    """A generated volume with its truth; all arrays are (z, y, x)."""
 
     raw: np.ndarray  # uint8
     neurons: np.ndarray  # uint64, no voxel is 0
     mitochondria: np.ndarray  # uint64, 0 outside
+    synapses: Synapses  # sites in nm from the corner of the volume; segments are neurons
 
 
 class Skeletons(NamedTuple):
@@ -49,8 +54,9 @@ def phantom(
     voxel_size: Sequence[float] = (40, 4, 4),
     seed: int,
     neurite_nm: float = 300.0,
+    synapses_per_um3: float = 0.0,
 ) -> Phantom:
-    """Make a volume of neurites with membranes, mitochondria, texture and noise.
+    """Make a volume of neurites with membranes, mitochondria, synapses, texture and noise.
 
     Parameters
     ----------
@@ -62,6 +68,9 @@ def phantom(
         Same arguments and seed, same bytes.
     neurite_nm : float
         Typical thickness of a neurite, nm.
+    synapses_per_um3 : float
+        T-bars per cubic micrometre, each with one to five partners. About 12 are the most for which
+        there is room. Volumes of one seed differ only around synapses.
 
     Returns
     -------
@@ -81,8 +90,13 @@ def phantom(
     image = _cytoplasm(streams["cytoplasm"], neurons, voxel_size)
     _paint_mitochondria(image, mitochondria, space, voxel_size)
     _paint_membranes(image, neurons, depth, voxel_size)
+    tissue = Tissue(neurons, mitochondria, depth, voxel_size)
+    tbars = place_synapses(streams["synapses"], tissue, synapses_per_um3)
+    paint_synapses(streams["synapses"], image, tissue, tbars)
     raw = _image(streams["imaging"], image, voxel_size)
-    return Phantom(raw, neurons.astype(np.uint64), mitochondria.astype(np.uint64))
+    return Phantom(
+        raw, neurons.astype(np.uint64), mitochondria.astype(np.uint64), synapse_table(tbars, tissue)
+    )
 
 
 def _grow_skeletons(rng: np.random.Generator, extent: np.ndarray, neurite_nm: float) -> Skeletons:
@@ -158,14 +172,10 @@ def _nearest_neuron(space: np.ndarray, skeletons: Skeletons, neurite_nm: float) 
 
 def _depth(neurons: np.ndarray, voxel_size: np.ndarray) -> np.ndarray:
     """Distance of every voxel to the rim of its neuron, nm, within sections if they are thick."""
-    if not _thick_sections(voxel_size):
+    if not thick_sections(voxel_size):
         return edt.edt(neurons, anisotropy=tuple(voxel_size)) - voxel_size.min() / 2
     sections = [edt.edt(section, anisotropy=tuple(voxel_size[1:])) for section in neurons]
     return np.stack(sections) - np.float32(voxel_size[1:].min() / 2)
-
-
-def _thick_sections(voxel_size: np.ndarray) -> bool:
-    return voxel_size[0] > 2 * MEMBRANE_NM
 
 
 def _mitochondria(
@@ -183,7 +193,7 @@ def _mitochondria(
     for number, point in enumerate(chosen, start=1):
         long, short = rng.uniform(180, 480), rng.uniform(70, 130)
         center, direction = skeletons.position[point], skeletons.direction[point]
-        box = _box_around(center, long + 0.5 * skeletons.radius.mean(), neurons.shape, voxel_size)
+        box = box_around(center, long + 0.5 * skeletons.radius.mean(), neurons.shape, voxel_size)
         if any(part.start >= part.stop for part in box):
             continue
         offset = space[box] - center.astype(np.float32)
@@ -195,15 +205,6 @@ def _mitochondria(
         own = (neurons[box] == skeletons.neuron[point]) & (depth[box] > CLEARANCE_NM)
         mitochondria[box][own & (reach < 1)] = number
     return mitochondria
-
-
-def _box_around(center, reach_nm: float, shape, voxel_size: np.ndarray) -> tuple[slice, ...]:
-    begin = np.floor((center - reach_nm) / voxel_size).astype(int)
-    end = np.ceil((center + reach_nm) / voxel_size).astype(int)
-    return tuple(
-        slice(max(0, first), min(size, last))
-        for first, last, size in zip(begin, end, shape, strict=True)
-    )
 
 
 def _cytoplasm(rng: np.random.Generator, neurons: np.ndarray, voxel_size) -> np.ndarray:
@@ -235,13 +236,13 @@ def _paint_mitochondria(image, mitochondria, space, voxel_size) -> None:
 
 def _in_plane(voxel_size: np.ndarray) -> tuple[float, ...]:
     """Voxel size for distances that ignore thick sections."""
-    z = 1e4 if _thick_sections(voxel_size) else voxel_size[0]
+    z = 1e4 if thick_sections(voxel_size) else voxel_size[0]
     return (z, voxel_size[1], voxel_size[2])
 
 
 def _paint_membranes(image, neurons, depth, voxel_size) -> None:
     dark = np.exp(-0.5 * (depth / np.float32(MEMBRANE_NM)) ** 2)
-    if _thick_sections(voxel_size):
+    if thick_sections(voxel_size):
         np.maximum(dark, _oblique_membranes(neurons, voxel_size), out=dark)
     image += dark * (MEMBRANE - image)
 

@@ -43,7 +43,7 @@ def test_arrays_have_the_shape_and_types_of_a_volume(made):
 def test_the_same_seed_gives_the_same_bytes_in_another_process():
     code = (
         "import hashlib; from em_blocks.kernels.phantom import phantom; p = phantom((4, 64, 64), "
-        "seed=5); print(hashlib.sha256(b''.join(a.tobytes() for a in p)).hexdigest())"
+        "seed=5); print(hashlib.sha256(b''.join(a.tobytes() for a in p[:3])).hexdigest())"
     )
     run = [sys.executable, "-c", code]
     one = subprocess.run(
