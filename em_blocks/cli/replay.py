@@ -15,8 +15,10 @@ from em_blocks.cli.common import (
     shows_errors,
     step_option,
 )
+from em_blocks.db.runs import RunStore
+from em_blocks.db.synapses import ScratchSynapses
 from em_blocks.runtime.launch import THREAD_VARIABLES, worker_environment
-from em_blocks.tasks.base import BlockReport
+from em_blocks.tasks.base import BlockReport, BlockwiseTask
 
 
 @click.command(name="replay")
@@ -37,13 +39,13 @@ def main(config: Path, block: str, overrides: tuple[str, ...], step: str | None)
     os.environ.update({name: threads[name] for name in THREAD_VARIABLES})
     grid = task.grid()
     chosen = grid.block(_index(block))
-    measured, known = _recorded(task, chosen.key)
-    with tempfile.TemporaryDirectory() as folder:
+    with opened_store(task) as store, tempfile.TemporaryDirectory() as folder:
+        measured, known = _recorded(task, store, chosen.key)
         scratch = task.relocated(Path(folder))
         for spec in scratch.output_specs():
             spec.create(grid, fingerprint="replay")
         report, start = BlockReport(), time.perf_counter()
-        with scratch.open(measured) as process:
+        with scratch.start(measured, ScratchSynapses(store.client, task.db_name, task.run)) as process:
             process(chosen, report)
     click.echo(
         f"block {chosen.key} was done in {time.perf_counter() - start:.2f} s "
@@ -61,8 +63,7 @@ def _index(block: str) -> tuple[int, int, int]:
     return tuple(map(int, parts))
 
 
-def _recorded(task, key: str) -> tuple[dict, dict]:
+def _recorded(task: BlockwiseTask, store: RunStore, key: str) -> tuple[dict, dict]:
     """The run's measured values and the block's document, where the run exists."""
-    with opened_store(task) as store:
-        run, block = store.load(), store.block(key)
+    run, block = store.load(), store.block(key)
     return (run or {}).get("measured") or task.measure(), block or {}

@@ -12,16 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pymongo import UpdateOne
-from pymongo.errors import AutoReconnect, BulkWriteError
+from pymongo.errors import BulkWriteError
 
+from em_blocks.db.connect import with_patience
 from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore, block_fields
-from em_blocks.errors import CommitRefusedError, DatabaseError
+from em_blocks.errors import CommitRefusedError
 from em_blocks.geometry import Block, BlockGrid
 
 FLUSH_S = 0.05
 FLUSH_BLOCKS = 64
 HEARTBEAT_S = 1.0
-OUTAGE_S = 120.0
 DUPLICATE_KEY = 11000
 
 
@@ -81,7 +81,7 @@ class CommitWriter:
         be overtaken by the record of this one.
         """
         self._holding.pop(block.key, None)
-        self._with_patience(lambda: self._write_failed(block, started, error))
+        with_patience(lambda: self._write_failed(block, started, error))
 
     def _put(self, item: UpdateOne) -> None:
         while self.error is None:
@@ -113,9 +113,9 @@ class CommitWriter:
         try:
             while not (self._closing.is_set() and self._queue.empty()):
                 if updates := self._take():
-                    self._with_patience(lambda u=updates: self._write_done(u))
+                    with_patience(lambda u=updates: self._write_done(u))
                 if time.monotonic() - heartbeat > HEARTBEAT_S:
-                    self._with_patience(self._heartbeat)
+                    with_patience(self._heartbeat)
                     heartbeat = time.monotonic()
         except Exception as error:  # handed to the worker's main thread by close()
             self.error = error
@@ -132,20 +132,6 @@ class CommitWriter:
             except queue.Empty:
                 break
         return items
-
-    def _with_patience(self, write) -> None:
-        """Repeat `write` while the database is away; every write here may be repeated."""
-        deadline = time.monotonic() + OUTAGE_S
-        while True:
-            try:
-                write()
-                return
-            except AutoReconnect as error:
-                if time.monotonic() > deadline:
-                    raise DatabaseError(
-                        f"The database was away for more than {OUTAGE_S:.0f} s; this worker gives up."
-                    ) from error
-                time.sleep(0.2)
 
     def _write_done(self, updates: list[UpdateOne]) -> None:
         self._store.check_epoch(self._identity.epoch)

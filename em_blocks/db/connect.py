@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import pymongo
-from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
+from pymongo.errors import (
+    AutoReconnect,
+    ConfigurationError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
 
 from em_blocks.db.server import embedded_server, running_uri
 from em_blocks.errors import DatabaseError
 
 SELECT_TIMEOUT_MS = 10_000
+OUTAGE_S = 120.0
+
+Result = TypeVar("Result")
 
 ServerError = PyMongoError
 """What any database call may raise while the server is away."""
@@ -91,3 +102,23 @@ def unreachable(uri: str, error: PyMongoError) -> str:
         "nothing can start without it. Check 'db_host' and that mongod runs and can be reached from "
         "here; without 'db_host' a private server is started."
     )
+
+
+def with_patience(call: Callable[[], Result]) -> Result:
+    """Repeat `call` while the database is away; only for what may be done twice.
+
+    Raises
+    ------
+    DatabaseError
+        If the database stayed away for `OUTAGE_S`.
+    """
+    deadline = time.monotonic() + OUTAGE_S
+    while True:
+        try:
+            return call()
+        except AutoReconnect as error:
+            if time.monotonic() > deadline:
+                raise DatabaseError(
+                    f"The database was away for more than {OUTAGE_S:.0f} s; this worker gives up."
+                ) from error
+            time.sleep(0.2)

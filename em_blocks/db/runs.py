@@ -45,6 +45,7 @@ class RunStore:
         self.client, self.database, self.run = client, database, run
         self.runs, self.blocks = database["runs"], database["blocks"]
         self.attempts, self.workers = database["attempts"], database["workers"]
+        self.synapses = database["synapses"]
 
     def prepare(self) -> None:
         """Make the indexes; this also proves that the database can be written."""
@@ -77,8 +78,8 @@ class RunStore:
         self.runs.update_one({"_id": self.run}, {"$set": {**values, "updated": self.now()}})
 
     def remove(self) -> None:
-        """Forget the run and all of its blocks."""
-        for collection in (self.blocks, self.attempts, self.workers):
+        """Forget the run, all of its blocks, and the synapses that it detected."""
+        for collection in (self.blocks, self.attempts, self.workers, self.synapses):
             collection.delete_many({"run": self.run})
         self.runs.delete_one({"_id": self.run})
 

@@ -13,7 +13,7 @@ from em_blocks import __version__
 from em_blocks.db.runs import DONE, RunStore, grid_document
 from em_blocks.errors import FingerprintMismatchError, LeaseHeldError, RefusedError
 from em_blocks.runtime.preflight import Checked
-from em_blocks.tasks.base import BlockwiseTask, differing_fields
+from em_blocks.tasks.base import BlockwiseTask, RowsSpec, differing_fields
 from em_blocks.volumes.store import delete_folder
 
 
@@ -75,6 +75,9 @@ def _check_outputs(
     existing: dict | None, store: RunStore, task: BlockwiseTask, checked: Checked
 ) -> None:
     for output in task.output_specs():
+        if isinstance(output, RowsSpec):
+            _check_rows(existing, store)
+            continue
         present = output.exists()
         if present and existing is None:
             if output.stored_fingerprint() != checked.fingerprint:
@@ -89,6 +92,14 @@ def _check_outputs(
                 f"output {output.path} is gone. Restore it, or use --overwrite to compute everything "
                 "again."
             )
+
+
+def _check_rows(existing: dict | None, store: RunStore) -> None:
+    if existing is None and store.synapses.find_one({"run": store.run}, {"_id": 1}) is not None:
+        raise RefusedError(
+            f"The database has synapses of run {store.run!r}, but no such run made them. They would be "
+            "mixed with new ones: choose another name, or use --overwrite to delete them."
+        )
 
 
 def _create(store: RunStore, task: BlockwiseTask, checked: Checked, previous_epoch: int) -> None:

@@ -10,8 +10,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from em_blocks.db.commits import OUTAGE_S
-from em_blocks.db.connect import ServerError
+from em_blocks.db.connect import OUTAGE_S, ServerError
 from em_blocks.db.runs import RunStore
 
 HEARTBEAT_S = 2.0

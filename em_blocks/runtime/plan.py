@@ -7,18 +7,21 @@ import math
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 
+from em_blocks.db.connect import database_home, database_uri
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Triple
 from em_blocks.runtime.job import Job
 from em_blocks.runtime.launch import worker_environment
 from em_blocks.runtime.preflight import check_task
-from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.base import BlockwiseTask, SynapseTask
 
 
 @dataclass(frozen=True)
@@ -157,17 +160,29 @@ def run_probe(task: BlockwiseTask, keys: list[str], folder: Path) -> dict:
     """Do the blocks `keys` (``zi/yi/xi``) in a process like a worker, writing to `folder`."""
     scratch = task.relocated(folder)
     job_path = folder / "job.json"
-    Job.of(scratch, measured=task.measure(), uri="", epoch=0).save(job_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "em_blocks.runtime.probe", str(job_path), *keys],
-        env=worker_environment(task.num_workers), capture_output=True, text=True, check=False,
-    )
+    with _database(task, folder) as uri:
+        Job.of(scratch, measured=task.measure(), uri=uri, epoch=0).save(job_path)
+        done = subprocess.run(
+            [sys.executable, "-m", "em_blocks.runtime.probe", str(job_path), *keys],
+            env=worker_environment(task.num_workers), capture_output=True, text=True, check=False,
+        )
     if done.returncode != 0:
         raise ConfigError(
             f"The probe of block {keys[0]} failed, so the run would fail as well: "
             f"{done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}"
         )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextmanager
+def _database(task: BlockwiseTask, folder: Path) -> Iterator[str]:
+    """URI of the database that the probe reads, in `folder` if there is none yet; "" if none is read."""
+    if not isinstance(task, SynapseTask):
+        yield ""
+        return
+    home = task.home if database_home(task.home).exists() else folder
+    with database_uri(task.db_host, home) as uri:
+        yield uri
 
 
 def _probe(task: BlockwiseTask, todo: np.ndarray) -> dict:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from em_blocks.config import is_url
 from em_blocks.db.connect import expand_uri
 from em_blocks.db.server import mongod_binary
 from em_blocks.errors import ConfigError
@@ -94,11 +93,11 @@ def check_writable(folder: Path) -> None:
 def check_space(task: BlockwiseTask, n_voxels: int) -> None:
     """Raise `ConfigError` if the disk cannot hold the outputs of `n_voxels` voxels."""
     for output in task.output_specs():
-        if is_url(output.path):
+        if output.folder is None:
             continue
-        check_writable(Path(output.path).parent)
-        needed = output.nbytes(n_voxels)
-        free = shutil.disk_usage(_existing(Path(output.path))).free
+        folder = Path(output.folder)
+        check_writable(folder.parent)
+        needed, free = output.nbytes(n_voxels), shutil.disk_usage(_existing(folder)).free
         if needed > free:
             raise ConfigError(
                 f"The disk of {output.path} is too small: the blocks that are left need up to "

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from em_blocks.db.connect import ServerError, connect, database_uri
 from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore
+from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import EmBlocksError, RunFailedError
 from em_blocks.runtime.claim import claim
 from em_blocks.runtime.job import Job
@@ -22,7 +23,7 @@ from em_blocks.runtime.monitor import Monitor, Monitors
 from em_blocks.runtime.preflight import Checked, check_space, check_task
 from em_blocks.runtime.report import RunReport, make_report, write_summary
 from em_blocks.runtime.schedule import Work, schedule
-from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.base import BlockwiseTask, SynapseTask
 
 
 def run_blockwise(task: BlockwiseTask, **options) -> RunReport:
@@ -74,6 +75,8 @@ def run_steps(
                 for step in steps:
                     store = RunStore(client, step.db_name, step.run)
                     store.prepare()
+                    if isinstance(step, SynapseTask):
+                        SynapseStore(client, step.db_name, step.run).prepare()
                     checked = checked if step is first else check_task(step)
                     epoch = claim(store, step, checked, overwrite=overwrite, adopt=adopt)
                     sessions.append(_Session(step, checked, store, uri, epoch, console))

@@ -16,6 +16,7 @@ import daisy.v2 as daisy
 from em_blocks.db.commits import CommitWriter, WorkerIdentity, peak_memory_mb
 from em_blocks.db.connect import connect
 from em_blocks.db.runs import RunStore
+from em_blocks.db.synapses import SynapseStore
 from em_blocks.geometry import Block, BlockGrid
 from em_blocks.runtime.job import Job
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
@@ -46,9 +47,12 @@ def run_worker(job_path: Path) -> None:
             epoch=job.epoch,
             device=os.environ.get("CUDA_VISIBLE_DEVICES") or "cpu",
         )
+        synapses = SynapseStore(
+            client, task.db_name, task.run, guard=lambda: store.check_epoch(job.epoch)
+        )
         with ExitStack() as stack:
             try:
-                process = stack.enter_context(task.open(job.measured))
+                process = stack.enter_context(task.start(job.measured, synapses))
             except Exception as error:
                 record_start_failure(store, identity, error)
                 raise

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +16,18 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from em_blocks.config import LocalPath, Shape3, StorePath, StrictModel, is_url
+from em_blocks.db.synapse_rows import Flags
+from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import BlockAlignmentError, ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
-from em_blocks.tasks.outputs import Output, OutputSpec, TableSpec, checksum
+from em_blocks.kernels.synapses import Synapses
+from em_blocks.tasks.outputs import Output, OutputSpec, RowsSpec, TableSpec, checksum
 from em_blocks.volumes import Volume
 from em_blocks.volumes.tables import BlockTables, checksum_of_columns
 
 __all__ = [
-    "Block", "BlockReport", "BlockwiseTask", "OutputSpec", "ProcessBlock", "TableSpec", "checksum",
-    "differing_fields", "fingerprint",
+    "Block", "BlockReport", "BlockwiseTask", "OutputSpec", "ProcessBlock", "RowsSpec", "SynapseTask",
+    "TableSpec", "checksum", "differing_fields", "fingerprint",
 ]
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
@@ -72,6 +75,13 @@ class BlockReport:
         """Store a block's rows and remember their checksum."""
         tables.write(block.key, columns)
         self.checksums[name] = checksum_of_columns(columns)
+
+    def write_synapses(
+        self, spec: RowsSpec, store: SynapseStore, block: Block, synapses: Synapses, flags: Flags
+    ) -> None:
+        """Store the synapses that a block detected and remember their checksum."""
+        store.replace_block(block.key, synapses, flags)
+        self.checksums[spec.name] = spec.checksum(synapses, flags)
 
 
 ProcessBlock = Callable[[Block, BlockReport], None]
@@ -179,6 +189,12 @@ class BlockwiseTask(RunConfig):
     def open(self, measured: dict) -> AbstractContextManager[ProcessBlock]:
         """Open inputs and outputs once per worker; yield the function that does a block."""
 
+    def start(
+        self, measured: dict, synapses: SynapseStore
+    ) -> AbstractContextManager[ProcessBlock]:
+        """As `open`; what workers call."""
+        return self.open(measured)
+
     @abstractmethod
     def relocated(self, folder: Path) -> Self:
         """The same task, writing below `folder`: for probes and replays."""
@@ -238,6 +254,37 @@ class BlockwiseTask(RunConfig):
                 f"{output.name!r} (voxels, zyx). Two workers would write the same chunk and one write "
                 f"would be lost. Use block_shape {nearest}, or chunks that divide the block."
             )
+
+
+class SynapseTask(BlockwiseTask):
+    """A task that reads or writes synapses of the database.
+
+    Subclasses define `start` instead of `open`. Probes and replays give them a store that keeps no
+    change, so a relocated task writes nothing that lasts.
+    """
+
+    @abstractmethod
+    def start(
+        self, measured: dict, synapses: SynapseStore
+    ) -> AbstractContextManager[ProcessBlock]:
+        """Open inputs once per worker; yield the function that does a block.
+
+        Parameters
+        ----------
+        synapses : SynapseStore
+            Of this run; `SynapseStore.of_run` gives that of another one.
+        """
+
+    def open(self, measured: dict) -> AbstractContextManager[ProcessBlock]:
+        raise TypeError(f"{type(self).__name__} is started with a store of synapses")
+
+    def relocated(self, folder: Path) -> Self:
+        return self.model_copy(update={"run_dir": folder})
+
+    def rows(self, name: str, run: str, columns: Sequence[str], **options) -> RowsSpec:
+        """The output that is these columns of the synapses of `run`."""
+        folder = str(self.home / "db") if self.db_host is None else None
+        return RowsSpec(name, f"{self.db_name}.synapses", run, columns, folder, **options)
 
 
 def fingerprint(identity: dict) -> str:

@@ -1,15 +1,19 @@
-"""What a task writes: volumes, and tables of rows per block."""
+"""What a task writes: volumes, tables of rows per block, and synapses in the database."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from em_blocks.config import is_url
+from em_blocks.db.synapse_rows import Flags, checksum_of_rows
+from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import VolumeError
 from em_blocks.geometry import Block, BlockGrid, Triple
+from em_blocks.kernels.synapses import Synapses
 from em_blocks.volumes import Volume, store
 from em_blocks.volumes.formats import Format, Layout, detect
 from em_blocks.volumes.tables import BlockTables, checksum_of_columns
@@ -19,6 +23,7 @@ Damage = Callable[[Block, int | None], str | None]
 
 TABLES_HEADER = "tables.json"
 _BYTES_PER_ROW = 40
+_BYTES_PER_SYNAPSE = 600
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,11 @@ class OutputSpec:
     def unit_shape(self) -> Triple:
         """Voxels that are written as one file or object: shards where there are any."""
         return self.shard_shape or self.chunk_shape
+
+    @property
+    def folder(self) -> str | None:
+        """Where on a disk of this machine the bytes go; None if they go elsewhere."""
+        return _local(self.path)
 
     def identity(self) -> dict:
         """What decides the bytes that are stored; part of the fingerprint."""
@@ -95,7 +105,7 @@ class OutputSpec:
         """Expected bytes on disk of `n_voxels` voxels."""
         return n_voxels * (self.channels or 1) * np.dtype(self.dtype).itemsize * self.compression
 
-    def damage(self) -> Damage:
+    def damage(self, synapses: SynapseStore) -> Damage:
         """A function that re-reads a block; opens the volume once."""
         volume = Volume.open(self.path)
 
@@ -136,6 +146,11 @@ class TableSpec:
     channels = None
     compression = 1.0
 
+    @property
+    def folder(self) -> str | None:
+        """Where on a disk of this machine the bytes go; None if they go elsewhere."""
+        return _local(self.path)
+
     def identity(self) -> dict:
         """What decides the bytes that are stored; part of the fingerprint."""
         return {"name": self.name, "format": "parquet", "attributes": self.attributes}
@@ -160,7 +175,7 @@ class TableSpec:
         """Expected bytes on disk for `n_voxels` voxels."""
         return n_voxels * self.rows_per_voxel * _BYTES_PER_ROW
 
-    def damage(self) -> Damage:
+    def damage(self, synapses: SynapseStore) -> Damage:
         """A function that re-reads the table of a block."""
         tables = BlockTables(self.path)
 
@@ -180,7 +195,76 @@ class TableSpec:
         return store.read_json(self.path, TABLES_HEADER)
 
 
-Output = OutputSpec | TableSpec
+@dataclass(frozen=True)
+class RowsSpec:
+    """Synapses that a task writes, or columns of them; they live and die with the run's documents.
+
+    Parameters
+    ----------
+    name : str
+        Short name, used in block documents (checksums) and messages.
+    path : str
+        Database and collection, for reports.
+    run : str
+        The run that detects the synapses.
+    columns : sequence of str
+        What the task writes: columns of `Synapses`, and ``flags``.
+    folder : str or None
+        Of an embedded database.
+    rows_per_voxel : float
+        Expected rows per voxel of a block, for the check of free space.
+    """
+
+    name: str
+    path: str
+    run: str
+    columns: Sequence[str]
+    folder: str | None = None
+    rows_per_voxel: float = 1e-5
+
+    unit_shape = None
+    channels = None
+    compression = 1.0
+
+    def identity(self) -> dict:
+        """What decides the rows that are stored; part of the fingerprint."""
+        return {"name": self.name, "format": "mongodb", "columns": list(self.columns)}
+
+    def exists(self) -> bool:
+        """Whether there is anything outside of the database: never."""
+        return False
+
+    def create(self, grid: BlockGrid, fingerprint: str) -> None:
+        """The collection is made with its indexes, by `SynapseStore.prepare`."""
+
+    def check(self, grid: BlockGrid) -> None:
+        """Rows fit everywhere."""
+
+    def nbytes(self, n_voxels: int) -> float:
+        """Expected bytes on disk for `n_voxels` voxels, indexes included."""
+        return n_voxels * self.rows_per_voxel * _BYTES_PER_SYNAPSE
+
+    def checksum(self, synapses: Synapses, flags: Flags) -> int:
+        """Of what the task writes of these rows."""
+        return checksum_of_rows(synapses, flags, self.columns)
+
+    def damage(self, synapses: SynapseStore) -> Damage:
+        """A function that re-reads the rows of a block."""
+        rows = synapses.of_run(self.run)
+
+        def damage(block: Block, expected: int | None) -> str | None:
+            if self.checksum(*rows.read_block(block.key)) != expected:
+                return f"{self.path} does not hold what block {block.key} wrote"
+            return None
+
+        return damage
+
+
+Output = OutputSpec | TableSpec | RowsSpec
+
+
+def _local(path: str) -> str | None:
+    return None if is_url(path) else path
 
 
 def fingerprint_of(path: str) -> str | None:

@@ -1,0 +1,239 @@
+"""Synaptic partners in MongoDB: the rows of one run in the collection ``synapses``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Self
+
+import numpy as np
+import pymongo
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from em_blocks.db.connect import with_patience
+from em_blocks.db.runs import DURABLE
+from em_blocks.db.synapse_rows import Flags, changes_of, documents_of, flags_of, table_of
+from em_blocks.errors import DatabaseError
+from em_blocks.geometry import Roi
+from em_blocks.kernels.synapses import LARGEST_ID, Synapses
+
+Site = Literal["post", "pre", "either"]
+Ids = int | Sequence[int] | np.ndarray
+
+DUPLICATE_KEY = 11000
+_BATCH = 20_000
+
+INDEXES = {
+    "post.segment": ["post.segment"],
+    "pre.segment": ["pre.segment"],
+    "segments": ["pre.segment", "post.segment"],
+    "block": ["run", "block"],
+    "post.position": [f"post.position.{axis}" for axis in range(3)],
+    "pre.position": [f"pre.position.{axis}" for axis in range(3)],
+}
+# Sites that nobody has mapped have no segment, and cost these indexes nothing.
+_SPARSE = {"post.segment", "pre.segment", "segments"}
+
+
+class SynapseStore:
+    """The synapses of one run.
+
+    Parameters
+    ----------
+    client : pymongo.MongoClient
+        Of a server that answered.
+    db_name : str
+        Database of the collection ``synapses``.
+    run : str
+        Name of the run that detects them.
+    guard : function, optional
+        Called before every change; raises where this process must not write any more.
+    """
+
+    def __init__(
+        self, client: pymongo.MongoClient, db_name: str, run: str, *,
+        guard: Callable[[], None] = lambda: None,
+    ):
+        database = client.get_database(db_name, write_concern=DURABLE)
+        self.run, self._guard = run, guard
+        self.synapses, self.id_ranges = database["synapses"], database["id_ranges"]
+
+    def of_run(self, run: str) -> Self:
+        """The synapses of another run in the same database."""
+        database = self.synapses.database
+        return type(self)(database.client, database.name, run, guard=self._guard)
+
+    def prepare(self) -> None:
+        """Make the indexes, where they do not exist."""
+        for name, keys in INDEXES.items():
+            options = {"sparse": True} if name in _SPARSE else {}
+            self.synapses.create_index([(key, 1) for key in keys], name=name, **options)
+        self.id_ranges.create_index("first", unique=True)
+
+    # -- writing --------------------------------------------------------------------------
+
+    def reserve_ids(self, n: int) -> int:
+        """First of `n` ids that no other run uses; the same whenever this run asks.
+
+        The first run of a database gets 0, so its ids are what it numbers: its voxels.
+        """
+        while True:
+            known = self.id_ranges.find_one({"_id": self.run})
+            if known is not None and known["size"] == n:
+                return known["first"]
+            last = self.id_ranges.find_one({"_id": {"$ne": self.run}}, sort=[("first", -1)])
+            first = last["first"] + last["size"] if last else 0
+            if first + n - 1 > LARGEST_ID:
+                raise DatabaseError(
+                    f"Run {self.run!r} needs {n} ids, but the runs of this database have used up those "
+                    "that fit into 63 bits. Use another 'db_name' for it."
+                )
+            self._guard()
+            try:
+                self.id_ranges.replace_one(
+                    {"_id": self.run}, {"_id": self.run, "first": first, "size": n}, upsert=True
+                )
+            except DuplicateKeyError:
+                continue  # another worker or run was faster: see what is free now
+            return first
+
+    def replace_block(self, block: str, synapses: Synapses, flags: Flags | None = None) -> None:
+        """Make `synapses` the rows of the block ``zi/yi/xi``, whatever an earlier attempt left.
+
+        Interrupted in between, some rows are missing until the block is done again.
+        """
+        documents = documents_of(synapses, flags or {}, run=self.run, block=block)
+        with_patience(lambda: self._replace(block, documents))
+
+    def update(self, synapses: Synapses, columns: Sequence[str]) -> int:
+        """Set `columns` of the rows with these ids, for example ``pre_segment``; how many there were.
+
+        `UNMAPPED` removes the field.
+        """
+        updates = [
+            UpdateOne({"_id": id, "run": self.run}, change)
+            for id, change in changes_of(synapses, columns)
+        ]
+        return with_patience(lambda: self._update(updates))
+
+    def remove(self) -> None:
+        """Delete all rows of the run."""
+        self.synapses.delete_many({"run": self.run})
+
+    def _replace(self, block: str, documents: list) -> None:
+        self._guard()
+        self.synapses.delete_many({"run": self.run, "block": block})
+        for start in range(0, len(documents), _BATCH):
+            self._insert(documents[start : start + _BATCH])
+
+    def _insert(self, documents: list) -> None:
+        try:
+            self.synapses.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            if {e["code"] for e in error.details["writeErrors"]} != {DUPLICATE_KEY}:
+                raise
+            self._insert_again(documents)
+
+    def _insert_again(self, documents: list) -> None:
+        """Rows of this run with the same ids are those of a block that no longer exists."""
+        ids = [document["_id"] for document in documents]
+        self.synapses.delete_many({"_id": {"$in": ids}, "run": self.run})
+        foreign = self.synapses.find_one({"_id": {"$in": ids}})
+        if foreign is not None:
+            raise DatabaseError(
+                f"The synapse {foreign['_id']} of run {self.run!r} exists already, as one of run "
+                f"{foreign.get('run')!r}, which did not reserve its ids. Nothing is overwritten: remove "
+                "those rows, or use another 'db_name'."
+            )
+        self.synapses.insert_many(documents, ordered=False)
+
+    def _update(self, updates: list[UpdateOne]) -> int:
+        self._guard()
+        return self.synapses.bulk_write(updates, ordered=False).matched_count if updates else 0
+
+    # -- reading --------------------------------------------------------------------------
+
+    def read(
+        self, *, block: str | None = None, roi: Roi | None = None, at: Site = "post",
+        pre_segment: Ids | None = None, post_segment: Ids | None = None,
+        min_score: float | None = None,
+    ) -> Synapses:
+        """The rows for which all of this holds, in the order of their ids.
+
+        Parameters
+        ----------
+        block : str, optional
+            Of this block, ``zi/yi/xi``.
+        roi : Roi, optional
+            With their `at` in this region, its end excluded; nm (z, y, x).
+        at : {"post", "pre", "either"}
+            Which site `roi` asks about.
+        pre_segment, post_segment : int or sequence of int, optional
+            With one of these segments at the site.
+        min_score : float, optional
+            With at least this score.
+        """
+        query = self.query(
+            block=block, roi=roi, at=at, pre_segment=pre_segment, post_segment=post_segment,
+            min_score=min_score,
+        )
+        return table_of(self.synapses.find(query, batch_size=_BATCH)).sorted()
+
+    def read_block(self, block: str) -> tuple[Synapses, Flags]:
+        """The rows of a block with their flags, in the order of their ids."""
+        found = list(self.synapses.find({"run": self.run, "block": block}))
+        found.sort(key=lambda document: document["_id"])
+        return table_of(found), flags_of(found)
+
+    def count(self, **filters) -> int:
+        """How many rows `read` would give."""
+        return self.synapses.count_documents(self.query(**filters))
+
+    def query(
+        self, *, block: str | None = None, roi: Roi | None = None, at: Site = "post",
+        pre_segment: Ids | None = None, post_segment: Ids | None = None,
+        min_score: float | None = None,
+    ) -> dict:
+        """The filter of `read`, as MongoDB takes it."""
+        query: dict = {"run": self.run}
+        if block is not None:
+            query["block"] = block
+        if roi is not None:
+            query |= _either(roi) if at == "either" else _within(roi, at)
+        for name, segments in (("pre.segment", pre_segment), ("post.segment", post_segment)):
+            if segments is not None:
+                query[name] = _one_of(segments)
+        if min_score is not None:
+            query["score"] = {"$gte": min_score}
+        return query
+
+
+class ScratchSynapses(SynapseStore):
+    """Reads the synapses of a run, but keeps no change: for probes and replays."""
+
+    def prepare(self) -> None: ...
+
+    def reserve_ids(self, n: int) -> int:
+        return (self.id_ranges.find_one({"_id": self.run}) or {"first": 0})["first"]
+
+    def remove(self) -> None: ...
+
+    def _replace(self, block: str, documents: list) -> None: ...
+
+    def _update(self, updates: list) -> int:
+        return len(updates)
+
+
+def _within(roi: Roi, site: str) -> dict:
+    return {
+        f"{site}.position.{axis}": {"$gte": begin, "$lt": end}
+        for axis, (begin, end) in enumerate(zip(roi.offset, roi.end, strict=True))
+    }
+
+
+def _either(roi: Roi) -> dict:
+    return {"$or": [_within(roi, "post"), _within(roi, "pre")]}
+
+
+def _one_of(ids: Ids) -> int | dict:
+    return {"$in": np.asarray(ids).tolist()} if np.ndim(ids) else int(ids)
