@@ -20,6 +20,7 @@ from em_blocks.cli.common import (
     set_option,
     shows_errors,
 )
+from em_blocks.cli.evaluate_connectivity import connectivity
 from em_blocks.cli.evaluating import ID, check_form, with_progress
 from em_blocks.config import is_url
 from em_blocks.errors import ConfigError
@@ -59,6 +60,9 @@ class _Position(click.ParamType):
 @click.group(name="evaluate")
 def main() -> None:
     """Compare results with truth."""
+
+
+main.add_command(connectivity)
 
 
 @main.command()

@@ -101,13 +101,14 @@ def count_overlaps(*, segmentation: np.ndarray, truth: np.ndarray) -> Contingenc
     changes |= truth[1:] != truth[:-1]
     starts = np.append(0, np.flatnonzero(changes) + 1)
     lengths = np.diff(starts, append=segmentation.size)
-    return _summed_by_rank(_ids(segmentation[starts]), _ids(truth[starts]), lengths)
+    return _summed_by_rank(as_ids(segmentation[starts]), as_ids(truth[starts]), lengths)
 
 
-def _ids(values: np.ndarray) -> np.ndarray:
+def as_ids(values: np.ndarray) -> np.ndarray:
+    """The same ids as uint64; raises ValueError if they are no integers, or one is negative."""
     if values.dtype.kind not in "ui":
         raise ValueError(f"ids are integers, got {values.dtype}")
-    if values.dtype.kind == "i" and values.min() < 0:
+    if values.dtype.kind == "i" and values.size and values.min() < 0:
         raise ValueError(f"ids are not negative, got {values.min()}")
     return values.astype(np.uint64, copy=False)
 

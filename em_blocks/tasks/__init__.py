@@ -15,6 +15,7 @@ KINDS = {
     "segment": "em_blocks.tasks.segment:Segment",
     "relabel": "em_blocks.tasks.relabel:Relabel",
     "count_overlaps": "em_blocks.tasks.count_overlaps:CountOverlaps",
+    "credit_synapses": "em_blocks.tasks.credit_synapses:CreditSynapses",
 }
 
 

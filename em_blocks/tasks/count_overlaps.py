@@ -92,7 +92,8 @@ class CountOverlaps(BlockwiseTask):
 
     def grid(self) -> BlockGrid:
         layout = self._layout
-        return BlockGrid(layout.frame, layout.shape, self.block_shape or _block(layout.chunk_shape))
+        block_shape = self.block_shape or usual_block(layout.chunk_shape)
+        return BlockGrid(layout.frame, layout.shape, block_shape)
 
     def inputs(self) -> dict:
         return self._layout.identities
@@ -195,8 +196,9 @@ class CountOverlaps(BlockwiseTask):
         with self._opened() as (truth, segmentations):
             roi = None if self.roi is None else Roi(self.roi.offset, self.roi.shape)
             frame, shape = shared_region([truth, *segmentations.values()], roi)
-            identities = {"truth": _identity(truth)} | {
-                f"segmentation {name}": _identity(labels) for name, labels in segmentations.items()
+            identities = {"truth": labels_identity(truth)} | {
+                f"segmentation {name}": labels_identity(labels)
+                for name, labels in segmentations.items()
             }
             chunk_shape = next(iter(segmentations.values())).chunk_shape
         return _Layout(frame, shape, chunk_shape, identities)
@@ -211,7 +213,8 @@ def _key(name: str) -> str:
     return name.replace(".", "_")
 
 
-def _identity(labels: Labels) -> dict:
+def labels_identity(labels: Labels) -> dict:
+    """What of a volume decides the counts; part of the fingerprint."""
     return {
         "shape": list(labels.shape), "dtype": str(labels.dtype),
         "voxel_size": list(labels.frame.voxel_size), "offset": list(labels.frame.offset),
@@ -219,7 +222,7 @@ def _identity(labels: Labels) -> dict:
     }
 
 
-def _block(chunk_shape: Triple) -> Triple:
+def usual_block(chunk_shape: Triple) -> Triple:
     """Whole chunks, of similar length along all axes, with about `_USUAL_VOXELS` voxels."""
     shape, grown = None, list(chunk_shape)
     while shape is None or math.prod(grown) <= _USUAL_VOXELS:

@@ -243,6 +243,38 @@ def shared_region(volumes: Sequence[Labels], roi: Roi | None = None) -> tuple[Fr
     return Frame(first.voxel_size, first.to_roi(box).offset), box.shape
 
 
+def same_grid(volumes: Sequence[Labels]) -> tuple[Frame, Triple]:
+    """Frame and shape (voxels) that all volumes, which have frames, share.
+
+    Raises
+    ------
+    ConfigError
+        If one of them differs.
+    """
+    first = volumes[0]
+    for other in volumes[1:]:
+        if other.shape != first.shape or not _same_place(first.frame, other.frame):
+            raise ConfigError(
+                f"{first.path} and {other.path} are not on one voxel grid: {_grid(first)}, and "
+                f"{_grid(other)}. Voxels are compared one by one, so a shift would count the wrong "
+                "ones. Bring all volumes to one shape, voxel size and offset."
+            )
+    return first.frame, first.shape
+
+
+def _same_place(one: Frame, other: Frame) -> bool:
+    """Whether voxels have one size, and first voxels differ by less than a hundredth of it."""
+    sizes = np.array(one.voxel_size)
+    shift = np.abs(np.subtract(one.offset, other.offset)) / sizes
+    return np.allclose(sizes, other.voxel_size, rtol=1e-6, atol=0) and bool((shift < 0.01).all())
+
+
+def _grid(labels: Labels) -> str:
+    return (
+        f"{labels.shape} voxels of {labels.frame.voxel_size} nm from {labels.frame.offset} nm on (zyx)"
+    )
+
+
 def _place(labels: Labels) -> str:
     roi = labels.frame.to_roi(labels.box)
     return f"{roi.offset} to {roi.end}"

@@ -8,7 +8,7 @@ from em_blocks.db.runs import DONE
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Box, Frame
 from em_blocks.kernels.contingency import count_overlaps, merged
-from em_blocks.tasks.count_overlaps import CountOverlaps, _block
+from em_blocks.tasks.count_overlaps import CountOverlaps, usual_block
 from em_blocks.tasks.evaluation import count_here, score
 from em_blocks.volumes import Volume
 
@@ -150,4 +150,4 @@ def test_names_must_be_folders_of_their_own(make):
     ],
 )
 def test_default_blocks_are_whole_chunks_of_a_bounded_size(chunk, block):
-    assert _block(chunk) == block
+    assert usual_block(chunk) == block
