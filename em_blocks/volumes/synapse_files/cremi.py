@@ -1,0 +1,247 @@
+"""HDF5 files as in the CREMI challenge (format 0.2): sites and their pairs, and volumes beside them.
+
+``/annotations`` holds the sites (``ids``, ``types``, ``locations`` in nm, z, y, x) and, in
+``presynaptic_site/partners``, one row (presynaptic id, postsynaptic id) per pair; its attribute
+``offset`` is added to all locations. A T-bar with many partners is one site in many rows. A pair has
+the id of its postsynaptic site; where such a site is in several pairs, pairs are numbered from 1.
+Scores and objects have no place in these files and are not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+from em_blocks.errors import SynapseFileError
+from em_blocks.geometry import Frame
+from em_blocks.kernels.synapses import LARGEST_ID, Synapses
+from em_blocks.volumes.synapse_files.checks import malformed
+
+SITES = ("presynaptic_site", "postsynaptic_site")
+VOLUMES = {
+    "raw": ("volumes/raw", np.dtype("uint8")),
+    "neuron_ids": ("volumes/labels/neuron_ids", np.dtype("uint64")),
+    "clefts": ("volumes/labels/clefts", np.dtype("uint64")),
+}
+"""Name of a volume, the dataset that holds it, and its type."""
+
+_GROUP = "annotations"
+_PARTNERS = f"{_GROUP}/presynaptic_site/partners"
+_CHUNK = (8, 128, 128)
+
+
+class CremiVolume(NamedTuple):
+    """A volume to be written beside the annotations."""
+
+    values: np.ndarray  # (z, y, x)
+    frame: Frame
+
+
+class _Sites(NamedTuple):
+    ids: np.ndarray  # (n,) int64, sorted
+    types: np.ndarray  # (n,) str
+    locations: np.ndarray  # (n, 3) nm in the world
+
+
+def read(path: Path) -> Synapses:
+    """Partners of a file, in world coordinates.
+
+    Raises
+    ------
+    SynapseFileError
+        If a dataset is missing or of another shape; or a row of it is malformed: an id that is not
+        unique or above 2**63 - 1, a location that is not finite, a pair of a site that does not
+        exist or is of the other type.
+    """
+    with h5py.File(path, "r") as file:
+        sites = _read_sites(path, file)
+        # A file of which every site is without a partner lacks the table.
+        pairs = _read_ids(path, file, _PARTNERS, (2,)) if _PARTNERS in file else np.empty((0, 2), int)
+    rows = _rows_of(path, sites, pairs)
+    pre, post = sites.locations[rows].transpose(1, 0, 2)
+    return Synapses(id=_pair_ids(pairs), pre=pre, post=post)
+
+
+def write(
+    path: Path, synapses: Synapses, volumes: Mapping[str, CremiVolume] | None = None
+) -> None:
+    """Write partners, and volumes if there are any.
+
+    Parameters
+    ----------
+    volumes : mapping of name in `VOLUMES` to CremiVolume
+
+    Raises
+    ------
+    SynapseFileError
+        If a volume does not fit the type of its dataset.
+    """
+    volumes = volumes or {}
+    for name, volume in volumes.items():
+        _check_volume(path, name, volume.values)
+    with h5py.File(path, "w") as file:
+        file.attrs["file_format"] = "0.2"
+        for name, volume in volumes.items():
+            _write_volume(file, name, volume)
+        _write_annotations(file, synapses)
+
+
+def _read_sites(path: Path, file: h5py.File) -> _Sites:
+    ids = _read_ids(path, file, f"{_GROUP}/ids", ())
+    order = np.argsort(ids, kind="stable")
+    again = order[1:][np.diff(ids[order]) == 0]
+    if len(again):
+        raise malformed(path, int(again.min()), f"{_GROUP}/ids {ids[again.min()]} was given before")
+    types = _strings(path, file, f"{_GROUP}/types", len(ids))
+    locations = _locations(path, file, len(ids)) + _offset(path, file[_GROUP])
+    return _Sites(ids[order], types[order], locations[order])
+
+
+def _read_ids(path: Path, file: h5py.File, name: str, tail: tuple[int, ...]) -> np.ndarray:
+    """Ids of a dataset, (n, *tail) int64."""
+    values = _dataset(path, file, name, tail, "ui")[:]
+    # In unsigned 64 bits a comparison with a negative number is exact too.
+    wrong = (values < 0) | (values > LARGEST_ID)
+    if wrong.any():
+        row = int(np.argwhere(wrong)[0, 0])
+        raise malformed(
+            path, row, f"{name} {values[row].tolist()} is not between 0 and 2**63 - 1, the largest id "
+            "that can be stored"
+        )
+    return values.astype(np.int64)
+
+
+def _strings(path: Path, file: h5py.File, name: str, n: int) -> np.ndarray:
+    dataset = _dataset(path, file, name, (), "OS", n)
+    try:
+        return dataset.asstr()[:].astype(str)
+    except (TypeError, UnicodeDecodeError) as error:
+        raise SynapseFileError(f"The dataset {name} of {path} holds no text: {error}.") from error
+
+
+def _locations(path: Path, file: h5py.File, n: int) -> np.ndarray:
+    name = f"{_GROUP}/locations"
+    locations = _dataset(path, file, name, (3,), "fui", n)[:].astype(np.float64)
+    wrong = ~np.isfinite(locations).all(axis=1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise malformed(path, row, f"{name} {locations[row].tolist()} is not finite")
+    return locations
+
+
+def _offset(path: Path, group: h5py.Group) -> np.ndarray:
+    """Position of the location (0, 0, 0), nm."""
+    offset = np.ravel(group.attrs.get("offset", (0.0, 0.0, 0.0)))
+    if offset.shape != (3,) or offset.dtype.kind not in "fui" or not np.isfinite(offset).all():
+        raise SynapseFileError(
+            f"The attribute 'offset' of {group.name} in {path} is {offset.tolist()}, but three numbers "
+            "in nm (z, y, x) are needed: they are added to all locations."
+        )
+    return offset.astype(np.float64)
+
+
+def _dataset(
+    path: Path, file: h5py.File, name: str, tail: tuple[int, ...], kinds: str, n: int | None = None
+) -> h5py.Dataset:
+    """A dataset (n, *tail) of the given kinds of dtype."""
+    found = file.get(name)
+    if not isinstance(found, h5py.Dataset):
+        raise SynapseFileError(
+            f"{path} has no dataset {name}. A CREMI file with synaptic partners holds {_GROUP}/ids, "
+            f"{_GROUP}/types, {_GROUP}/locations and {_PARTNERS}; the files of the challenge that are "
+            "to be predicted have none of them."
+        )
+    if found.ndim != 1 + len(tail) or found.shape[1:] != tail or found.dtype.kind not in kinds:
+        wanted = ", ".join(["n", *map(str, tail)])
+        raise SynapseFileError(
+            f"The dataset {name} of {path} has the shape {found.shape} and dtype {found.dtype}, but "
+            f"({wanted}) {_meaning(kinds)} are needed."
+        )
+    if n is not None and len(found) != n:
+        raise SynapseFileError(
+            f"The dataset {name} of {path} has {len(found)} rows, but {_GROUP}/ids has {n}; every site "
+            "needs one row in each. The file is damaged, or was not written as a whole."
+        )
+    return found
+
+
+def _meaning(kinds: str) -> str:
+    if "O" in kinds:
+        return "texts"
+    return "numbers" if "f" in kinds else "whole numbers"
+
+
+def _rows_of(path: Path, sites: _Sites, pairs: np.ndarray) -> np.ndarray:
+    """Rows of the sites of all pairs, (n, 2)."""
+    rows = np.searchsorted(sites.ids, pairs)
+    found = np.minimum(rows, max(len(sites.ids) - 1, 0))
+    known = sites.ids[found] == pairs if len(sites.ids) else np.zeros(pairs.shape, bool)
+    _refuse(path, pairs, ~known, lambda row, side: (
+        f"there is no site {pairs[row, side]} in {_GROUP}/ids"
+    ))
+    _refuse(path, pairs, sites.types[found] != np.array(SITES), lambda row, side: (
+        f"the site {pairs[row, side]} is a {sites.types[found[row, side]]!r}, but a {SITES[side]!r} "
+        "is needed there: rows are (presynaptic, postsynaptic)"
+    ))
+    _, first = np.unique(pairs, axis=0, return_index=True)
+    again = np.ones(len(pairs), bool)
+    again[first] = False
+    _refuse(path, pairs, np.stack([again, again], axis=1), lambda row, side: (
+        "the same pair was given before"
+    ))
+    return found
+
+
+def _refuse(path: Path, pairs: np.ndarray, wrong: np.ndarray, problem) -> None:
+    if wrong.any():
+        row, side = map(int, np.argwhere(wrong)[0])
+        raise malformed(path, row, f"{_PARTNERS} {pairs[row].tolist()}: {problem(row, side)}")
+
+
+def _pair_ids(pairs: np.ndarray) -> np.ndarray:
+    post = pairs[:, 1]
+    return post if len(np.unique(post)) == len(post) else np.arange(1, len(post) + 1)
+
+
+def _write_annotations(file: h5py.File, synapses: Synapses) -> None:
+    """Every postsynaptic site has the id of its pair; presynaptic sites of one place are one site."""
+    tbars, tbar = np.unique(synapses.pre, axis=0, return_inverse=True)
+    tbar_ids = _unused_ids(synapses.id, len(tbars))
+    group = file.create_group(_GROUP)
+    group.attrs["offset"] = (0.0, 0.0, 0.0)
+    group["ids"] = np.concatenate([tbar_ids, synapses.id]).astype(np.uint64)
+    group["locations"] = np.concatenate([tbars, synapses.post])
+    group.create_dataset(
+        "types", data=[SITES[0]] * len(tbars) + [SITES[1]] * len(synapses), dtype=h5py.string_dtype()
+    )
+    pairs = np.stack([tbar_ids[tbar.ravel()], synapses.id], axis=1)
+    file[_PARTNERS] = pairs.astype(np.uint64)
+
+
+def _unused_ids(used: np.ndarray, n: int) -> np.ndarray:
+    """The n smallest ids from 1 that are not used."""
+    return np.setdiff1d(np.arange(1, len(used) + n + 1), used)[:n]
+
+
+def _check_volume(path: Path, name: str, values: np.ndarray) -> None:
+    dataset, dtype = VOLUMES[name]
+    if values.ndim != 3 or not np.can_cast(values.dtype, dtype):
+        raise SynapseFileError(
+            f"The volume for {dataset} of {path} is {values.dtype} of shape {values.shape}, but the "
+            f"format needs (z, y, x) {dtype}. Convert it first, for example with `em-blocks ingest`."
+        )
+
+
+def _write_volume(file: h5py.File, name: str, volume: CremiVolume) -> None:
+    path, dtype = VOLUMES[name]
+    chunks = tuple(min(pair) for pair in zip(_CHUNK, volume.values.shape, strict=True))
+    dataset = file.create_dataset(
+        path, data=volume.values, dtype=dtype, chunks=chunks, compression="gzip", compression_opts=1,
+        shuffle=dtype.itemsize > 1,
+    )
+    dataset.attrs["resolution"] = volume.frame.voxel_size
+    dataset.attrs["offset"] = volume.frame.offset
