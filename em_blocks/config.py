@@ -2,7 +2,8 @@
 
 Relative paths in a file mean "relative to the folder of that file", so the
 same command does the same from every working directory. Environment variables
-in paths are expanded; an undefined one is an error, not an empty string.
+in paths are expanded; an undefined one is an error, not an empty string, unless
+a default is given: ``${NAME:-default}`` as in a shell.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from em_blocks.errors import ConfigError
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://")
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")
+_WITH_DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
 
 def is_url(path: str) -> bool:
@@ -37,6 +39,7 @@ def is_url(path: str) -> bool:
 
 def resolve_path(path: str, folder: Path | None) -> str:
     """Expand variables and ``~``; make a local path absolute, from `folder`."""
+    path = _WITH_DEFAULT.sub(lambda found: os.environ.get(found[1]) or found[2], path)
     path = os.path.expanduser(os.path.expandvars(path))
     if undefined := _VARIABLE.search(path):
         raise ValueError(

@@ -116,6 +116,14 @@ def test_environment_variables_are_expanded(config, monkeypatch):
     assert Example.from_file(config(raw="$EM_TEST_STORE/raw")).raw == "/volumes/raw"
 
 
+def test_an_environment_variable_may_have_a_default(config, monkeypatch):
+    path = config(raw="${EM_TEST_STORE:-../near}/raw")
+    monkeypatch.delenv("EM_TEST_STORE", raising=False)
+    assert Example.from_file(path).raw == str(path.resolve().parent.parent / "near/raw")
+    monkeypatch.setenv("EM_TEST_STORE", "/volumes")
+    assert Example.from_file(path).raw == "/volumes/raw"
+
+
 def test_an_unset_environment_variable_is_an_error(config, monkeypatch):
     monkeypatch.delenv("EM_TEST_STORE", raising=False)
     message = message_of(config(raw="${EM_TEST_STORE}/raw"))

@@ -1,0 +1,99 @@
+"""CSV tables of partners: a header, then one pair per row.
+
+Columns ``pre_z``, ``pre_y``, ``pre_x``, ``post_z``, ``post_y``, ``post_x`` (nm) must be there. All
+other columns of `Synapses` may be, by their name; an empty cell is unknown. Without a column
+``id``, rows are numbered from 0. Columns of other names are not read.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from em_blocks.errors import SynapseFileError
+from em_blocks.kernels.synapses import UNMAPPED, Synapses
+from em_blocks.volumes.synapse_files.checks import (
+    columns_of,
+    finite,
+    malformed,
+    object_id,
+    score,
+    table_of,
+    whole,
+)
+
+_AXES = {name: [f"{name}_{axis}" for axis in "zyx"] for name in ("pre", "post")}
+_COORDINATES = [column for axes in _AXES.values() for column in axes]
+_OPTIONAL = {
+    name: score if name in ("score", "cleft_score") else object_id
+    for name in Synapses.columns() if name not in ("id", "size", *_AXES)
+} | {"id": whole, "size": lambda text: 0 if text == "" else whole(text)}
+
+
+def read(path: Path) -> Synapses:
+    """Partners of a file; raises `SynapseFileError`."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        try:
+            header, *rows = csv.reader(file)
+        except ValueError as error:  # no line at all, or no text
+            raise _not_a_table(path, "it is empty, or no text") from error
+        except csv.Error as error:
+            raise _not_a_table(path, str(error)) from error
+    header = [name.strip() for name in header]
+    if missing := [name for name in _COORDINATES if name not in header]:
+        raise _not_a_table(path, f"its first line lacks {', '.join(missing)}")
+    rows = [row for row in rows if row]  # a line end at the end of the file
+    columns = columns_of(path, _as_mappings(path, header, rows), _wanted(header))
+    for name, axes in _AXES.items():
+        columns[name] = np.stack([columns.pop(axis) for axis in axes], axis=1)
+    return table_of(path, {"id": range(len(rows))} | columns)
+
+
+def write(path: Path, synapses: Synapses) -> None:
+    """Write partners; columns of which nothing is known are left out."""
+    columns = {"id": synapses.id.tolist()}
+    for name, axes in _AXES.items():
+        columns |= dict(zip(axes, getattr(synapses, name).T.tolist(), strict=True))
+    for name in Synapses.columns():
+        if name in _OPTIONAL and name != "id":
+            cells = _cells(getattr(synapses, name), unknown=0 if name == "size" else UNMAPPED)
+            if any(cell != "" for cell in cells):
+                columns[name] = cells
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(columns)
+        rows.writerows(zip(*columns.values(), strict=True))
+
+
+def _cells(values: np.ndarray, *, unknown: int) -> list:
+    """Text of a column; nothing for what is unknown."""
+    if values.dtype.kind == "f":
+        return ["" if math.isnan(value) else value for value in values.tolist()]
+    return ["" if value == unknown else value for value in values.tolist()]
+
+
+def _wanted(header: list[str]) -> dict[str, tuple[str, Callable]]:
+    coordinates = {name: (name, finite) for name in _COORDINATES}
+    return coordinates | {
+        name: (name, convert) for name, convert in _OPTIONAL.items() if name in header
+    }
+
+
+def _as_mappings(path: Path, header: list[str], rows: list[list[str]]) -> list[Mapping[str, str]]:
+    for number, row in enumerate(rows):
+        if len(row) != len(header):
+            raise malformed(
+                path, number, f"it has {len(row)} cells, but the first line names {len(header)} columns"
+            )
+    return [dict(zip(header, map(str.strip, row))) for row in rows]
+
+
+def _not_a_table(path: Path, problem: str) -> SynapseFileError:
+    return SynapseFileError(
+        f"{path} is no table of partners: {problem}. The first line must name the columns "
+        f"{', '.join(_COORDINATES)} (nm), and may name others, such as id and score."
+    )
