@@ -17,6 +17,7 @@ VERBS = {
     "downsample": ("em_blocks.pipelines.downsample", "Make a pyramid of coarser levels."),
     "evaluate": ("em_blocks.pipelines.evaluate", "Score results against truth."),
     "audit": ("em_blocks.cli.audit", "What cutting into blocks costs a segmentation."),
+    "generate": ("em_blocks.cli.generate", "Make an EM-like volume with synapses, and its truth."),
     "demo": ("em_blocks.pipelines.demo", "Make a small volume, predict and segment it, draw it."),
     "plan": ("em_blocks.cli.plan", "Blocks, bytes, memory and time of a run, before it starts."),
     "status": ("em_blocks.cli.status", "How far a run is, from the database."),
