@@ -13,6 +13,7 @@ import numpy as np
 
 from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.geometry import Box, Frame, Roi, Triple
+from em_blocks.kernels.site_lookup import as_voxels
 from em_blocks.volumes.hdf5 import Hdf5Dataset, Hdf5Transforms
 from em_blocks.volumes.sources import ReadBox
 from em_blocks.volumes.volume import Volume
@@ -70,7 +71,9 @@ class Labels:
             0 outside of the volume.
         inside : (n,) bool array
         """
-        voxels = np.floor((positions - self.frame.offset) / self.frame.voxel_size).astype(np.int64)
+        voxels = np.floor(as_voxels(
+            positions, voxel_size=self.frame.voxel_size, offset=self.frame.offset
+        )).astype(np.int64)
         inside = ((voxels >= 0) & (voxels < self.shape)).all(axis=1)
         ids = np.zeros(len(voxels), np.uint64)
         places = np.flatnonzero(inside)

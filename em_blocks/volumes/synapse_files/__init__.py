@@ -98,14 +98,25 @@ def _write(
         module.write(file, Synapses.concatenate(list(synapses)), **options)
 
 
-def _module(path: Path) -> ModuleType:
+def format_of(path: Path | str) -> str:
+    """The module that reads and writes files of this name.
+
+    Raises
+    ------
+    SynapseFileError
+        If the name has none of the known endings.
+    """
     for ending, name in FORMATS.items():
-        if path.name.lower().endswith(ending):
-            return importlib.import_module(f"{__name__}.{name}")
+        if Path(path).name.lower().endswith(ending):
+            return name
     raise SynapseFileError(
         f"{path} has no known format: its name should end in one of "
         f"{', '.join(sorted(FORMATS))}. Rename it to what it is."
     )
+
+
+def _module(path: Path) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{format_of(path)}")
 
 
 @contextmanager
