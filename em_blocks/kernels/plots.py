@@ -37,7 +37,7 @@ def threshold_curve(
     place = np.arange(len(names)) if thresholds is None else np.asarray(thresholds, float)
     order = np.argsort(place, kind="stable")
     place, split, merge = place[order], *np.array(vois, float).reshape(-1, 2)[order].T
-    with _figure() as (axes, picture):
+    with figure() as (axes, picture):
         for values, label, colour in (
             (split, "VOI split", _SPLIT), (merge, "VOI merge", _MERGE), (split + merge, "VOI", _SUM)
         ):
@@ -68,7 +68,7 @@ def split_vs_merge(names: Sequence[str], vois: Sequence[Voi]) -> np.ndarray:
     """
     split, merge = np.array(vois, float).reshape(-1, 2).T
     order = np.argsort(merge, kind="stable")
-    with _figure() as (axes, picture):
+    with figure() as (axes, picture):
         axes.plot(merge[order], split[order], "o-", color=_SPLIT)
         for name, x, y in zip(names, merge, split, strict=True):
             axes.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points")
@@ -83,7 +83,7 @@ def split_vs_merge(names: Sequence[str], vois: Sequence[Voi]) -> np.ndarray:
 
 
 @contextmanager
-def _figure():
+def figure():
     """Axes, and a function that draws them as (y, x, 3) uint8."""
     # Imported here: it takes a third of a second that no other command should wait for.
     # Without pyplot there is neither a display nor a state that other code could share.
