@@ -56,7 +56,7 @@ def place_synapses(rng: np.random.Generator, tissue: Tissue, per_um3: float) -> 
     -------
     list of TBar
         T-bars are `TBAR_SPACING_NM` apart, postsynaptic sites `PARTNER_SPACING_NM`. The straight line
-        between the sites of a pair runs through their two neurons only.
+        between the sites of a pair runs through their two neurons only (looked at every 5 nm).
     """
     rim = _places(tissue)
     wanted = round(per_um3 * np.prod(tissue.neurons.shape * tissue.voxel_size) / 1e9)
