@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
-from scipy import ndimage
+
+from em_blocks.kernels.foreground import (
+    Groups,
+    boxes,
+    central,
+    connected,
+    coordinates,
+    grouped,
+    voxels_above,
+)
+from em_blocks.kernels.inside import deepest, half_voxel
+from em_blocks.kernels.maxima import ellipsoid, plateaus
+from em_blocks.kernels.necks import split_necks
 
 Nm3 = tuple[float, float, float]
 
@@ -118,12 +131,9 @@ class Detections:
 
     def select(self, rows: np.ndarray) -> Self:
         """The rows of a mask or of indices."""
-        rows = np.arange(len(self))[rows]
-        count = np.diff(self.starts)[rows]
-        starts = np.concatenate([[0], np.cumsum(count)])
-        voxels = np.repeat(self.starts[rows] - starts[:-1], count) + np.arange(starts[-1])
+        groups = Groups(self.voxels, self.starts).select(rows)
         columns = {name: getattr(self, name)[rows] for name in ("site", "score", "size", "begin", "end")}
-        return type(self)(**columns, voxels=self.voxels[voxels], starts=starts, shape=self.shape)
+        return type(self)(**columns, voxels=groups.voxels, starts=groups.starts, shape=self.shape)
 
 
 def detect(indicator: np.ndarray, *, scale: float, rule: DetectionRule, voxel_size: Nm3) -> Detections:
@@ -151,29 +161,124 @@ def detect(indicator: np.ndarray, *, scale: float, rule: DetectionRule, voxel_si
     ----------
     Components and their distance transform as in synful, doi:10.1038/s41592-021-01183-7.
     """
-    labels, _ = ndimage.label(indicator / scale > rule.threshold)
-    rows = []
-    for i, box in enumerate(ndimage.find_objects(labels), start=1):
-        voxels = np.argwhere(labels[box] == i) + [s.start for s in box]
-        values = indicator[tuple(voxels.T)].astype(float) / scale
-        score = {"sum": values.sum(), "mean": values.mean(), "max": values.max(), "count": len(values)}
-        offset = (voxels - voxels.mean(axis=0)) * voxel_size
-        site = voxels[np.argmin((offset**2).sum(axis=1))]
-        flat = np.ravel_multi_index(tuple(voxels.T), indicator.shape)
-        begin, end = [s.start for s in box], [s.stop for s in box]
-        rows.append((site, score[rule.score], len(voxels), begin, end, flat))
-    site, score, size, begin, end, flat = zip(*rows) if rows else ((),) * 6
-    found = Detections(
-        np.array(site, np.int64).reshape(-1, 3), np.array(score, float), np.array(size, np.int64),
-        np.array(begin, np.int64).reshape(-1, 3), np.array(end, np.int64).reshape(-1, 3),
-        np.concatenate([*flat, np.empty(0, np.int64)]), np.cumsum([0, *size]), indicator.shape,
-    )
-    kept = found.size >= rule.min_size
+    values = _plain(indicator)
+    limit = largest_not_above(rule.threshold, scale=scale, dtype=values.dtype)
+    candidates = _maxima if rule.method == "maxima" else _components
+    groups, seen = candidates(values, voxels_above(values, limit), rule, voxel_size)
     if rule.max_size is not None:
-        kept &= found.size <= rule.max_size
+        groups, seen = _select(groups.sizes <= rule.max_size, groups, seen)
+    score = _scores(values, groups, rule.score, scale)
     if rule.min_score is not None:
-        kept &= found.score > rule.min_score
-    return found.select(kept)
+        kept = score > rule.min_score
+        score, (groups, seen) = score[kept], _select(kept, groups, seen)
+    site = _sites(values, groups, rule.site, voxel_size)
+    _, ny, nx = values.shape
+    return Detections(
+        coordinates(site, ny, nx), score, groups.sizes, seen[:, 0], seen[:, 1], *groups, values.shape
+    )
+
+
+def largest_not_above(threshold: float, *, scale: float, dtype: np.dtype) -> np.generic:
+    """The largest stored value that does not stand for more than a threshold.
+
+    So that comparing stored values with it gives what comparing ``stored / scale`` with the threshold
+    would.
+
+    Parameters
+    ----------
+    threshold : float
+        0 or more, in units of the network's output.
+    scale : float
+        Stored value of 1.
+    dtype : numpy dtype
+        Integer or float.
+    """
+    if not (threshold >= 0 and scale > 0):
+        raise ValueError(f"threshold {threshold} must not be negative, scale {scale} must be positive")
+    # Dividing rounds: the limit is where the quotient is, one or two values from the product.
+    if dtype.kind == "f":
+        limit = dtype.type(min(threshold * scale, np.finfo(dtype).max))
+        while float(limit) / scale > threshold:
+            limit = np.nextafter(limit, dtype.type(-np.inf))
+        while float(np.nextafter(limit, dtype.type(np.inf))) / scale <= threshold:
+            limit = np.nextafter(limit, dtype.type(np.inf))
+        return limit
+    limit = min(math.floor(threshold * scale), np.iinfo(dtype).max)
+    limit -= limit / scale > threshold
+    limit += limit < np.iinfo(dtype).max and (limit + 1) / scale <= threshold
+    return dtype.type(limit)
+
+
+def _select(rows: np.ndarray, groups: Groups, seen: np.ndarray) -> tuple[Groups, np.ndarray]:
+    return groups.select(rows), seen[rows]
+
+
+def _plain(indicator: np.ndarray) -> np.ndarray:
+    """The array in a form for compiled kernels: itself, unless it is one of the rare others."""
+    if indicator.ndim != 3 or indicator.dtype.kind not in "buif":
+        raise ValueError(
+            f"an indicator map must be an array (z, y, x) of numbers, got {indicator.dtype} of shape "
+            f"{indicator.shape}"
+        )
+    if indicator.dtype == bool:
+        indicator = indicator.view(np.uint8)
+    # Neither half floats nor foreign byte orders are known to compiled kernels.
+    dtype = np.dtype(np.float32) if indicator.dtype == np.float16 else indicator.dtype.newbyteorder("=")
+    return np.ascontiguousarray(indicator, dtype)
+
+
+def _components(values, voxels, rule, voxel_size) -> tuple[Groups, np.ndarray]:
+    """Components, split where the rule says so, and the box that each was found in."""
+    _, ny, nx = values.shape
+    groups = connected(voxels, values.shape)
+    groups = groups.select(groups.sizes >= rule.min_size)  # no part is larger than its component
+    seen = boxes(*groups, ny, nx)
+    if rule.split is None:
+        return groups, seen
+    parts, component = split_necks(
+        groups, values.shape, voxel_size=voxel_size, min_distance_nm=rule.split.min_distance_nm,
+        min_size=rule.split.min_size,
+    )
+    return _select(parts.sizes >= rule.min_size, parts, seen[component])
+
+
+def _maxima(values, voxels, rule, voxel_size) -> tuple[Groups, np.ndarray]:
+    """Plateaus of local maxima, and the box of all that they were compared with."""
+    _, ny, nx = values.shape
+    shifts = ellipsoid(rule.radius_nm, voxel_size)
+    groups = plateaus(values, voxels, shifts)
+    groups = groups.select(groups.sizes >= rule.min_size)
+    reach = shifts.max(axis=0)
+    return groups, boxes(*groups, ny, nx) + np.stack([-reach, reach])
+
+
+def _scores(values: np.ndarray, groups: Groups, kind: str, scale: float) -> np.ndarray:
+    """Scores of components in units of the network's output."""
+    if kind == "count":
+        return groups.sizes.astype(np.float64)
+    own = values.ravel()[groups.voxels]
+    if kind == "max":
+        return _largest(own, groups).astype(np.float64) / scale
+    # One after the other in float64: exact for integers, and else always the same.
+    sums = np.bincount(groups.numbers, weights=own, minlength=len(groups.starts) - 1) / scale
+    return sums / groups.sizes if kind == "mean" else sums
+
+
+def _largest(values: np.ndarray, groups: Groups) -> np.ndarray:
+    """Largest of the values of each group; `values` are those of all voxels of the groups."""
+    return np.maximum.reduceat(values, groups.starts[:-1]) if len(values) else values
+
+
+def _sites(values: np.ndarray, groups: Groups, kind: str, voxel_size: Nm3) -> np.ndarray:
+    """The voxel that stands for each component: indices into the flat array."""
+    _, ny, nx = values.shape
+    if kind == "edt":
+        return deepest(*groups, ny, nx, half_voxel(voxel_size))
+    if kind == "peak":
+        own = values.ravel()[groups.voxels]
+        on_top = own == np.repeat(_largest(own, groups), groups.sizes)
+        groups = grouped(groups.numbers[on_top], groups.voxels[on_top], len(groups.sizes))
+    return central(*groups, ny, nx, np.asarray(voxel_size, float))
 
 
 def direction_vectors_of(
@@ -205,6 +310,8 @@ def direction_vectors_of(
     if how == "site":
         z, y, x = detections.site.T
         return vectors[:, z, y, x].T.astype(np.float64) / scale
-    at = vectors[(slice(None), *np.unravel_index(detections.voxels, detections.shape))]
-    sums = np.add.reduceat(at.astype(np.float64), detections.starts[:-1], axis=1)
-    return (sums / detections.size / scale).T
+    groups = Groups(detections.voxels, detections.starts)
+    at = vectors[(slice(None), *np.unravel_index(groups.voxels, detections.shape))]
+    # One after the other in float64, as scores.
+    sums = [np.bincount(groups.numbers, weights=axis, minlength=len(detections)) for axis in at]
+    return np.stack(sums, axis=1) / (detections.size * scale)[:, np.newaxis]
