@@ -44,7 +44,7 @@ def write(path: Path, synapses: Synapses) -> None:
     own = {name: getattr(synapses, name) for name in _OWN}
     positions = np.stack([synapses.pre, synapses.post], axis=1)
     with open(path, "wb") as file:
-        np.savez_compressed(
+        np.savez(
             file, ids=synapses.id.astype(np.uint64), positions=positions, scores=synapses.score, **own
         )
 
