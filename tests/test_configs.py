@@ -9,10 +9,14 @@ import pytest
 from em_blocks.cli.schemas import as_text, schemas
 from em_blocks.config import read_json
 from em_blocks.tasks import task_class
+from em_blocks.tasks.evaluate_synapses import EvaluateSynapses
 from em_blocks.training.config import SetupConfig
 
 ROOT = Path(__file__).parents[1]
-JOBS = [path for path in sorted(ROOT.glob("configs/*.json")) if ".schema." not in path.name]
+CONFIGS = [path for path in sorted(ROOT.glob("configs/*.json")) if ".schema." not in path.name]
+# Scores of files: no blocks, so no run either.
+EVALUATIONS = [path for path in CONFIGS if read_json(path)["kind"] == "evaluate_synapses"]
+JOBS = [path for path in CONFIGS if path not in EVALUATIONS]
 SETUPS = sorted(ROOT.glob("setups/*/config.json"))
 
 
@@ -27,7 +31,7 @@ def data_folder(tmp_path, monkeypatch):
 
 
 def test_there_are_configs_and_setups():
-    assert JOBS and SETUPS
+    assert JOBS and EVALUATIONS and SETUPS
 
 
 @pytest.mark.parametrize("path", JOBS, ids=name_of)
@@ -35,12 +39,18 @@ def test_a_job_config_loads(path):
     assert task_class(read_json(path)["kind"]).from_file(path).run
 
 
+@pytest.mark.parametrize("path", EVALUATIONS, ids=name_of)
+def test_a_config_of_an_evaluation_loads(path):
+    config = EvaluateSynapses.from_file(path)
+    assert config.protocol(config.thresholds()[0]).filters
+
+
 @pytest.mark.parametrize("path", SETUPS, ids=name_of)
 def test_a_setup_config_loads(path):
     assert SetupConfig.from_file(path).name == path.parent.name
 
 
-@pytest.mark.parametrize("path", JOBS + SETUPS, ids=name_of)
+@pytest.mark.parametrize("path", CONFIGS + SETUPS, ids=name_of)
 def test_a_config_agrees_with_its_schema(path):
     values = read_json(path)
     schema = schemas()[f"{values.get('kind', 'setup')}.schema.json"]

@@ -14,9 +14,12 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def schemas() -> dict[str, dict]:
     """One JSON Schema per kind of config, by file name."""
+    from em_blocks.tasks.evaluate_synapses import EvaluateSynapses
     from em_blocks.training.config import SetupConfig
 
-    models = {kind: task_class(kind) for kind in KINDS} | {"setup": SetupConfig}
+    models = {kind: task_class(kind) for kind in KINDS} | {
+        "evaluate_synapses": EvaluateSynapses, "setup": SetupConfig
+    }
     return {
         f"{name}.schema.json": {"$schema": DIALECT, **model.model_json_schema()}
         for name, model in models.items()

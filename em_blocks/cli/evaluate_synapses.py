@@ -1,0 +1,156 @@
+"""``em-blocks evaluate synapses``: are predicted partners true?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from em_blocks.cli.common import config_argument, json_option, set_option, shows_errors
+from em_blocks.runtime.preflight import check_writable
+
+if TYPE_CHECKING:
+    from em_blocks.tasks.evaluate_synapses import Evaluated
+
+_SHOWN_NEURONS = 5
+_SHOWN_EDGES = (1, 2, 3, 5, 10, 20)
+
+
+class _Numbers(click.ParamType):
+    """Numbers with commas."""
+
+    name = "numbers"
+
+    def convert(self, value, param, ctx):
+        try:
+            return [float(number) for number in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not of the form 0,5,10.", param, ctx)
+
+
+@click.command()
+@config_argument
+@click.option("--thresholds", type=_Numbers(), metavar="A,B,...",
+              help="Score thresholds of a curve, instead of those of the config.")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+              help="Write scores by threshold and neuron, lists of links and plots there.")
+@set_option
+@json_option
+@shows_errors
+def synapses(config: Path, thresholds: list[float] | None, output: Path | None,
+             overrides: tuple[str, ...], as_json: bool) -> None:
+    """Score predicted synaptic partners against true ones, as CONFIG (JSON) says.
+
+    A predicted link is a true positive if it is matched with a true one: it joins the same
+    neurons, and its sites are near enough. Links are matched one to one at the least total
+    distance. With neuron_ids, links are scored neuron by neuron and the counts added up.
+    """
+    from em_blocks.tasks.evaluate_synapses import EvaluateSynapses, evaluate_synapses
+
+    if thresholds is not None:
+        overrides += ("score_threshold=null", f"score_thresholds={json.dumps(thresholds)}")
+    if output is not None:
+        overrides += (f"output={json.dumps(str(output.absolute()))}",)
+    job = EvaluateSynapses.from_file(config, overrides)
+    if job.output is not None:
+        check_writable(job.output)
+    found = evaluate_synapses(job)
+    written = [] if job.output is None else _write(job, found)
+    if as_json:
+        click.echo(json.dumps(_as_json(found, is_curve=job.score_thresholds is not None)))
+    else:
+        _show(found, written)
+
+
+def _write(job, found: list[Evaluated]) -> list[Path]:
+    from em_blocks.tasks.synapse_scores import write_scores
+
+    return write_scores(job.output, job, found)
+
+
+def _as_json(found: list[Evaluated], *, is_curve: bool) -> dict | list[dict]:
+    if not is_curve:
+        return found[0].outcome.score.document()
+    return [
+        {"score_threshold": item.threshold, **item.outcome.score.document()} for item in found
+    ]
+
+
+def _show(found: list[Evaluated], written: list[Path]) -> None:
+    from em_blocks.tasks.synapse_scores import best_of
+
+    best, console = best_of(found), Console()
+    console.print(_scores_table(found, best))
+    console.print(_filters_table(best))
+    if best.outcome.neurons:
+        console.print(_neurons_table(best))
+    if best.edges:
+        console.print(_edges_table(best))
+    for path in written:
+        console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title)
+    for n, name in enumerate(columns):
+        table.add_column(name, justify="right" if n else "left")
+    return table
+
+
+def _figures(score) -> list[str]:
+    return [
+        f"{score.fscore:.4f}", f"{score.precision:.4f}", f"{score.recall:.4f}", f"{score.tp:,}",
+        f"{score.fp:,}", f"{score.fn:,}",
+    ]
+
+
+_SCORE = ("F-score", "precision", "recall", "tp", "fp", "fn")
+
+
+def _scores_table(found: list[Evaluated], best: Evaluated) -> Table:
+    table = _table("Predicted against true partners", "score from", *_SCORE)
+    for item in found:
+        style = "bold" if item is best and len(found) > 1 else None
+        table.add_row(_name(item.threshold), *_figures(item.outcome.score), style=style)
+    return table
+
+
+def _name(threshold: float | None) -> str:
+    return "any" if threshold is None else f"{threshold:g}"
+
+
+def _filters_table(found: Evaluated) -> Table:
+    """How many predicted links every filter removed, and how many were compared."""
+    table = _table(f"Predicted links, score from {_name(found.threshold)}", "", "links", "removed")
+    kept, steps = len(found.outcome.prediction), found.outcome.steps
+    of = " of the neurons" if found.outcome.neurons else ""
+    table.add_row(f"all{of}", f"{steps[0].before if steps else kept:,}", "")
+    for step in steps:
+        left = step.before - len(step.removed)
+        table.add_row(f"without {step.filter}", f"{left:,}", f"{len(step.removed):,}")
+    return table
+
+
+def _neurons_table(found: Evaluated) -> Table:
+    neurons = found.outcome.neurons
+    shown = sorted(neurons, key=lambda id: -neurons[id].fp - neurons[id].fn)[:_SHOWN_NEURONS]
+    table = _table(
+        f"Neurons with most errors ({len(shown)} of {len(neurons)})", "neuron", *_SCORE
+    )
+    for id in shown:
+        table.add_row(str(id), *_figures(neurons[id]))
+    return table
+
+
+def _edges_table(found: Evaluated) -> Table:
+    table = _table("Connections of two neurons", "links from", "accuracy", *_SCORE, "tn")
+    for edge in found.edges:
+        if edge.threshold in _SHOWN_EDGES:
+            table.add_row(
+                str(edge.threshold), f"{edge.accuracy:.4f}", *_figures(edge.score), f"{edge.tn:,}"
+            )
+    return table

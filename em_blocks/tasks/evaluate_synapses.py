@@ -1,0 +1,332 @@
+"""Predicted against true partners: the config of an evaluation, and what it finds."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+
+from em_blocks.config import LocalPath, Position3, StorePath, StrictModel, VoxelSize
+from em_blocks.errors import ConfigError
+from em_blocks.kernels.edge_accuracy import EdgeAccuracy, connectivity, edge_accuracy
+from em_blocks.kernels.synapse_filters import (
+    Duplicates,
+    Filter,
+    Listed,
+    Score,
+    SelfLinks,
+    object_ids,
+)
+from em_blocks.kernels.synapse_protocol import Outcome, Protocol, evaluate_partners
+from em_blocks.kernels.synapses import LARGEST_ID, TOO_FAR, UNMAPPED, Synapses
+from em_blocks.volumes.synapse_files import format_of, read_synapses
+
+IdType = Literal["skeleton", "segment"]
+Id = Annotated[int, Field(ge=TOO_FAR, le=LARGEST_ID)]
+
+
+class EvaluateSynapses(StrictModel):
+    """How predicted partners are compared with true ones.
+
+    Predictions are filtered in this order: listed segments, score, links of a neuron with itself,
+    redundant links. Truth is taken as it is.
+    """
+
+    kind: Literal["evaluate_synapses"]
+    truth: LocalPath = Field(
+        description="File of true partners: FAFB .json, .csv, .parquet, .sqlite, .npz, CREMI .hdf."
+    )
+    prediction: LocalPath = Field(description="File of predicted partners, of any of these formats.")
+    voxel_size: VoxelSize | None = Field(
+        None, description="Of files of voxels (..._pre.csv, ..._post.csv), nm (z, y, x)."
+    )
+    offset: Position3 = Field(
+        (0.0, 0.0, 0.0), description="Of files of voxels: corner of voxel 0, nm (z, y, x)."
+    )
+    flip_prediction: bool = Field(
+        False, description="Exchange the pre- and postsynaptic sites of the prediction."
+    )
+    neurons: StorePath | None = Field(
+        None, description="Volume of true neurons, path.zarr/dataset or file.h5:dataset: segments at "
+        "all sites are looked up in it, as in the CREMI challenge. Default: those of the files."
+    )
+    id_type: Literal["skeleton", "segment", "none"] | None = Field(
+        None, description="Ids that a true and a predicted link must share at both sites to match; "
+        "none: positions only. Default: segment with 'neurons', else skeleton."
+    )
+    neuron_ids: Annotated[tuple[Id, ...], Field(min_length=1)] | LocalPath | None = Field(
+        None, description="Neurons (ids of id_type) whose links are scored, or a text file of them, "
+        "one per line. A link between two of them counts for both. Default: all links, once."
+    )
+    links: Literal["all", "inputs", "outputs"] = Field(
+        "all", description="Links of a neuron that are scored: all, only inputs, only outputs."
+    )
+    matching_threshold_nm: PositiveFloat = Field(
+        400.0, description="Largest distance between compared sites of a true and a predicted link."
+    )
+    matching_sites: Literal["both", "pre", "post"] = Field(
+        "both", description="Sites that are compared. A match costs their (mean) distance."
+    )
+    score_threshold: float | None = Field(
+        None, description="Predicted links with a lower score are left out. Default: none is."
+    )
+    score_thresholds: Annotated[tuple[float, ...], Field(min_length=1)] | None = Field(
+        None, description="Several such thresholds, for a curve; instead of score_threshold."
+    )
+    filter_segment_ids: tuple[Id, ...] = Field(
+        (), description="Predicted links with a site in one of these segments are left out; 0 is "
+        "background."
+    )
+    filter_same_id: bool = Field(
+        False, description="Leave out predicted links of a neuron with itself, and those of which no "
+        "site is mapped."
+    )
+    filter_same_id_type: IdType | None = Field(
+        None, description="Ids that tell that it is the same neuron. Default: as id_type."
+    )
+    filter_redundant: bool = Field(
+        False, description="Of predicted links near each other that join the same two neurons, keep one."
+    )
+    filter_redundant_distance_nm: NonNegativeFloat = Field(
+        250.0, description="Redundant: postsynaptic sites that are at most so far apart, from link to "
+        "link."
+    )
+    filter_redundant_id_type: IdType | None = Field(
+        None, description="Ids that tell that neurons are the same. Default: as id_type."
+    )
+    filter_redundant_ignore_ids: tuple[Id, ...] = Field(
+        (TOO_FAR,), description="No link at one of these is redundant; -2 is a skeleton too far away."
+    )
+    filter_redundant_keep: Literal["best", "mean"] = Field(
+        "best", description="Keep the link with the best score; or the first, moved to the mean place."
+    )
+    output: LocalPath | None = Field(
+        None, description="Folder for scores per threshold and neuron, lists of links, and plots."
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_name_thresholds(self) -> Self:
+        if self.score_threshold is not None and self.score_thresholds is not None:
+            raise ValueError("score_threshold and score_thresholds exclude each other; name one")
+        if self.id_type == "none" and self.neuron_ids is not None:
+            raise ValueError("neuron_ids are ids of id_type, which is none")
+        if self.links != "all" and self.neuron_ids is None:
+            raise ValueError(f"links is {self.links!r}, but of which neurons? Name neuron_ids")
+        return self
+
+    def thresholds(self) -> tuple[float | None, ...]:
+        """Every score threshold once, in order; None: no link is left out."""
+        if self.score_thresholds is not None:
+            return tuple(sorted(set(self.score_thresholds)))
+        return (self.score_threshold,)
+
+    def matched_ids(self) -> IdType | None:
+        """What `id_type` comes to."""
+        if self.id_type is None:
+            return "skeleton" if self.neurons is None else "segment"
+        return None if self.id_type == "none" else self.id_type
+
+    def protocol(self, threshold: float | None) -> Protocol:
+        """The rules at one score threshold; reads the file of `neuron_ids` if it is one."""
+        return Protocol(
+            threshold_nm=self.matching_threshold_nm, sites=self.matching_sites,
+            objects=self.matched_ids(), filters=tuple(self._filters(threshold)),
+            neurons=self._neuron_ids(), links=self.links,
+        )
+
+    def _filters(self, threshold: float | None) -> Iterator[Filter]:
+        usual = self.matched_ids() or "segment"
+        if self.filter_segment_ids:
+            yield Listed(self.filter_segment_ids, "segment")
+        if threshold is not None:
+            yield Score(threshold)
+        if self.filter_same_id:
+            yield SelfLinks(self.filter_same_id_type or usual)
+        if self.filter_redundant:
+            yield Duplicates(
+                self.filter_redundant_distance_nm, self.filter_redundant_id_type or usual,
+                keep=self.filter_redundant_keep, ignore=self.filter_redundant_ignore_ids,
+            )
+
+    def _neuron_ids(self) -> tuple[int, ...] | None:
+        ids = self.neuron_ids
+        if isinstance(ids, Path):
+            ids = _ids_of_file(ids)
+        if ids is not None and len(set(ids)) < len(ids):
+            twice = next(id for id in ids if ids.count(id) > 1)
+            raise ConfigError(
+                f"neuron_ids name {twice} more than once, so its links would be scored twice. Name it "
+                "once."
+            )
+        return ids
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Scores at one score threshold; None: no link was left out for its score."""
+
+    threshold: float | None
+    outcome: Outcome
+    edges: list[EdgeAccuracy]  # empty if ids do not matter
+
+    def document(self) -> dict:
+        """As JSON, without lists of links."""
+        return {
+            "score_threshold": self.threshold, **self.outcome.score.document(),
+            "filters": [
+                {"filter": str(step.filter), "before": step.before, "removed": len(step.removed)}
+                for step in self.outcome.steps
+            ],
+            "neurons": {id: score.document() for id, score in self.outcome.neurons.items()},
+            "edges": [edge.document() for edge in self.edges],
+        }
+
+
+def evaluate_synapses(config: EvaluateSynapses) -> list[Evaluated]:
+    """Scores at every threshold, in their order.
+
+    Raises
+    ------
+    ConfigError, SynapseFileError, VolumeError
+        If a file cannot be read, or does not hold what the config needs of it.
+    """
+    truth = _read(config, config.truth)
+    prediction = _read(config, config.prediction)
+    if config.flip_prediction:
+        prediction = prediction.flipped()
+    if config.neurons is not None:
+        truth, prediction = _with_segments(config.neurons, truth, prediction)
+    protocols = {threshold: config.protocol(threshold) for threshold in config.thresholds()}
+    _check(config, truth, prediction, next(iter(protocols.values())))
+    return [
+        _evaluate(truth, prediction, threshold, protocol)
+        for threshold, protocol in protocols.items()
+    ]
+
+
+def _evaluate(
+    truth: Synapses, prediction: Synapses, threshold: float | None, protocol: Protocol
+) -> Evaluated:
+    outcome = evaluate_partners(truth=truth, prediction=prediction, protocol=protocol)
+    if protocol.objects is None:
+        return Evaluated(threshold, outcome, [])
+    edges = edge_accuracy(
+        truth=connectivity(object_ids(outcome.truth, protocol.objects)),
+        prediction=connectivity(object_ids(outcome.prediction, protocol.objects)),
+    )
+    return Evaluated(threshold, outcome, edges)
+
+
+def _read(config: EvaluateSynapses, path: Path) -> Synapses:
+    in_voxels = format_of(path) == "voxel_pairs"
+    options = {"voxel_size": config.voxel_size, "offset": config.offset} if in_voxels else {}
+    return read_synapses(path, **options)
+
+
+def _with_segments(
+    path: str, truth: Synapses, prediction: Synapses
+) -> tuple[Synapses, Synapses]:
+    """The tables with segments of a volume.
+
+    A predicted site outside of it is `UNMAPPED`, so its link matches nothing: partner vectors may
+    well point out of a volume. A true site there is an error, since it never could be found.
+    """
+    # Only who has a volume waits for the libraries that read it.
+    from em_blocks.volumes.labels import open_labels
+
+    with open_labels(path) as labels:
+        if labels.frame is None:
+            raise ConfigError(
+                f"{path} has no attribute 'resolution', so nobody knows where its voxels lie. Add the "
+                "attributes resolution and offset (nm, zyx) to the dataset, or ingest it with a "
+                "voxel_size."
+            )
+        tables = [
+            table.replace(
+                pre_segment=_segments(path, *labels.at(table.pre)),
+                post_segment=_segments(path, *labels.at(table.post)),
+            )
+            for table in (truth, prediction)
+        ]
+        roi = labels.frame.to_roi(labels.box)
+    for side in ("pre", "post"):
+        outside = np.flatnonzero(getattr(tables[0], f"{side}_segment") == UNMAPPED)
+        if len(outside):
+            raise ConfigError(
+                f"The {side}synaptic site of the true link {truth.id[outside[0]]} at "
+                f"{getattr(truth, side)[outside[0]].tolist()} nm (zyx) lies outside of {path}, which "
+                f"covers {roi.offset} to {roi.end}; so do those of {len(outside) - 1} other links. Such "
+                "links can never be found. Check that both are in the same coordinates (and the offset "
+                "is applied once), or leave these links out of the truth."
+            )
+    return tables[0], tables[1]
+
+
+def _segments(path: str, ids: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    if len(ids) and ids.max() > LARGEST_ID:
+        raise ConfigError(
+            f"{path} holds the id {ids.max()} at a site, but ids must be below 2**63: MongoDB and files "
+            "of partners hold no larger ones. Relabel the volume."
+        )
+    return np.where(inside, ids.astype(np.int64), UNMAPPED)
+
+
+def _check(
+    config: EvaluateSynapses, truth: Synapses, prediction: Synapses, protocol: Protocol
+) -> None:
+    """Raise `ConfigError` where a score would say nothing."""
+    unscored = np.isnan(prediction.score)
+    if config.thresholds() != (None,) and len(prediction) and unscored.all():
+        raise ConfigError(
+            f"No link of {config.prediction} has a score, so a score threshold leaves none of them. "
+            "Leave score_threshold out, or evaluate a file with scores."
+        )
+    for path, table in ((config.truth, truth), (config.prediction, prediction)):
+        _check_ids(config, path, table, protocol)
+
+
+def _check_ids(
+    config: EvaluateSynapses, path: Path, table: Synapses, protocol: Protocol
+) -> None:
+    if protocol.objects is None or not len(table):
+        return
+    ids = object_ids(table, protocol.objects)
+    if not (ids != UNMAPPED).any():
+        source = f"no site of it lies in {config.neurons}" if config.neurons else "it names none"
+        raise ConfigError(
+            f"Links match if their {protocol.objects}s agree, but {path} has no {protocol.objects} at "
+            f"any site: {source}. Set id_type to what the file holds, or to none to compare positions "
+            "only, or name a volume of neurons."
+        )
+    if protocol.neurons is not None and path == config.truth and not np.isin(
+        ids, protocol.neurons
+    ).any():
+        raise ConfigError(
+            f"None of the {len(protocol.neurons)} neuron_ids is the {protocol.objects} of any site in "
+            f"{path}, so there is no truth about them. Check the ids, and that id_type is theirs."
+        )
+
+
+def _ids_of_file(path: Path) -> tuple[int, ...]:
+    """The first column of a text or CSV file; a first line of words is a header."""
+    try:
+        with open(path, newline="") as file:
+            cells = [(n, row[0].strip()) for n, row in enumerate(csv.reader(file), 1) if row]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The list of neuron_ids {path} cannot be read: {error}.") from error
+    if cells and not cells[0][1].lstrip("-").isdigit():
+        cells = cells[1:]
+    for line, cell in cells:
+        if not cell.lstrip("-").isdigit() or int(cell) > LARGEST_ID:
+            raise ConfigError(
+                f"Line {line} of {path} is {cell!r}, but an id of a neuron (a whole number below 2**63) "
+                "is needed on every line."
+            )
+    if not cells:
+        raise ConfigError(f"The list of neuron_ids {path} is empty.")
+    return tuple(int(cell) for _, cell in cells)

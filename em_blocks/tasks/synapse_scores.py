@@ -1,0 +1,114 @@
+"""The files of an evaluation of partners: scores, lists of links, plots."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from em_blocks.kernels.synapse_matching import PartnerScore
+from em_blocks.tasks.evaluate_synapses import Evaluated, EvaluateSynapses
+
+Rows = Iterable[Sequence[Any]]
+
+_SCORE = ("fscore", "precision", "recall", "tp", "fp", "fn")
+
+
+def best_of(found: Sequence[Evaluated]) -> Evaluated:
+    """The evaluation with the highest F-score; of equals the first."""
+    return max(found, key=lambda item: item.outcome.score.fscore)
+
+
+def write_scores(
+    folder: Path, config: EvaluateSynapses, found: Sequence[Evaluated]
+) -> list[Path]:
+    """Write all files of an evaluation; each is replaced in one piece. Returns their paths.
+
+    Links and connections are those at the score threshold with the highest F-score.
+    """
+    best = best_of(found)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+        written = Path(temporary)
+        document = {
+            "config": config.model_dump(mode="json"),
+            "thresholds": [item.document() for item in found],
+        }
+        (written / "evaluation.json").write_text(json.dumps(document, indent=2) + "\n")
+        _write_csv(written / "thresholds.csv", ("score_threshold", *_SCORE), _thresholds(found))
+        _write_csv(written / "links.csv", ("list", "id", "outcome", "partner"), _links(best))
+        if best.outcome.neurons:
+            header = ("score_threshold", "neuron", *_SCORE)
+            _write_csv(written / "neurons.csv", header, _neurons(found))
+        if best.edges:
+            header = ("edge_threshold", "accuracy", *_SCORE, "tn")
+            _write_csv(written / "edge_accuracy.csv", header, _edges(best))
+        _draw(written, found)
+        names = sorted(file.name for file in written.iterdir())
+        for name in names:
+            (written / name).replace(folder / name)
+    return [folder / name for name in names]
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Rows) -> None:
+    with open(path, "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        table.writerows(rows)
+
+
+def _columns(score: PartnerScore) -> list:
+    document = score.document()
+    return [document[name] for name in _SCORE]
+
+
+def _thresholds(found: Sequence[Evaluated]) -> Rows:
+    return [[item.threshold, *_columns(item.outcome.score)] for item in found]
+
+
+def _neurons(found: Sequence[Evaluated]) -> Iterator[list]:
+    for item in found:
+        for neuron, score in item.outcome.neurons.items():
+            yield [item.threshold, neuron, *_columns(score)]
+
+
+def _edges(found: Evaluated) -> Rows:
+    return [
+        [edge.threshold, edge.accuracy, *_columns(edge.score), edge.tn] for edge in found.edges
+    ]
+
+
+def _links(found: Evaluated) -> Iterator[list]:
+    """What became of every link; of neurons' lists that differ, the better outcome of a link."""
+    outcome = found.outcome
+    to_prediction = dict(outcome.matched.tolist())
+    to_truth = dict(np.flip(outcome.matched, axis=1).tolist())
+    for id in outcome.truth.id.tolist():
+        yield ["truth", id, "found" if id in to_prediction else "missed", to_prediction.get(id)]
+    for id in outcome.prediction.id.tolist():
+        yield ["prediction", id, "true" if id in to_truth else "false", to_truth.get(id)]
+    for step in outcome.steps:
+        for id in step.removed.tolist():
+            yield ["prediction", id, f"removed: {step.filter}", None]
+
+
+def _draw(folder: Path, found: Sequence[Evaluated]) -> None:
+    from PIL import Image
+
+    from em_blocks.kernels import synapse_plots
+
+    scores = [item.outcome.score for item in found]
+    thresholds = [item.threshold for item in found]
+    pictures = {}
+    if thresholds != [None]:
+        pictures["precision_recall.png"] = synapse_plots.precision_recall(thresholds, scores)
+        pictures["thresholds.png"] = synapse_plots.scores_by_threshold(thresholds, scores)
+    if edges := best_of(found).edges:
+        pictures["edge_accuracy.png"] = synapse_plots.edge_accuracy_curve(edges)
+    for name, picture in pictures.items():
+        Image.fromarray(picture).save(folder / name)
