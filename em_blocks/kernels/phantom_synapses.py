@@ -61,16 +61,21 @@ def place_synapses(rng: np.random.Generator, tissue: Tissue, per_um3: float) -> 
     rim = _places(tissue)
     wanted = round(per_um3 * np.prod(tissue.neurons.shape * tissue.voxel_size) / 1e9)
     placed: list[TBar] = []
+    sites, taken = np.empty((0, 3)), np.empty((0, 3))  # nm, presynaptic and postsynaptic
     for _ in range(3 * wanted):
         if len(placed) == wanted or not len(rim):
             break
         n_partners = rng.choice(PARTNERS, p=PARTNERS_CHANCE)
         chosen = rng.choice(rim, TRIES)
         voxels = np.stack(np.unravel_index(chosen, tissue.neurons.shape), axis=-1)
-        found = [tbar for voxel in voxels if (tbar := _tbar(rng, tissue, voxel, placed))]
+        apart = [voxel for voxel in voxels if _is_apart(tissue, voxel, sites, TBAR_SPACING_NM)]
+        found = [tbar for voxel in apart if (tbar := _tbar(rng, tissue, voxel, taken))]
         if found:
             best = max(found, key=lambda tbar: min(len(tbar.partners), n_partners))
-            placed.append(best._replace(partners=best.partners[:n_partners]))
+            best = best._replace(partners=best.partners[:n_partners])
+            placed.append(best)
+            sites = np.vstack([sites, tissue.centers(best.voxel)])
+            taken = np.vstack([taken, *(tissue.centers(p.voxel) for p in best.partners)])
     return placed
 
 
@@ -101,19 +106,15 @@ def _places(tissue: Tissue) -> np.ndarray:
     return np.flatnonzero(fits)
 
 
-def _tbar(rng, tissue: Tissue, voxel: np.ndarray, placed: list[TBar]) -> TBar | None:
+def _tbar(rng, tissue: Tissue, voxel: np.ndarray, taken: np.ndarray) -> TBar | None:
     """A T-bar with all the partners it could have; None if the place does not suit."""
     site = tissue.centers(voxel)
-    others = tissue.centers(np.array([tbar.voxel for tbar in placed]).reshape(-1, 3))
-    if (np.linalg.norm(others - site, axis=1) < TBAR_SPACING_NM).any():
-        return None
     if tissue.mitochondria[tissue.box(site, 70.0)].any():
         return None
     neuron, depth = int(tissue.neurons[tuple(voxel)]), float(tissue.depth[tuple(voxel)])
     normal = _normal(tissue, site, neuron)
     if not _is_flat(tissue, site, neuron, normal, depth):
         return None
-    taken = [partner.voxel for tbar in placed for partner in tbar.partners]
     partners = _partners(rng, tissue, site, neuron, normal, taken)
     return TBar(neuron, voxel, normal, depth, partners) if partners else None
 
@@ -146,7 +147,7 @@ def _is_flat(tissue: Tissue, site, neuron: int, normal, depth: float) -> bool:
     )
 
 
-def _partners(rng, tissue: Tissue, site, neuron: int, normal, taken: list) -> list[Partner]:
+def _partners(rng, tissue: Tissue, site, neuron: int, normal, taken) -> list[Partner]:
     """All neurons that face the site across a contact, in random order."""
     contacts = _contacts(tissue, site, neuron)
     offset = tissue.centers(contacts) - site
@@ -156,12 +157,12 @@ def _partners(rng, tissue: Tissue, site, neuron: int, normal, taken: list) -> li
         faced &= np.abs(offset[:, 0]) < REACH_ACROSS_NM
     contacts = contacts[faced]
     labels = tissue.neurons[tuple(contacts.T)]
-    partners, taken = [], list(taken)
+    partners = []
     for label in rng.permutation(np.unique(labels)):
         partner = _partner(tissue, site, neuron, int(label), contacts[labels == label])
-        if partner and _is_apart(tissue, partner.voxel, taken):
+        if partner and _is_apart(tissue, partner.voxel, taken, PARTNER_SPACING_NM):
             partners.append(partner)
-            taken.append(partner.voxel)
+            taken = np.vstack([taken, tissue.centers(partner.voxel)])
     return partners
 
 
@@ -217,8 +218,6 @@ def _in_sight(tissue: Tissue, site, target, neuron: int, label: int) -> bool:
     return bool((inside | (labels == label)).all() and np.abs(np.diff(inside.astype(int))).sum() == 1)
 
 
-def _is_apart(tissue: Tissue, voxel: np.ndarray, taken: list) -> bool:
-    if not taken:
-        return True
-    gaps = (np.array(taken) - voxel) * tissue.voxel_size
-    return bool((np.linalg.norm(gaps, axis=1) >= PARTNER_SPACING_NM).all())
+def _is_apart(tissue: Tissue, voxel: np.ndarray, others: np.ndarray, spacing_nm: float) -> bool:
+    """Whether a voxel keeps its distance from all others, (n, 3) nm."""
+    return bool((np.linalg.norm(others - tissue.centers(voxel), axis=1) >= spacing_nm).all())
