@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Self
 
 import numpy as np
@@ -178,6 +178,22 @@ class SynapseStore:
             min_score=min_score,
         )
         return table_of(self.synapses.find(query, batch_size=_BATCH)).sorted()
+
+    def tables(self, *, rows: int = 200_000) -> Iterator[Synapses]:
+        """All rows in the order of their ids, at most so many at a time.
+
+        Every table is a query of its own, so nothing expires however long its use takes. Rows that
+        change meanwhile are seen before or after.
+        """
+        last = -1
+        while True:
+            found = self.synapses.find({"run": self.run, "_id": {"$gt": last}}, batch_size=_BATCH)
+            # By the index of ids: with another one the server would sort all that is left.
+            table = table_of(found.sort("_id", 1).hint("_id_").limit(rows))
+            if not len(table):
+                return
+            yield table
+            last = int(table.id[-1])
 
     def read_block(self, block: str) -> tuple[Synapses, Flags]:
         """The rows of a block with their flags, in the order of their ids."""

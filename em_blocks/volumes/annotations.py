@@ -258,7 +258,7 @@ def _write_index(folder: Path, rows: _Rows, about: float, keyed: Keyed, encode: 
     for part in rows:
         numbers, keys = keyed(part)
         entries = np.empty(len(keys), _ENTRY)
-        entries["key"], entries["row"] = keys, part[numbers]
+        entries["key"], entries["row"] = keys, part.take(numbers)
         _sort_into_files(folder, sharding, entries)
     for file in sorted(folder.glob("*.rows")):
         _pack(file, sharding, encode)
@@ -272,15 +272,16 @@ def _sort_into_files(folder: Path, sharding: Sharding, entries: np.ndarray) -> N
     bounds = np.searchsorted(shard[order], np.arange(sharding.n_shards + 1))
     for number in np.flatnonzero(np.diff(bounds)):
         with open(folder / f"{sharding.file_name(number)}.rows", "ab") as file:
-            file.write(entries[order[bounds[number] : bounds[number + 1]]].tobytes())
+            file.write(entries.take(order[bounds[number] : bounds[number + 1]]).tobytes())
 
 
 def _pack(file: Path, sharding: Sharding, encode: Callable) -> None:
     """Turn the rows of a shard into the shard."""
     entries = np.fromfile(file, _ENTRY)
     # In a random order within a key: a viewer that shows fewer takes the first ones.
-    entries = entries[np.argsort(chance(entries["row"]["id"]))]
-    entries = entries[sharding.order(entries["key"])]  # stable
+    order = np.argsort(chance(entries["row"]["id"]))
+    order = order[sharding.order(entries["key"][order])]  # stable
+    entries = entries.take(order)  # indexing by [order] takes 20 times longer
     keys, words, sizes = encode(entries["key"], entries["row"])
     head, tail = sharding.packed(keys, sizes)
     with open(file.with_suffix(""), "wb") as shard:

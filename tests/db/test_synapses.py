@@ -122,6 +122,17 @@ def test_rows_are_found_by_segments_and_score(store):
     assert store.count(pre_segment=[1, 2]) == 3
 
 
+def test_tables_are_all_rows_of_the_run_in_parts_by_id(store):
+    rows = table([7, 5, 2**63 - 1, 0, 12, 3])
+    store.replace_block("0/0/0", rows.select(np.arange(4)))
+    store.replace_block("0/0/1", rows.select(np.arange(4, 6)))
+    store.of_run("b").replace_block("0/0/0", table([1, 4, 99]))
+    parts = list(store.tables(rows=4))
+    assert [len(part) for part in parts] == [4, 2]
+    assert_same(Synapses.concatenate(parts), rows.sorted())
+    assert not list(store.of_run("c").tables())
+
+
 def test_columns_are_updated_by_id_and_unmapped_ones_disappear(store):
     store.replace_block("0/0/0", table([1, 2, 3, 4]))
     changed = table([3, 4, 77]).replace(post_segment=[8, UNMAPPED, 9], score=[9, 9, 9])
