@@ -87,7 +87,8 @@ def without_duplicates(sites: np.ndarray, score: np.ndarray, *, distance_nm: flo
     (n,) bool array
         Rows to keep.
     """
-    pairs = cKDTree(sites).query_pairs(distance_nm, output_type="ndarray")
+    # A little more than needed: the tree rounds in its own way.
+    pairs = cKDTree(sites).query_pairs(distance_nm * (1 + 1e-9), output_type="ndarray")
     distance = np.linalg.norm(sites[pairs[:, 0]] - sites[pairs[:, 1]], axis=1)
     pairs = pairs[distance < distance_nm]
     rank = np.empty(len(sites), np.int64)

@@ -101,7 +101,7 @@ def boxes_of(found):
 
 
 @given(seeds, st.sampled_from([np.uint8, np.float32]), voxel_sizes, st.sampled_from(SITES),
-       st.tuples(st.floats(1, 90), *[st.floats(1, 40)] * 2))
+       st.tuples(st.integers(1, 90), *[st.integers(1, 40)] * 2))
 def test_maxima_are_those_of_a_dense_maximum_filter(seed, dtype, voxel_size, site, radius_nm):
     stored = blobs(seed, dtype=dtype)
     if dtype == np.uint8:
