@@ -111,6 +111,25 @@ def undo_descriptors(descriptors: np.ndarray, symmetry: Symmetry) -> np.ndarray:
     return values[[0, 2, 1, 3, 5, 4, 7, 6, 8, 9]] if symmetry.swap_yx else values
 
 
+def undo_vectors(vectors: np.ndarray, symmetry: Symmetry) -> np.ndarray:
+    """Bring direction vectors of a transformed volume back to the original one.
+
+    Parameters
+    ----------
+    vectors : (3, z, y, x) float array
+        Components (z, y, x), of the transformed volume.
+    symmetry : Symmetry
+
+    Returns
+    -------
+    (3, z, y, x) float array
+        A copy: components change sign under mirrors, and places under a swap.
+    """
+    values = np.array(symmetry.undo(vectors))
+    values[list(symmetry.mirrored)] *= -1
+    return values[[0, 2, 1]] if symmetry.swap_yx else values
+
+
 def _partners(shape: Triple, shift: Triple) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Slices of all voxels whose partner at `shift` is inside, and of those partners."""
     source = tuple(

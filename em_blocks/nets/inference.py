@@ -9,10 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from em_blocks.kernels.symmetry import Symmetry, undo_affinities, undo_descriptors
+from em_blocks.kernels.symmetry import (
+    Symmetry,
+    undo_affinities,
+    undo_descriptors,
+    undo_vectors,
+)
 from em_blocks.kernels.tiles import Triple, blend_window, tile_offsets
 
 Slices = tuple[slice, slice, slice]
+
+TURNS = {"lsd": undo_descriptors, "direction_vectors": undo_vectors}
+"""What brings channels of a turned volume back, by the kind of their head."""
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -43,7 +51,7 @@ class HeadFormat:
     neighborhood : list of (3,) int or None
         Voxel shifts of the channels, for heads of affinities.
     kind : str
-        Of the head in the setup. Symmetries turn the channels of "lsd".
+        Of the head in the setup. Symmetries turn the channels of those in `TURNS`.
     """
 
     dtype: str
@@ -245,10 +253,10 @@ class _Mean:
             shape = symmetry.undo(tiles).shape
             self._sum, self._n = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         if head.neighborhood is None:
-            lsd = head.kind == "lsd"
+            turn = TURNS.get(head.kind)
             self._sum += (
-                np.stack([undo_descriptors(tile, symmetry) for tile in tiles])
-                if lsd else symmetry.undo(tiles)
+                np.stack([turn(tile, symmetry) for tile in tiles])
+                if turn else symmetry.undo(tiles)
             )
             self._n += 1
             return

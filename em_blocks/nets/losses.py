@@ -53,3 +53,67 @@ def masked_mse(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     mask = mask.float()
     error = (torch.sigmoid(logits.float()) - target.float()).square().mean(dim=1)
     return (error * mask).sum() / mask.sum().clamp(min=1)
+
+
+def indicator_loss(
+    logits: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    *,
+    kind: str = "cross_entropy",
+    rarest: float = 0.0007,
+    balance: float = 1.0,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Loss of a rare class, whose few voxels may weigh as much as all the others.
+
+    Parameters
+    ----------
+    logits, target, mask : (n, 1, z, y, x) tensors
+        Network output before the sigmoid; 0 or 1; 1 where the target counts and 0 elsewhere.
+    kind : {"cross_entropy", "mse", "focal"}
+        "mse" is that of the sigmoid; "focal" is cross entropy times (1 - p of the true class) **
+        gamma.
+    rarest : float
+        A class of fraction f has weight 1 / (2 f); f is clipped to `rarest` ... 1 - `rarest`.
+    balance : float
+        Exponent of these weights: 1 for equal classes, 0 for equal voxels.
+
+    Returns
+    -------
+    scalar tensor
+        Mean over the unmasked voxels; 0 (with gradient 0) if there are none.
+
+    References
+    ----------
+    Balancing: doi:10.1038/s41592-021-01183-7; focal loss: doi:10.1109/ICCV.2017.324.
+    """
+    logits, target, mask = logits.float(), target.float(), mask.float()
+    count = mask.sum().clamp(min=1)
+    positive = ((target * mask).sum() / count).clamp(rarest, 1 - rarest)
+    weight = torch.where(target > 0, 0.5 / positive, 0.5 / (1 - positive)) ** balance
+    if kind == "mse":
+        error = (torch.sigmoid(logits) - target).square()
+    else:
+        error = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        if kind == "focal":
+            error = error * (torch.sigmoid(logits) - target).abs() ** gamma
+    return (error * weight * mask).sum() / count
+
+
+def masked_vector_mse(vectors: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error of the components of vectors where the mask is 1.
+
+    Parameters
+    ----------
+    vectors, target : (n, 3, z, y, x) tensors
+    mask : (n, z, y, x) tensor
+
+    Returns
+    -------
+    scalar tensor
+        0 (with gradient 0) if nothing counts.
+    """
+    mask = mask.float()
+    error = (vectors.float() - target.float()).square().mean(dim=1)
+    return (error * mask).sum() / mask.sum().clamp(min=1)

@@ -21,6 +21,7 @@ class Head(NamedTuple):
 
     channels: int
     activation: str  # a key of ACTIVATIONS
+    unit: float = 1.0  # predictions are the activation's values times this
 
 
 class UNet(nn.Module):
@@ -38,6 +39,8 @@ class UNet(nn.Module):
         See `UNetShapes`.
     heads : mapping of name to `Head`
         Outputs, each one a pointwise layer on the finest features.
+    decoders : {"shared", "separate"}
+        One way up for all heads, or one for each.
 
     Attributes
     ----------
@@ -59,6 +62,7 @@ class UNet(nn.Module):
         kernels: Sequence[Sequence[Triple]],
         pooling: Sequence[Triple],
         heads: Mapping[str, Head],
+        decoders: str = "shared",
     ):
         super().__init__()
         self.shapes = UNetShapes(kernels, pooling)
@@ -67,19 +71,19 @@ class UNet(nn.Module):
                 f"`features` has {len(features)} entries and `kernels` {len(kernels)}: both list "
                 "the levels of the network, finest first."
             )
-        self._activations = {name: ACTIVATIONS[head.activation] for name, head in heads.items()}
+        self._outputs = {
+            name: (ACTIVATIONS[head.activation], head.unit) for name, head in heads.items()
+        }
         self._pooling = [tuple(pool) for pool in pooling]
         self.down = nn.ModuleList(
             _convolutions(before, after, level)
             for before, after, level in zip([1, *features[:-1]], features, kernels, strict=True)
         )
-        self.reduce = nn.ModuleList(
-            nn.Conv3d(coarse, fine, 1) for fine, coarse in pairwise(features)
-        )
-        self.up = nn.ModuleList(
-            _convolutions(2 * channels, channels, level)
-            for channels, level in zip(features[:-1], kernels[:-1], strict=True)
-        )
+        if decoders == "shared":
+            decoder = _Decoder(features, kernels)
+            self.reduce, self.up = decoder.reduce, decoder.up
+        else:
+            self.decoders = nn.ModuleDict({name: _Decoder(features, kernels) for name in heads})
         self.heads = nn.ModuleDict(
             {name: nn.Conv3d(features[0], head.channels, 1) for name, head in heads.items()}
         )
@@ -118,31 +122,56 @@ class UNet(nn.Module):
             If the input is not a legal tile plus its context.
         """
         self.shapes.output_shape(tuple(raw.shape[2:]))
-        features = self._features(raw, level=0)
-        return {
-            name: head(features)
-            for name, head in self.heads.items()
-            if heads is None or name in heads
-        }
+        levels, wanted = self._encode(raw), [n for n in self.heads if heads is None or n in heads]
+        if not hasattr(self, "decoders"):
+            features = dict.fromkeys(wanted, self._decode(levels, self))
+        else:
+            features = {name: self._decode(levels, self.decoders[name]) for name in wanted}
+        return {name: self.heads[name](features[name]) for name in wanted}
 
     def predict(self, raw: Tensor, heads: Collection[str] | None = None) -> dict[str, Tensor]:
         """`forward`, then the activation of the heads, in float32."""
-        return {
-            name: self._activations[name](logits.float())
-            for name, logits in self.forward(raw, heads).items()
-        }
+        outputs = {}
+        for name, logits in self.forward(raw, heads).items():
+            activation, unit = self._outputs[name]
+            outputs[name] = activation(logits.float()) * unit
+        return outputs
 
-    def _features(self, features: Tensor, level: int) -> Tensor:
-        fine = self.down[level](features)
-        if level == len(self._pooling):
-            return fine
-        pool = self._pooling[level]
-        coarse = self._features(functional.max_pool3d(fine, pool), level + 1)
-        coarse = functional.interpolate(self.reduce[level](coarse), scale_factor=pool)
-        if level == 0:
-            coarse = _crop(coarse, self.shapes.crop)
-        excess = [(a - b) // 2 for a, b in zip(fine.shape[2:], coarse.shape[2:], strict=True)]
-        return self.up[level](torch.cat([_crop(fine, excess), coarse], dim=1))
+    def _encode(self, features: Tensor) -> list[Tensor]:
+        """Features of every level, finest first."""
+        levels = []
+        for level, down in enumerate(self.down):
+            if level:
+                features = functional.max_pool3d(features, self._pooling[level - 1])
+            features = down(features)
+            levels.append(features)
+        return levels
+
+    def _decode(self, levels: list[Tensor], decoder: nn.Module) -> Tensor:
+        """The finest features, by the layers `reduce` and `up` of a decoder."""
+        *fines, features = levels
+        for level, fine in reversed(list(enumerate(fines))):
+            coarse = decoder.reduce[level](features)
+            coarse = functional.interpolate(coarse, scale_factor=self._pooling[level])
+            if level == 0:
+                coarse = _crop(coarse, self.shapes.crop)
+            excess = [(a - b) // 2 for a, b in zip(fine.shape[2:], coarse.shape[2:], strict=True)]
+            features = decoder.up[level](torch.cat([_crop(fine, excess), coarse], dim=1))
+        return features
+
+
+class _Decoder(nn.Module):
+    """Layers of the way up: `reduce` and `up`, finest level first."""
+
+    def __init__(self, features: Sequence[int], kernels: Sequence[Sequence[Triple]]):
+        super().__init__()
+        self.reduce = nn.ModuleList(
+            nn.Conv3d(coarse, fine, 1) for fine, coarse in pairwise(features)
+        )
+        self.up = nn.ModuleList(
+            _convolutions(2 * channels, channels, level)
+            for channels, level in zip(features[:-1], kernels[:-1], strict=True)
+        )
 
 
 def _convolutions(before: int, after: int, kernels: Sequence[Triple]) -> nn.Sequential:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import (
     Discriminator,
     Field,
@@ -20,6 +21,14 @@ from em_blocks.config import LocalPath, Shape3, StrictModel, VoxelSize
 Shift = tuple[int, int, int]
 Corner = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Schedule = (
+    Fraction
+    | Annotated[
+        tuple[tuple[NonNegativeInt, Fraction], ...],
+        Field(min_length=1, description="[iteration, value] in rising order; linear in between."),
+    ]
+)
+"""A value of the whole training, or one that changes with the iteration (a curriculum)."""
 
 
 class NetworkConfig(StrictModel):
@@ -30,6 +39,9 @@ class NetworkConfig(StrictModel):
         description="Convolution kernels of every level, voxels (z, y, x)."
     )
     pooling: tuple[Shape3, ...] = Field(description="Pooling between consecutive levels.")
+    decoders: Literal["shared", "separate"] = Field(
+        "shared", description="One decoder for all heads, or one for each behind the same encoder."
+    )
 
 
 class AffinityHead(StrictModel):
@@ -67,6 +79,41 @@ class LsdHead(StrictModel):
     weight: PositiveFloat = Field(1.0, description="Weight of the loss among those of all heads.")
 
 
+class IndicatorHead(StrictModel):
+    """Where postsynaptic sites are: 1 in a small ball around every site, 0 elsewhere."""
+
+    kind: Literal["indicator"]
+    channels: Literal[1] = 1
+    activation: Literal["sigmoid"] = "sigmoid"
+    radius_nm: PositiveFloat = Field(10.0, description="Of the ball around a site, nm.")
+    loss: Literal["cross_entropy", "mse", "focal"] = "cross_entropy"
+    gamma: NonNegativeFloat = Field(2.0, description="Exponent of the focal loss.")
+    rarest: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        0.0007,
+        description="Both classes of a batch weigh the same, but a class rarer than this fraction "
+        "weighs as if it had it.",
+    )
+    balance: Schedule = Field(
+        1.0, description="How far classes are balanced: 1 fully, 0 not at all; may change."
+    )
+    weight: PositiveFloat = Field(1.0, description="Weight of the loss among those of all heads.")
+
+
+class DirectionVectorHead(StrictModel):
+    """Offset from around a postsynaptic site to its presynaptic partner."""
+
+    kind: Literal["direction_vectors"]
+    channels: Literal[3] = 3
+    activation: Literal["identity"] = "identity"
+    radius_nm: PositiveFloat = Field(
+        100.0, description="Vectors are learnt in balls of this radius around sites, nm."
+    )
+    unit_nm: PositiveFloat = Field(
+        100.0, description="Length that the network calls 1; predictions are stored in nm."
+    )
+    weight: PositiveFloat = Field(1.0, description="Weight of the loss among those of all heads.")
+
+
 def _kind(head: Any) -> str:
     """The kind of a head; affinities unless it says another."""
     if isinstance(head, dict):
@@ -75,7 +122,10 @@ def _kind(head: Any) -> str:
 
 
 HeadConfig = Annotated[
-    Annotated[AffinityHead, Tag("affinities")] | Annotated[LsdHead, Tag("lsd")],
+    Annotated[AffinityHead, Tag("affinities")]
+    | Annotated[LsdHead, Tag("lsd")]
+    | Annotated[IndicatorHead, Tag("indicator")]
+    | Annotated[DirectionVectorHead, Tag("direction_vectors")],
     Discriminator(_kind),
 ]
 
@@ -93,6 +143,7 @@ class PhantomSpec(StrictModel):
     shape: Shape3
     seed: NonNegativeInt
     neurite_nm: PositiveFloat = 400.0
+    synapses_per_um3: NonNegativeFloat = 0.0
 
 
 class DataSource(StrictModel):
@@ -100,6 +151,9 @@ class DataSource(StrictModel):
 
     raw: LocalPath | None = None
     labels: LocalPath | None = None
+    synapses: LocalPath | None = Field(
+        None, description="Synaptic partners of the raw data; needed by heads that learn synapses."
+    )
     phantom: PhantomSpec | None = None
     begin: Corner = Field((0, 0, 0), description="First voxel used (z, y, x).")
     end: Shape3 | None = Field(None, description="End of the used voxels, excluded; default all.")
@@ -110,6 +164,8 @@ class DataSource(StrictModel):
         arrays = self.raw is not None and self.labels is not None
         if arrays == (self.phantom is not None) or (self.raw is None) != (self.labels is None):
             raise ValueError("give either both `raw` and `labels`, or `phantom`")
+        if self.phantom is not None and self.synapses is not None:
+            raise ValueError("a `phantom` brings its own synapses: leave `synapses` out")
         return self
 
 
@@ -156,9 +212,16 @@ class TrainingConfig(StrictModel):
     min_labelled: Fraction = Field(
         0.5, description="Samples with a smaller labelled share are drawn again."
     )
+    reject_probability: Schedule = Field(
+        0.0,
+        description="Share of the samples that must hold a postsynaptic site; others are drawn again.",
+    )
     precision: Literal["bf16", "fp32"] = "bf16"
     validate_every: PositiveInt = 250
     checkpoint_every: PositiveInt = 250
+    snapshot_every: NonNegativeInt = Field(
+        0, description="Iterations between stored batches with their predictions; 0 for none."
+    )
     score: str = Field(
         description="Validation score that chooses the best checkpoint; higher wins."
     )
@@ -174,3 +237,11 @@ class SetupConfig(StrictModel):
     normalization: Normalization
     tile_shape: Shape3 = Field(description="Default output tile of one network pass, voxels.")
     training: TrainingConfig
+
+
+def scheduled(schedule: Schedule, iteration: int) -> float:
+    """Value of a schedule at an iteration (from 0)."""
+    if isinstance(schedule, (int, float)):
+        return float(schedule)
+    iterations, values = zip(*schedule, strict=True)
+    return float(np.interp(iteration, iterations, values))

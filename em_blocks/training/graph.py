@@ -19,17 +19,18 @@ from funlib.persistence import Array as PersistentArray
 from scipy import ndimage
 
 from em_blocks.errors import GeometryError
-from em_blocks.kernels.deform import deformed_positions, sample
+from em_blocks.kernels.deform import deformed_points, deformed_positions, sample
 from em_blocks.training.config import AugmentConfig, Normalization
+from em_blocks.training.points import UNITS_PER_NM, SynapseSource
 from em_blocks.training.sources import TrainingData
 
 # Reading through dask's thread pool hangs once a process that used it forks,
 # and is slower for reads as small as a training sample.
 dask.config.set(scheduler="synchronous")
 
-UNITS_PER_NM = 10
 RAW = gp.ArrayKey("RAW")
 LABELS = gp.ArrayKey("LABELS")
+SYNAPSES = gp.GraphKey("SYNAPSES")
 
 
 def world(nm: Sequence[float]) -> gp.Coordinate:
@@ -56,14 +57,22 @@ def sample_graph(
     augment: AugmentConfig,
     normalization: Normalization,
     targets: Sequence[gp.BatchFilter],
+    locations: Sequence[gp.BatchFilter],
 ) -> gp.Pipeline:
-    """Graph that provides `RAW`, `LABELS` and whatever `targets` provide.
+    """Graph that provides `RAW`, `LABELS`, `SYNAPSES` of sources that have some, and the `targets`.
 
-    Targets are computed last, from the deformed labels: deforming affinities
-    would mix the channels of different shifts.
+    Targets are computed last, from the deformed labels and sites: deforming affinities
+    would mix the channels of different shifts, and bend balls and vectors.
+
+    Parameters
+    ----------
+    locations : sequence of gunpowder nodes
+        Of every source the node that chooses where samples are cut, as `location` makes it.
     """
     size = world(voxel_size)
-    branches = tuple(_source(data, size) + gp.RandomLocation() for data in sources)
+    branches = tuple(
+        _source(data, size) + location for data, location in zip(sources, locations, strict=True)
+    )
     weights = [data.weight for data in sources]
     nodes = [
         gp.RandomProvider(weights),
@@ -75,6 +84,12 @@ def sample_graph(
         *targets,
     ]
     return functools.reduce(operator.add, nodes, branches)
+
+
+def location(data: TrainingData) -> gp.RandomLocation:
+    """Chooses where samples of `data` are cut; near a synapse with the probability `p_nonempty`."""
+    has_synapses = data.synapses is not None and len(data.synapses) > 0
+    return gp.RandomLocation(ensure_nonempty=SYNAPSES if has_synapses else None, p_nonempty=0.0)
 
 
 def largest_read(
@@ -103,6 +118,8 @@ def _source(data: TrainingData, size: gp.Coordinate) -> gp.Pipeline:
         + gp.Crop(key, box)
         for key, array, interpolatable in arrays
     )
+    if data.synapses is not None:
+        branches = (*branches, SynapseSource(SYNAPSES, data.synapses, box))
     return branches + gp.MergeProvider()
 
 
@@ -157,6 +174,7 @@ class Deform(gp.BatchFilter):
         step = world(self.voxel_size)
         total = request.get_total_roi()
         positions = self._positions(request.random_seed, total.shape / step)
+        self.whole, self.total = positions, total
         self.positions, needed = {}, gp.BatchRequest()
         for key, spec in request.items():
             box = ((spec.roi - total.offset) / step).to_slices()
@@ -164,8 +182,9 @@ class Deform(gp.BatchFilter):
             begin = gp.Coordinate(np.floor(here.min(axis=(1, 2, 3))))
             end = gp.Coordinate(np.ceil(here.max(axis=(1, 2, 3)))) + 1
             roi = gp.Roi(begin, end - begin) * step + total.offset
-            needed[key] = gp.ArraySpec(roi=roi)
-            self.positions[key] = here - np.reshape(begin, (3, 1, 1, 1)).astype(np.float32)
+            needed[key] = type(spec)(roi=roi)
+            if isinstance(key, gp.ArrayKey):
+                self.positions[key] = here - np.reshape(begin, (3, 1, 1, 1)).astype(np.float32)
         return needed
 
     def process(self, batch, request):
@@ -176,7 +195,21 @@ class Deform(gp.BatchFilter):
             spec.roi = request[key].roi
             data = sample(array.data, positions, interpolate=spec.interpolatable)
             result[key] = gp.Array(data, spec)
+        for key, graph in batch.graphs.items():
+            result[key] = self._moved(graph, request[key].roi)
         return result
+
+    def _moved(self, graph: gp.Graph, roi: gp.Roi) -> gp.Graph:
+        """The graph with its nodes where the deformation takes them."""
+        nodes, step = list(graph.nodes), np.array(world(self.voxel_size), float)
+        corner = np.array(self.total.offset, float)
+        # Positions are those of voxels' centres; nodes count from the corner of the first voxel.
+        places = [(node.location - corner) / step - 0.5 for node in nodes]
+        moved = (deformed_points(self.whole, places, self.voxel_size) + 0.5) * step + corner
+        spec = graph.spec.copy()
+        spec.roi = graph.spec.roi.union(roi)
+        nodes = [gp.Node(node.id, at) for node, at in zip(nodes, moved, strict=True)]
+        return gp.Graph(nodes, list(graph.edges), spec).crop(roi)
 
     def _positions(self, seed: int, shape: Sequence[int]) -> np.ndarray:
         rng = np.random.default_rng(seed)

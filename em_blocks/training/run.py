@@ -24,6 +24,7 @@ from em_blocks.training.progress import Progress
 from em_blocks.training.setup import Setup, load_initial_weights
 from em_blocks.training.sources import TrainingData, open_source
 from em_blocks.training.stream import BatchStream
+from em_blocks.training.synapse_scores import partner_scores, synapses_of_box
 from em_blocks.training.trainer import Step, Trainer
 
 logger = logging.getLogger(__name__)
@@ -132,11 +133,19 @@ class TrainingRun:
     def _scores(self, data: TrainingData) -> dict[str, float]:
         predicted = predict_box(self.trainer.average, data, self.setup.config)
         labels = np.asarray(data.labels[data.box])
-        return {
+        synapses = synapses_of_box(data, self.setup.config.voxel_size)
+        found = {
             key: value
             for name, head in self.heads.items()
-            for key, value in head.validate(predicted[name], labels).items()
+            for key, value in head.validate(predicted[name], labels, synapses).items()
         }
+        kinds = {head.head.kind: name for name, head in self.heads.items()}
+        if {"indicator", "direction_vectors"} <= kinds.keys():
+            found |= partner_scores(
+                predicted[kinds["indicator"]][0], predicted[kinds["direction_vectors"]],
+                synapses, self.setup.config.voxel_size,
+            )
+        return found
 
     def _log(self, log: SummaryWriter, done: int, step: Step) -> None:
         if step.skipped:

@@ -15,14 +15,15 @@ MAX_ATTEMPTS = 200
 
 
 def draw_batch(
-    draw: Callable[[int], Sample],
+    draw: Callable[[int, bool], Sample],
     *,
     seed: int,
     iteration: int,
     batch_size: int,
     min_labelled: float,
+    reject_probability: float = 0.0,
 ) -> Sample:
-    """Stack `batch_size` samples that have enough labelled voxels.
+    """Stack `batch_size` samples that have enough labelled voxels, and synapses where they must.
 
     gunpowder's own Reject is not used: with a seeded request it draws the
     rejected sample again and again.
@@ -30,10 +31,15 @@ def draw_batch(
     Parameters
     ----------
     draw : callable
-        Makes the sample of a seed; its "labels" tell how much is labelled.
+        Makes the sample of a seed, if its second argument is true one that should hold a
+        postsynaptic site; its "labels" tell how much is labelled, its "sites" how many it holds.
     seed, iteration : int
         Together with the place in the batch and the attempt, the only source
         of randomness, so a resumed training sees the batches it would have.
+    min_labelled : float
+        Samples with a smaller labelled share are drawn again.
+    reject_probability : float
+        Share of the samples that are drawn again until they hold a postsynaptic site.
 
     Returns
     -------
@@ -42,24 +48,35 @@ def draw_batch(
     Raises
     ------
     ConfigError
-        If `MAX_ATTEMPTS` samples in a row were nearly unlabelled.
+        If `MAX_ATTEMPTS` samples in a row were refused.
     """
     samples = [
-        _draw_labelled(draw, (seed, iteration, place), min_labelled) for place in range(batch_size)
+        _draw_accepted(draw, (seed, iteration, place), min_labelled, reject_probability)
+        for place in range(batch_size)
     ]
     return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
-def _draw_labelled(draw, entropy: tuple[int, ...], min_labelled: float) -> Sample:
+def _draw_accepted(
+    draw, entropy: tuple[int, ...], min_labelled: float, reject_probability: float
+) -> Sample:
+    # Decided before the first attempt: empty samples must not become more probable by luck.
+    needs_site = np.random.default_rng((*entropy, MAX_ATTEMPTS)).random() < reject_probability
+    few, empty = 0, 0
     for attempt in range(MAX_ATTEMPTS):
         state = np.random.SeedSequence((*entropy, attempt)).generate_state(1)
-        sample = draw(int(state[0]))
-        if np.count_nonzero(sample["labels"]) >= min_labelled * sample["labels"].size:
+        sample = draw(int(state[0]), needs_site)
+        if np.count_nonzero(sample["labels"]) < min_labelled * sample["labels"].size:
+            few += 1
+        elif needs_site and not sample["sites"]:
+            empty += 1
+        else:
             return sample
     raise ConfigError(
-        f"{MAX_ATTEMPTS} random samples in a row were labelled in less than {min_labelled:.0%} of "
-        "their voxels, so there is next to nothing to learn from. Lower `training.min_labelled`, "
-        "or give sources (or boxes of them) with more labels."
+        f"{MAX_ATTEMPTS} random samples in a row were refused: {few} were labelled in less than "
+        f"{min_labelled:.0%} of their voxels, {empty} held no postsynaptic site, so there is next to "
+        "nothing to learn from. Lower `training.min_labelled` or `training.reject_probability`, or "
+        "give sources (or boxes of them) with more labels and synapses."
     )
 
 

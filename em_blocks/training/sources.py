@@ -11,7 +11,9 @@ import zarr
 
 from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.kernels.phantom import phantom
+from em_blocks.kernels.synapses import Synapses
 from em_blocks.training.config import DataSource
+from em_blocks.volumes.synapse_files import read_synapses
 
 
 class TrainingData(NamedTuple):
@@ -23,6 +25,7 @@ class TrainingData(NamedTuple):
     begin: tuple[int, int, int]  # used voxels
     end: tuple[int, int, int]
     weight: float
+    synapses: Synapses | None = None  # nm from the corner of the first voxel of raw
 
     @property
     def box(self) -> tuple[slice, slice, slice]:
@@ -39,7 +42,7 @@ def open_source(source: DataSource, voxel_size: tuple[float, float, float]) -> T
     GeometryError
         If shapes or voxel sizes differ, or the used box is outside.
     """
-    name, raw, labels = _arrays(source, voxel_size)
+    name, raw, labels, synapses = _content(source, voxel_size)
     if raw.ndim != 3 or raw.shape != labels.shape:
         raise GeometryError(
             f"{name}: raw has shape {raw.shape} and labels {labels.shape}; both must be the same "
@@ -59,7 +62,9 @@ def open_source(source: DataSource, voxel_size: tuple[float, float, float]) -> T
             f"{name}: the box from {source.begin} to {end} (voxels, zyx) is empty or not inside "
             f"the volume of {raw.shape}. Correct `begin` and `end`."
         )
-    return TrainingData(name, raw, labels, tuple(source.begin), tuple(end), source.weight)
+    return TrainingData(
+        name, raw, labels, tuple(source.begin), tuple(end), source.weight, synapses
+    )
 
 
 def describe(data: TrainingData) -> dict:
@@ -69,6 +74,8 @@ def describe(data: TrainingData) -> dict:
         section = (z, *data.box[1:])
         digest.update(np.ascontiguousarray(data.raw[section]))
         digest.update(np.ascontiguousarray(data.labels[section].astype("<u8")))
+    if data.synapses is not None:
+        digest.update(np.concatenate([data.synapses.pre, data.synapses.post]).astype("<f8"))
     return {
         "name": data.name,
         "begin": list(data.begin),
@@ -78,13 +85,23 @@ def describe(data: TrainingData) -> dict:
     }
 
 
-def _arrays(source: DataSource, voxel_size) -> tuple[str, object, object]:
+def _content(source: DataSource, voxel_size) -> tuple[str, object, object, Synapses | None]:
     if source.phantom is None:
         raw, labels = (_open(path, voxel_size) for path in (source.raw, source.labels))
-        return "/".join(source.raw.parts[-2:]), raw, labels
+        return "/".join(source.raw.parts[-2:]), raw, labels, _synapses(source, raw)
     spec = source.phantom
-    made = phantom(spec.shape, voxel_size=voxel_size, seed=spec.seed, neurite_nm=spec.neurite_nm)
-    return f"phantom of seed {spec.seed}", made.raw, made.neurons
+    made = phantom(spec.shape, voxel_size=voxel_size, **spec.model_dump(exclude={"shape"}))
+    synapses = made.synapses if spec.synapses_per_um3 else None
+    return f"phantom of seed {spec.seed}", made.raw, made.neurons, synapses
+
+
+def _synapses(source: DataSource, raw: zarr.Array) -> Synapses | None:
+    """Partners from a file, whose positions count from the world's origin."""
+    if source.synapses is None:
+        return None
+    found = read_synapses(source.synapses)
+    offset = np.asarray(raw.attrs.get("offset", (0, 0, 0)), float)
+    return found.replace(pre=found.pre - offset, post=found.post - offset)
 
 
 def _open(path: Path, voxel_size) -> zarr.Array:

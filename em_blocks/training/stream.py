@@ -8,10 +8,19 @@ from collections.abc import Iterator, Mapping, Sequence
 import gunpowder as gp
 import numpy as np
 
-from em_blocks.errors import GeometryError
-from em_blocks.training.config import SetupConfig
-from em_blocks.training.graph import LABELS, RAW, largest_read, sample_graph, world
+from em_blocks.errors import ConfigError, GeometryError
+from em_blocks.training.config import SetupConfig, scheduled
+from em_blocks.training.graph import (
+    LABELS,
+    RAW,
+    SYNAPSES,
+    largest_read,
+    location,
+    sample_graph,
+    world,
+)
 from em_blocks.training.heads import HeadTraining
+from em_blocks.training.points import count_inside
 from em_blocks.training.samples import Sample, draw_batch, prefetch
 from em_blocks.training.sources import TrainingData
 
@@ -39,12 +48,15 @@ class BatchStream:
         self.keys = {"raw": RAW, "labels": LABELS}
         for head in heads.values():
             self.keys |= head.arrays
+        self.has_synapses = _all_have_synapses(sources, heads)
+        self.locations = [location(data) for data in sources]
         self.graph = sample_graph(
             sources,
             voxel_size=config.voxel_size,
             augment=self.config.augment,
             normalization=config.normalization,
             targets=[head.node() for head in heads.values()],
+            locations=self.locations,
         )
         size, output = world(config.voxel_size), gp.Coordinate(self.config.output_shape)
         sides = np.max([context, *(head.reach for head in heads.values())], axis=0)
@@ -53,6 +65,8 @@ class BatchStream:
         for key in self.keys.values():
             shape = output + gp.Coordinate(context) * 2 if key == RAW else output
             self.request.add(key, shape * size)
+        if self.has_synapses:
+            self.request.add(SYNAPSES, output * size)
 
     def batches(self, first: int, last: int) -> Iterator[Sample]:
         """Batches `first` ... `last` - 1: "raw" (n, 1, z, y, x), the rest (n, ..., z, y, x)."""
@@ -78,13 +92,39 @@ class BatchStream:
             iteration=iteration,
             batch_size=config.batch_size,
             min_labelled=config.min_labelled,
+            reject_probability=scheduled(config.reject_probability, iteration),
         )
         return batch | {"raw": batch["raw"][:, None]}
 
-    def _draw(self, seed: int) -> Sample:
+    def _draw(self, seed: int, needs_site: bool) -> Sample:
+        for place in self.locations:
+            place.p_nonempty = float(needs_site)
         request = gp.BatchRequest(random_seed=seed)
         for key, spec in self.request.items():
             request[key] = copy.deepcopy(spec)
         batch = self.graph.request_batch(request)
         # Mirrors are views with negative strides, which torch does not take.
-        return {name: np.ascontiguousarray(batch[key].data) for name, key in self.keys.items()}
+        sample = {name: np.ascontiguousarray(batch[key].data) for name, key in self.keys.items()}
+        sites = count_inside(batch[SYNAPSES], request[LABELS].roi) if self.has_synapses else 0
+        return sample | {"sites": np.array(sites)}
+
+
+def _all_have_synapses(
+    sources: Sequence[TrainingData], heads: Mapping[str, HeadTraining]
+) -> bool:
+    """Whether synapses can be asked for.
+
+    Raises
+    ------
+    ConfigError
+        If a head learns synapses, but a source has none.
+    """
+    needing = [name for name, head in heads.items() if head.needs_synapses]
+    without = [data.name for data in sources if data.synapses is None]
+    if needing and without:
+        raise ConfigError(
+            f"The heads {needing} learn synapses, but {', '.join(without)} has none, so nothing would "
+            "teach them. Give the key `synapses` of the source (or `synapses_per_um3` of a phantom), "
+            "or leave the source out."
+        )
+    return bool(needing)

@@ -9,6 +9,8 @@ import numpy as np
 
 from em_blocks.kernels.affinities import affinities, erode_labels
 from em_blocks.kernels.shape_descriptors import reach, shape_descriptors
+from em_blocks.kernels.synapse_targets import partner_vectors, site_balls
+from em_blocks.training.points import offset_nm, sites_of
 
 
 class AffinityTarget(gp.BatchFilter):
@@ -125,3 +127,88 @@ class LsdTarget(gp.BatchFilter):
             spec.roi = request[self.target].roi
             result[key] = gp.Array(data, spec).crop(request[key].roi)
         return result
+
+
+class SynapseTarget(gp.BatchFilter):
+    """Base of targets that are painted around postsynaptic sites, within their neuron.
+
+    Sites are deformed as points before anything is painted: balls stay balls, and vectors exact.
+
+    Parameters
+    ----------
+    labels : gunpowder.ArrayKey
+        Neurons (z, y, x); 0 is unknown.
+    synapses : gunpowder.GraphKey
+    target, mask : gunpowder.ArrayKey
+        Provided.
+    radius_nm : float
+    voxel_size : (3,) floats
+        nm (z, y, x).
+    """
+
+    def __init__(
+        self,
+        labels: gp.ArrayKey,
+        synapses: gp.GraphKey,
+        target: gp.ArrayKey,
+        mask: gp.ArrayKey,
+        radius_nm: float,
+        voxel_size: Sequence[float],
+    ):
+        self.labels, self.synapses, self.target, self.mask = labels, synapses, target, mask
+        self.radius_nm, self.voxel_size = radius_nm, np.asarray(voxel_size, float)
+
+    def setup(self):
+        spec = self.spec[self.labels].copy()
+        spec.interpolatable = False
+        # One voxel more: a site may lie anywhere in its voxel.
+        reach = np.ceil(self.radius_nm / self.voxel_size).astype(int) + 1
+        self.reach = gp.Coordinate(reach) * spec.voxel_size
+        spec.roi = spec.roi.grow(-self.reach, -self.reach)
+        for key, dtype in ((self.target, self.dtype), (self.mask, np.uint8)):
+            spec.dtype = dtype
+            self.provides(key, spec.copy())
+        self.enable_autoskip()
+
+    def prepare(self, request):
+        # Sites beyond the sample paint into it.
+        roi = request[self.target].roi.grow(self.reach, self.reach)
+        needed = gp.BatchRequest()
+        needed[self.labels] = gp.ArraySpec(roi=roi)
+        needed[self.synapses] = gp.GraphSpec(roi=roi)
+        return needed
+
+    def process(self, batch, request):
+        labels = batch[self.labels].crop(request[self.target].roi.grow(self.reach, self.reach))
+        sites = sites_of(batch[self.synapses])
+        result = gp.Batch()
+        made = self.paint(labels.data, sites, offset_nm(labels.spec.roi))
+        for key, data in zip((self.target, self.mask), made, strict=True):
+            spec = self.spec[key].copy()
+            spec.roi = labels.spec.roi
+            result[key] = gp.Array(data, spec).crop(request[key].roi)
+        return result
+
+
+class IndicatorTarget(SynapseTarget):
+    """1 in a ball around every postsynaptic site; known where neurons are."""
+
+    dtype = np.uint8
+
+    def paint(self, labels: np.ndarray, sites, offset) -> tuple[np.ndarray, np.ndarray]:
+        marked = site_balls(
+            labels, sites.post, radius_nm=self.radius_nm, voxel_size=self.voxel_size, offset=offset
+        )
+        return marked, (labels != 0).astype(np.uint8)
+
+
+class DirectionVectorTarget(SynapseTarget):
+    """Vectors to the presynaptic partner, nm, in a ball around every postsynaptic site."""
+
+    dtype = np.float32
+
+    def paint(self, labels: np.ndarray, sites, offset) -> tuple[np.ndarray, np.ndarray]:
+        return partner_vectors(
+            labels, sites.post, sites.pre,
+            radius_nm=self.radius_nm, voxel_size=self.voxel_size, offset=offset,
+        )

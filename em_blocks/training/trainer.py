@@ -18,7 +18,7 @@ from em_blocks.training.config import TrainingConfig
 MAX_BAD_STEPS = 10
 FINAL_LEARNING_RATE = 0.01  # of the highest
 
-Loss = Callable[[Tensor, dict[str, Tensor]], Tensor]
+Loss = Callable[[Tensor, dict[str, Tensor], int], Tensor]
 
 
 class Step(NamedTuple):
@@ -39,7 +39,7 @@ class Trainer:
     network : torch module
         ``network(raw)`` gives a dict of logits.
     losses : mapping of head name to callable
-        ``loss(logits, batch)`` gives a scalar tensor.
+        ``loss(logits, batch, iteration)`` gives a scalar tensor.
     config : TrainingConfig
 
     Attributes
@@ -78,7 +78,7 @@ class Trainer:
         rate = learning_rate(self.config, iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        per_head = self._losses(batch)
+        per_head = self._losses(iteration, batch)
         total = sum(per_head.values())
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -109,16 +109,18 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def _losses(self, batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    def _losses(self, iteration: int, batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         tensors = {
             name: torch.from_numpy(values).to(self.device)
             for name, values in batch.items()
-            if name != "labels"
+            if name not in ("labels", "sites")
         }
         mixed = self.config.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
             logits = self.network(tensors["raw"].to(memory_format=torch.channels_last_3d))
-        return {name: loss(logits[name], tensors) for name, loss in self.losses.items()}
+        return {
+            name: loss(logits[name], tensors, iteration) for name, loss in self.losses.items()
+        }
 
     def _count_bad(self, finite: bool, iteration: int) -> None:
         self._bad_steps = 0 if finite else self._bad_steps + 1
