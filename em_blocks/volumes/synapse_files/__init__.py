@@ -13,7 +13,6 @@ all rows at once has a third one, ``write_tables(path: Path, tables: Iterable[Sy
 from __future__ import annotations
 
 import importlib
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from types import ModuleType
 
 from em_blocks.errors import SynapseFileError
 from em_blocks.kernels.synapses import Synapses
+from em_blocks.volumes.whole_files import written_whole
 
 # Compared from the first to the last; endings of whole names are possible.
 FORMATS = {
@@ -78,13 +78,8 @@ def write_synapses(
     """
     path = Path(path)
     module = _module(path)
-    with _explained(path, "written"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder of its own: some formats are two files, and some writers need a journal.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-            _write(module, Path(folder) / path.name, synapses, options)
-            for file in sorted(Path(folder).iterdir()):
-                file.replace(path.with_name(file.name))
+    with _explained(path, "written"), written_whole(path) as file:
+        _write(module, file, synapses, options)
 
 
 def _write(

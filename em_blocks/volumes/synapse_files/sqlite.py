@@ -66,11 +66,14 @@ def write_tables(path: Path, tables: Iterable[Synapses]) -> None:
         kinds = {**dict.fromkeys([*_POSITIONS, *_SCORES], "REAL"), **dict.fromkeys(_OBJECTS, "INTEGER")}
         kinds["id"] += " PRIMARY KEY"
         database.execute(f"CREATE TABLE synlinks ({', '.join(f'{n} {k}' for n, k in kinds.items())})")
-        for table in tables:
-            _insert(path, database, table)
-        for name in _INDEXED:
-            database.execute(f"CREATE INDEX {name} ON synlinks ({name})")
-        database.commit()
+        try:
+            for table in tables:
+                _insert(path, database, table)
+            for name in _INDEXED:
+                database.execute(f"CREATE INDEX {name} ON synlinks ({name})")
+            database.commit()
+        except sqlite3.OperationalError as error:  # a full disk, for example
+            raise OSError(str(error)) from error
 
 
 def _insert(path: Path, database: sqlite3.Connection, table: Synapses) -> None:

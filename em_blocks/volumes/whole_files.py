@@ -1,0 +1,22 @@
+"""Files that appear in one piece, or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to; what is there and beside it takes the place of `path` afterwards.
+
+    After an error the files that were there before are as they were, and nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A folder of its own: some formats are two files, and some writers need a journal.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+        yield Path(folder, path.name)
+        for file in sorted(Path(folder).iterdir()):
+            file.replace(path.with_name(file.name))
