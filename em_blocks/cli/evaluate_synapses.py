@@ -14,7 +14,8 @@ from em_blocks.cli.common import config_argument, json_option, set_option, shows
 from em_blocks.runtime.preflight import check_writable
 
 if TYPE_CHECKING:
-    from em_blocks.tasks.evaluate_synapses import Evaluated
+    from em_blocks.tasks.evaluate_synapses import EvaluateSynapses
+    from em_blocks.tasks.synapse_evaluation import Evaluated, Evaluation
 
 _SHOWN_NEURONS = 5
 _SHOWN_EDGES = (1, 2, 3, 5, 10, 20)
@@ -49,7 +50,8 @@ def synapses(config: Path, thresholds: list[float] | None, output: Path | None,
     neurons, and its sites are near enough. Links are matched one to one at the least total
     distance. With neuron_ids, links are scored neuron by neuron and the counts added up.
     """
-    from em_blocks.tasks.evaluate_synapses import EvaluateSynapses, evaluate_synapses
+    from em_blocks.tasks.evaluate_synapses import EvaluateSynapses
+    from em_blocks.tasks.synapse_evaluation import evaluate_synapses
 
     if thresholds is not None:
         overrides += ("score_threshold=null", f"score_thresholds={json.dumps(thresholds)}")
@@ -61,12 +63,13 @@ def synapses(config: Path, thresholds: list[float] | None, output: Path | None,
     found = evaluate_synapses(job)
     written = [] if job.output is None else _write(job, found)
     if as_json:
-        click.echo(json.dumps(_as_json(found, is_curve=job.score_thresholds is not None)))
+        is_curve = job.score_thresholds is not None
+        click.echo(json.dumps(_as_json(found.thresholds, is_curve=is_curve)))
     else:
         _show(found, written)
 
 
-def _write(job, found: list[Evaluated]) -> list[Path]:
+def _write(job: EvaluateSynapses, found: Evaluation) -> list[Path]:
     from em_blocks.tasks.synapse_scores import write_scores
 
     return write_scores(job.output, job, found)
@@ -80,11 +83,9 @@ def _as_json(found: list[Evaluated], *, is_curve: bool) -> dict | list[dict]:
     ]
 
 
-def _show(found: list[Evaluated], written: list[Path]) -> None:
-    from em_blocks.tasks.synapse_scores import best_of
-
-    best, console = best_of(found), Console()
-    console.print(_scores_table(found, best))
+def _show(found: Evaluation, written: list[Path]) -> None:
+    best, console = found.best, Console()
+    console.print(_scores_table(found))
     console.print(_filters_table(best))
     if best.outcome.neurons:
         console.print(_neurons_table(best))
@@ -111,11 +112,13 @@ def _figures(score) -> list[str]:
 _SCORE = ("F-score", "precision", "recall", "tp", "fp", "fn")
 
 
-def _scores_table(found: list[Evaluated], best: Evaluated) -> Table:
+def _scores_table(found: Evaluation) -> Table:
     table = _table("Predicted against true partners", "score from", *_SCORE)
-    for item in found:
-        style = "bold" if item is best and len(found) > 1 else None
+    for item in found.thresholds:
+        style = "bold" if item is found.best and len(found.thresholds) > 1 else None
         table.add_row(_name(item.threshold), *_figures(item.outcome.score), style=style)
+    if found.baseline is not None:
+        table.add_row("by chance", *_figures(found.baseline.outcome.score))
     return table
 
 
@@ -125,13 +128,16 @@ def _name(threshold: float | None) -> str:
 
 def _filters_table(found: Evaluated) -> Table:
     """How many predicted links every filter removed, and how many were compared."""
-    table = _table(f"Predicted links, score from {_name(found.threshold)}", "", "links", "removed")
+    table = _table(f"Filtered predictions, score from {_name(found.threshold)}",
+                   "filter", "removed", "left")
     kept, steps = len(found.outcome.prediction), found.outcome.steps
-    of = " of the neurons" if found.outcome.neurons else ""
-    table.add_row(f"all{of}", f"{steps[0].before if steps else kept:,}", "")
+    every = "(links of the neurons)" if found.outcome.neurons else "(all links)"
+    table.add_row(every, "", f"{steps[0].before if steps else kept:,}")
     for step in steps:
-        left = step.before - len(step.removed)
-        table.add_row(f"without {step.filter}", f"{left:,}", f"{len(step.removed):,}")
+        removed = len(step.removed)
+        table.add_row(str(step.filter), f"{removed:,}", f"{step.before - removed:,}")
+    if found.n_unmapped:
+        table.add_row("(left, but unmapped at a site)", "", f"{found.n_unmapped:,}")
     return table
 
 
@@ -147,10 +153,9 @@ def _neurons_table(found: Evaluated) -> Table:
 
 
 def _edges_table(found: Evaluated) -> Table:
-    table = _table("Connections of two neurons", "links from", "accuracy", *_SCORE, "tn")
+    table = _table("Connections of two neurons", "links", "accuracy", *_SCORE)
     for edge in found.edges:
         if edge.threshold in _SHOWN_EDGES:
-            table.add_row(
-                str(edge.threshold), f"{edge.accuracy:.4f}", *_figures(edge.score), f"{edge.tn:,}"
-            )
+            name = f"{edge.threshold}+"
+            table.add_row(name, f"{edge.accuracy:.4f}", *_figures(edge.score))
     return table

@@ -1,33 +1,47 @@
-"""Predicted against true partners: the config of an evaluation, and what it finds."""
+"""Predicted against true partners: the config of an evaluation."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-import numpy as np
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    Tag,
+    model_validator,
+)
 
 from em_blocks.config import LocalPath, Position3, StorePath, StrictModel, VoxelSize
 from em_blocks.errors import ConfigError
-from em_blocks.kernels.edge_accuracy import EdgeAccuracy, connectivity, edge_accuracy
-from em_blocks.kernels.synapse_filters import (
-    Duplicates,
-    Filter,
-    Listed,
-    Score,
-    SelfLinks,
-    object_ids,
-)
-from em_blocks.kernels.synapse_protocol import Outcome, Protocol, evaluate_partners
-from em_blocks.kernels.synapses import LARGEST_ID, TOO_FAR, UNMAPPED, Synapses
-from em_blocks.volumes.synapse_files import format_of, read_synapses
+from em_blocks.kernels.synapse_filters import Duplicates, Filter, Listed, Score, SelfLinks
+from em_blocks.kernels.synapse_protocol import Protocol
+from em_blocks.kernels.synapses import LARGEST_ID, TOO_FAR
 
 IdType = Literal["skeleton", "segment"]
 Id = Annotated[int, Field(ge=TOO_FAR, le=LARGEST_ID)]
+
+
+def _list_or_file(value: Any) -> str:
+    return "file" if isinstance(value, (str, Path)) else "list"
+
+
+NeuronIds = Annotated[
+    Annotated[tuple[Id, ...], Field(min_length=1), Tag("list")] | Annotated[LocalPath, Tag("file")],
+    Discriminator(_list_or_file),
+]
+
+
+class RandomBaseline(StrictModel):
+    """Partners by chance: uniform postsynaptic sites, partner vectors drawn from the prediction."""
+
+    per_cubic_um: PositiveFloat = Field(10.0, description="Links per cubic micrometre.")
+    seed: NonNegativeInt = Field(0, description="The same seed gives the same links.")
 
 
 class EvaluateSynapses(StrictModel):
@@ -59,7 +73,7 @@ class EvaluateSynapses(StrictModel):
         None, description="Ids that a true and a predicted link must share at both sites to match; "
         "none: positions only. Default: segment with 'neurons', else skeleton."
     )
-    neuron_ids: Annotated[tuple[Id, ...], Field(min_length=1)] | LocalPath | None = Field(
+    neuron_ids: NeuronIds | None = Field(
         None, description="Neurons (ids of id_type) whose links are scored, or a text file of them, "
         "one per line. A link between two of them counts for both. Default: all links, once."
     )
@@ -105,6 +119,10 @@ class EvaluateSynapses(StrictModel):
     filter_redundant_keep: Literal["best", "mean"] = Field(
         "best", description="Keep the link with the best score; or the first, moved to the mean place."
     )
+    random_baseline: RandomBaseline | None = Field(
+        None, description="Also score links by chance in the volume of 'neurons', filtered alike but "
+        "for scores, which they have none of."
+    )
     output: LocalPath | None = Field(
         None, description="Folder for scores per threshold and neuron, lists of links, and plots."
     )
@@ -117,6 +135,8 @@ class EvaluateSynapses(StrictModel):
             raise ValueError("neuron_ids are ids of id_type, which is none")
         if self.links != "all" and self.neuron_ids is None:
             raise ValueError(f"links is {self.links!r}, but of which neurons? Name neuron_ids")
+        if self.random_baseline is not None and self.neurons is None:
+            raise ValueError("random_baseline needs a volume of neurons to look its links up in")
         return self
 
     def thresholds(self) -> tuple[float | None, ...]:
@@ -164,152 +184,6 @@ class EvaluateSynapses(StrictModel):
                 "once."
             )
         return ids
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """Scores at one score threshold; None: no link was left out for its score."""
-
-    threshold: float | None
-    outcome: Outcome
-    edges: list[EdgeAccuracy]  # empty if ids do not matter
-
-    def document(self) -> dict:
-        """As JSON, without lists of links."""
-        return {
-            "score_threshold": self.threshold, **self.outcome.score.document(),
-            "filters": [
-                {"filter": str(step.filter), "before": step.before, "removed": len(step.removed)}
-                for step in self.outcome.steps
-            ],
-            "neurons": {id: score.document() for id, score in self.outcome.neurons.items()},
-            "edges": [edge.document() for edge in self.edges],
-        }
-
-
-def evaluate_synapses(config: EvaluateSynapses) -> list[Evaluated]:
-    """Scores at every threshold, in their order.
-
-    Raises
-    ------
-    ConfigError, SynapseFileError, VolumeError
-        If a file cannot be read, or does not hold what the config needs of it.
-    """
-    truth = _read(config, config.truth)
-    prediction = _read(config, config.prediction)
-    if config.flip_prediction:
-        prediction = prediction.flipped()
-    if config.neurons is not None:
-        truth, prediction = _with_segments(config.neurons, truth, prediction)
-    protocols = {threshold: config.protocol(threshold) for threshold in config.thresholds()}
-    _check(config, truth, prediction, next(iter(protocols.values())))
-    return [
-        _evaluate(truth, prediction, threshold, protocol)
-        for threshold, protocol in protocols.items()
-    ]
-
-
-def _evaluate(
-    truth: Synapses, prediction: Synapses, threshold: float | None, protocol: Protocol
-) -> Evaluated:
-    outcome = evaluate_partners(truth=truth, prediction=prediction, protocol=protocol)
-    if protocol.objects is None:
-        return Evaluated(threshold, outcome, [])
-    edges = edge_accuracy(
-        truth=connectivity(object_ids(outcome.truth, protocol.objects)),
-        prediction=connectivity(object_ids(outcome.prediction, protocol.objects)),
-    )
-    return Evaluated(threshold, outcome, edges)
-
-
-def _read(config: EvaluateSynapses, path: Path) -> Synapses:
-    in_voxels = format_of(path) == "voxel_pairs"
-    options = {"voxel_size": config.voxel_size, "offset": config.offset} if in_voxels else {}
-    return read_synapses(path, **options)
-
-
-def _with_segments(
-    path: str, truth: Synapses, prediction: Synapses
-) -> tuple[Synapses, Synapses]:
-    """The tables with segments of a volume.
-
-    A predicted site outside of it is `UNMAPPED`, so its link matches nothing: partner vectors may
-    well point out of a volume. A true site there is an error, since it never could be found.
-    """
-    # Only who has a volume waits for the libraries that read it.
-    from em_blocks.volumes.labels import open_labels
-
-    with open_labels(path) as labels:
-        if labels.frame is None:
-            raise ConfigError(
-                f"{path} has no attribute 'resolution', so nobody knows where its voxels lie. Add the "
-                "attributes resolution and offset (nm, zyx) to the dataset, or ingest it with a "
-                "voxel_size."
-            )
-        tables = [
-            table.replace(
-                pre_segment=_segments(path, *labels.at(table.pre)),
-                post_segment=_segments(path, *labels.at(table.post)),
-            )
-            for table in (truth, prediction)
-        ]
-        roi = labels.frame.to_roi(labels.box)
-    for side in ("pre", "post"):
-        outside = np.flatnonzero(getattr(tables[0], f"{side}_segment") == UNMAPPED)
-        if len(outside):
-            raise ConfigError(
-                f"The {side}synaptic site of the true link {truth.id[outside[0]]} at "
-                f"{getattr(truth, side)[outside[0]].tolist()} nm (zyx) lies outside of {path}, which "
-                f"covers {roi.offset} to {roi.end}; so do those of {len(outside) - 1} other links. Such "
-                "links can never be found. Check that both are in the same coordinates (and the offset "
-                "is applied once), or leave these links out of the truth."
-            )
-    return tables[0], tables[1]
-
-
-def _segments(path: str, ids: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    if len(ids) and ids.max() > LARGEST_ID:
-        raise ConfigError(
-            f"{path} holds the id {ids.max()} at a site, but ids must be below 2**63: MongoDB and files "
-            "of partners hold no larger ones. Relabel the volume."
-        )
-    return np.where(inside, ids.astype(np.int64), UNMAPPED)
-
-
-def _check(
-    config: EvaluateSynapses, truth: Synapses, prediction: Synapses, protocol: Protocol
-) -> None:
-    """Raise `ConfigError` where a score would say nothing."""
-    unscored = np.isnan(prediction.score)
-    if config.thresholds() != (None,) and len(prediction) and unscored.all():
-        raise ConfigError(
-            f"No link of {config.prediction} has a score, so a score threshold leaves none of them. "
-            "Leave score_threshold out, or evaluate a file with scores."
-        )
-    for path, table in ((config.truth, truth), (config.prediction, prediction)):
-        _check_ids(config, path, table, protocol)
-
-
-def _check_ids(
-    config: EvaluateSynapses, path: Path, table: Synapses, protocol: Protocol
-) -> None:
-    if protocol.objects is None or not len(table):
-        return
-    ids = object_ids(table, protocol.objects)
-    if not (ids != UNMAPPED).any():
-        source = f"no site of it lies in {config.neurons}" if config.neurons else "it names none"
-        raise ConfigError(
-            f"Links match if their {protocol.objects}s agree, but {path} has no {protocol.objects} at "
-            f"any site: {source}. Set id_type to what the file holds, or to none to compare positions "
-            "only, or name a volume of neurons."
-        )
-    if protocol.neurons is not None and path == config.truth and not np.isin(
-        ids, protocol.neurons
-    ).any():
-        raise ConfigError(
-            f"None of the {len(protocol.neurons)} neuron_ids is the {protocol.objects} of any site in "
-            f"{path}, so there is no truth about them. Check the ids, and that id_type is theirs."
-        )
 
 
 def _ids_of_file(path: Path) -> tuple[int, ...]:

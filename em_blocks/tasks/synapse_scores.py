@@ -12,39 +12,34 @@ from typing import Any
 import numpy as np
 
 from em_blocks.kernels.synapse_matching import PartnerScore
-from em_blocks.tasks.evaluate_synapses import Evaluated, EvaluateSynapses
+from em_blocks.tasks.evaluate_synapses import EvaluateSynapses
+from em_blocks.tasks.synapse_evaluation import Evaluated, Evaluation
 
 Rows = Iterable[Sequence[Any]]
 
 _SCORE = ("fscore", "precision", "recall", "tp", "fp", "fn")
 
 
-def best_of(found: Sequence[Evaluated]) -> Evaluated:
-    """The evaluation with the highest F-score; of equals the first."""
-    return max(found, key=lambda item: item.outcome.score.fscore)
-
-
-def write_scores(
-    folder: Path, config: EvaluateSynapses, found: Sequence[Evaluated]
-) -> list[Path]:
+def write_scores(folder: Path, config: EvaluateSynapses, found: Evaluation) -> list[Path]:
     """Write all files of an evaluation; each is replaced in one piece. Returns their paths.
 
     Links and connections are those at the score threshold with the highest F-score.
     """
-    best = best_of(found)
+    best, curve = found.best, found.thresholds
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
         written = Path(temporary)
         document = {
             "config": config.model_dump(mode="json"),
-            "thresholds": [item.document() for item in found],
+            "thresholds": [item.document() for item in curve],
+            "random_baseline": found.baseline and found.baseline.document(),
         }
         (written / "evaluation.json").write_text(json.dumps(document, indent=2) + "\n")
-        _write_csv(written / "thresholds.csv", ("score_threshold", *_SCORE), _thresholds(found))
+        _write_csv(written / "thresholds.csv", ("score_threshold", *_SCORE), _thresholds(curve))
         _write_csv(written / "links.csv", ("list", "id", "outcome", "partner"), _links(best))
         if best.outcome.neurons:
             header = ("score_threshold", "neuron", *_SCORE)
-            _write_csv(written / "neurons.csv", header, _neurons(found))
+            _write_csv(written / "neurons.csv", header, _neurons(curve))
         if best.edges:
             header = ("edge_threshold", "accuracy", *_SCORE, "tn")
             _write_csv(written / "edge_accuracy.csv", header, _edges(best))
@@ -97,18 +92,18 @@ def _links(found: Evaluated) -> Iterator[list]:
             yield ["prediction", id, f"removed: {step.filter}", None]
 
 
-def _draw(folder: Path, found: Sequence[Evaluated]) -> None:
+def _draw(folder: Path, found: Evaluation) -> None:
     from PIL import Image
 
     from em_blocks.kernels import synapse_plots
 
-    scores = [item.outcome.score for item in found]
-    thresholds = [item.threshold for item in found]
+    scores = [item.outcome.score for item in found.thresholds]
+    thresholds = [item.threshold for item in found.thresholds]
     pictures = {}
     if thresholds != [None]:
         pictures["precision_recall.png"] = synapse_plots.precision_recall(thresholds, scores)
         pictures["thresholds.png"] = synapse_plots.scores_by_threshold(thresholds, scores)
-    if edges := best_of(found).edges:
-        pictures["edge_accuracy.png"] = synapse_plots.edge_accuracy_curve(edges)
+    if found.best.edges:
+        pictures["edge_accuracy.png"] = synapse_plots.edge_accuracy_curve(found.best.edges)
     for name, picture in pictures.items():
         Image.fromarray(picture).save(folder / name)
