@@ -140,9 +140,11 @@ def credit_synapses(
     the masks of every pair with those of the synapses.
     """
     _check_covered(synapses.shape, neurons.shape, corner)
+    voxels = np.nonzero(synapses != 0)  # of bool: many times as fast
+    places = np.stack(voxels, axis=1) + np.array(corner)
     found = _credits(
-        np.ascontiguousarray(as_ids(synapses)), np.ascontiguousarray(as_ids(neurons)),
-        np.array(corner, np.int64), np.ascontiguousarray(shifts),
+        as_ids(synapses[voxels]), places, np.ascontiguousarray(as_ids(neurons)),
+        np.ascontiguousarray(shifts),
     )
     return _table(Credits, *found)
 
@@ -245,23 +247,18 @@ def _near(neurons, z, y, x, shifts, near):
 
 
 @njit(cache=True)
-def _credits(synapses, neurons, corner, shifts):
+def _credits(synapses, places, neurons, shifts):
     keys, voxels, filled = np.zeros((1024, 3), np.uint64), np.zeros(1024, np.int64), 0
     near = np.empty(len(shifts), np.uint64)
-    for z in range(synapses.shape[0]):
-        for y in range(synapses.shape[1]):
-            for x in range(synapses.shape[2]):
-                synapse = synapses[z, y, x]
-                if synapse == _NONE:
-                    continue
-                n = _near(neurons, z + corner[0], y + corner[1], x + corner[2], shifts, near)
-                while 4 * (filled + 1 + n * (n - 1) // 2) > 3 * len(voxels):
-                    keys, voxels = _doubled(keys, voxels)
-                filled += _add(keys, voxels, synapse, _NONE, _NONE, 1)
-                for i in range(n):
-                    for j in range(i):
-                        a, b = min(near[i], near[j]), max(near[i], near[j])
-                        filled += _add(keys, voxels, synapse, a, b, 1)
+    for v in range(len(synapses)):
+        n = _near(neurons, places[v, 0], places[v, 1], places[v, 2], shifts, near)
+        while 4 * (filled + 1 + n * (n - 1) // 2) > 3 * len(voxels):
+            keys, voxels = _doubled(keys, voxels)
+        filled += _add(keys, voxels, synapses[v], _NONE, _NONE, 1)
+        for i in range(n):
+            for j in range(i):
+                a, b = min(near[i], near[j]), max(near[i], near[j])
+                filled += _add(keys, voxels, synapses[v], a, b, 1)
     return keys, voxels
 
 

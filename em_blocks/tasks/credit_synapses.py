@@ -201,24 +201,23 @@ class CreditSynapses(BlockwiseTask):
         with self.opened() as volumes:
 
             def credit(block: Block, report: BlockReport) -> Iterator[tuple[str, Counts]]:
-                grown = block.write_box.grow(context_of(self.shifts)).intersect(volumes.neurons.box)
-                corner = block.write_box.relative_to(grown)
+                box = block.write_box
                 with report.measure("read"):
-                    around = _ids(volumes.neurons, grown)
-                for side in SIDES:
-                    with report.measure("read"):
-                        synapses = without_marks(_ids(getattr(volumes, side), block.write_box))
-                    with report.measure("compute"):
-                        found = credit_synapses(synapses, around, self.shifts, corner=corner.offset)
-                    yield side, found
+                    neurons = _ids(volumes.neurons, box)
                 with report.measure("compute"):
-                    sizes = count_sizes(around[corner.slices])
+                    sizes = count_sizes(neurons)
                 yield "neurons", sizes
+                with report.measure("read"):
+                    synapses = {side: _synapses(getattr(volumes, side), box) for side in SIDES}
+                    visited = _visited(synapses, everywhere=self.contacts)
+                    around = _around(volumes.neurons, neurons, box, context_of(self.shifts), visited)
+                for side in SIDES:
+                    with report.measure("compute"):
+                        found = around.credit(synapses[side], self.shifts)
+                    yield side, found
                 if self.contacts:
                     with report.measure("compute"):
-                        zones = contact_zones(
-                            around, self.shifts, corner=corner.offset, shape=corner.shape
-                        )
+                        zones = around.contacts(self.shifts)
                     yield "contacts", zones
 
             yield credit
@@ -257,6 +256,72 @@ class CreditSynapses(BlockwiseTask):
 
 
 KINDS_OF_TABLES = {"truth": Credits, "prediction": Credits, "neurons": Sizes, "contacts": Contacts}
+
+
+def _synapses(labels: Labels, box: Box) -> np.ndarray:
+    return without_marks(_ids(labels, box))
+
+
+def _visited(synapses: dict[str, np.ndarray], *, everywhere: bool) -> np.ndarray:
+    """Voxels whose surroundings are looked at."""
+    first, second = synapses.values()
+    return np.ones(first.shape, bool) if everywhere else (first != 0) | (second != 0)
+
+
+class _Around(NamedTuple):
+    """Neurons near the visited voxels of a block.
+
+    Attributes
+    ----------
+    neurons : (z, y, x) array
+        The box of visited voxels and the reach around it.
+    corner : Box
+        The box of visited voxels, in `neurons`.
+    visited : Box
+        The same box, in the block.
+    """
+
+    neurons: np.ndarray
+    corner: Box
+    visited: Box
+
+    def credit(self, synapses: np.ndarray, shifts: np.ndarray) -> Credits:
+        return credit_synapses(
+            synapses[self.visited.slices], self.neurons, shifts, corner=self.corner.offset
+        )
+
+    def contacts(self, shifts: np.ndarray) -> Contacts:
+        return contact_zones(
+            self.neurons, shifts, corner=self.corner.offset, shape=self.corner.shape
+        )
+
+
+def _around(
+    labels: Labels, neurons: np.ndarray, box: Box, context: Triple, visited: np.ndarray
+) -> _Around:
+    """What lies within `context` of visited voxels of a block; elsewhere there may be 0.
+
+    The voxels around a block lie in other chunks, with many times as many voxels as are needed.
+    So a chunk is only read for a synapse that reaches it.
+    """
+    inner = _bounds(visited).shift(box.offset)
+    grown = inner.grow(context).intersect(labels.box)
+    around, known = np.zeros(grown.shape, labels.dtype), grown.intersect(box)
+    around[known.relative_to(grown).slices] = neurons[known.relative_to(box).slices]
+    for chunk in BlockGrid(labels.frame, labels.shape, labels.chunk_shape).within(grown):
+        part = chunk.write_box.intersect(grown)
+        near = part.grow(context).intersect(box).relative_to(box)
+        if not box.contains(part) and visited[near.slices].any():
+            around[part.relative_to(grown).slices] = _ids(labels, part)
+    return _Around(around, inner.relative_to(grown), inner.relative_to(box))
+
+
+def _bounds(mask: np.ndarray) -> Box:
+    """The smallest box that holds all that is true; empty at the first voxel if nothing is."""
+    lines = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    if not len(lines[0]):
+        return Box((0, 0, 0), (0, 0, 0))
+    return Box.between([line[0] for line in lines], [line[-1] + 1 for line in lines])
 
 
 def _ids(labels: Labels, box: Box) -> np.ndarray:
