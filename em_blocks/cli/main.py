@@ -15,6 +15,9 @@ VERBS = {
     "segment": ("em_blocks.pipelines.segment_blockwise", "Segment a volume of affinities."),
     "clean": ("em_blocks.pipelines.clean", "Make every id one connected object, erase crumbs."),
     "downsample": ("em_blocks.pipelines.downsample", "Make a pyramid of coarser levels."),
+    "map-synapses": (
+        "em_blocks.pipelines.map_synapses_blockwise", "Supervoxels and segments of synaptic partners."
+    ),
     "evaluate": ("em_blocks.pipelines.evaluate", "Score results against truth."),
     "audit": ("em_blocks.cli.audit", "What cutting into blocks costs a segmentation."),
     "generate": ("em_blocks.cli.generate", "Make an EM-like volume with synapses, and its truth."),

@@ -11,7 +11,7 @@ import numpy as np
 
 from em_blocks.kernels.synapses import BACKGROUND, LARGEST_ID
 
-_ROUNDING_VOXELS = 1e-6
+ROUNDING_VOXELS = 1e-6
 """nm become voxels with errors of some 1e-10 voxels; no position is meant more exactly than this."""
 
 
@@ -43,7 +43,7 @@ def as_voxels(
     """
     voxels = (np.asarray(positions, np.float64).reshape(-1, 3) - offset) / voxel_size
     nearest = np.rint(voxels)
-    return np.where(np.abs(voxels - nearest) < _ROUNDING_VOXELS, nearest, voxels)
+    return np.where(np.abs(voxels - nearest) < ROUNDING_VOXELS, nearest, voxels)
 
 
 def search_context(search_radius_nm: float, voxel_size: Sequence[float]) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ import psutil
 
 from em_blocks import __version__
 from em_blocks.db.runs import DONE, RunStore, grid_document
+from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import FingerprintMismatchError, LeaseHeldError, RefusedError
 from em_blocks.runtime.preflight import Checked
 from em_blocks.tasks.base import BlockwiseTask, RowsSpec, differing_fields
@@ -38,13 +39,13 @@ def claim(
         _check_outputs(existing, store, task, checked)
     if existing is None:
         _create(store, task, checked, previous_epoch=0)
-    epoch = _take_lease(store, task)
+    epoch = take_lease(store, task)
     if overwrite:
         # The records go first: killed in between, outputs without records are done again.
         store.remove()
-        _remove_outputs(task)
+        _remove_outputs(store, task)
         _create(store, task, checked, previous_epoch=epoch)
-        epoch = _take_lease(store, task)
+        epoch = take_lease(store, task)
     elif existing is not None and adopt:
         # Measured values belong to the settings: the missing blocks follow the new ones.
         store.update(fingerprint=checked.fingerprint, identity=checked.identity,
@@ -120,7 +121,8 @@ def _create(store: RunStore, task: BlockwiseTask, checked: Checked, previous_epo
     )
 
 
-def _take_lease(store: RunStore, task: BlockwiseTask) -> int:
+def take_lease(store: RunStore, task: BlockwiseTask) -> int:
+    """Become the only scheduler of an existing run; returns the epoch. Raises `LeaseHeldError`."""
     lease = store.load()["lease"]
     dead = lease["owner"] if lease["owner"] and not owner_lives(lease["owner"]) else None
     epoch = store.take_lease(this_owner(), from_owner=dead)
@@ -157,9 +159,11 @@ def _locations(task: BlockwiseTask) -> dict[str, str]:
     return {o.name: o.path.removeprefix(home) for o in task.output_specs()}
 
 
-def _remove_outputs(task: BlockwiseTask) -> None:
+def _remove_outputs(store: RunStore, task: BlockwiseTask) -> None:
     for output in task.output_specs():
-        if output.exists():
+        if isinstance(output, RowsSpec):
+            output.remove(SynapseStore(store.client, task.db_name, task.run))
+        elif output.exists():
             delete_folder(output.path)
 
 

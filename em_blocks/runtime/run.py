@@ -23,7 +23,8 @@ from em_blocks.runtime.monitor import Monitor, Monitors
 from em_blocks.runtime.preflight import Checked, check_space, check_task
 from em_blocks.runtime.report import RunReport, make_report, write_summary
 from em_blocks.runtime.schedule import Work, schedule
-from em_blocks.tasks.base import BlockwiseTask, SynapseTask
+from em_blocks.runtime.verify import requeue_damaged
+from em_blocks.tasks.base import BlockwiseTask, RowsSpec, SynapseTask
 
 
 def run_blockwise(task: BlockwiseTask, **options) -> RunReport:
@@ -76,7 +77,9 @@ def run_steps(
                     store = RunStore(client, step.db_name, step.run)
                     store.prepare()
                     if isinstance(step, SynapseTask):
-                        SynapseStore(client, step.db_name, step.run).prepare()
+                        synapses = SynapseStore(client, step.db_name, step.run)
+                        synapses.prepare()
+                        step.check_synapses(synapses)
                     checked = checked if step is first else check_task(step)
                     epoch = claim(store, step, checked, overwrite=overwrite, adopt=adopt)
                     sessions.append(_Session(step, checked, store, uri, epoch, console))
@@ -104,9 +107,10 @@ def _run(sessions: list[_Session], console: Console) -> list[RunReport]:
     try:
         given_up, reason = _schedule(sessions, console)
         for session in sessions:
-            session.left = session.lost()
+            session.left = session.lost() | session.take_back()
         if reason is None and not given_up:
-            # Workers died between a block and its commit: nobody's fault, so once more.
+            # Workers died between a block and its commit, or synapses were stored anew meanwhile:
+            # nobody's fault, so once more.
             _, reason = _schedule(sessions, console)
     except KeyboardInterrupt:
         reason = "interrupted"
@@ -168,6 +172,7 @@ class _Session:
         """
         if requeue:
             self.store.requeue()
+        self.take_back()
         self.skipped = self.store.counts()[DONE]
         done, quarantined = (
             self.store.mask(self.checked.grid.shape, state) for state in (DONE, QUARANTINED)
@@ -219,6 +224,24 @@ class _Session:
         """Blocks to do without a record: not yet tried, or died with their worker or its commit."""
         return self.todo & ~self.store.mask(self.checked.grid.shape, DONE, FAILED, QUARANTINED)
 
+    def take_back(self) -> np.ndarray:
+        """Make blocks due again whose synapses were stored anew since; which these are.
+
+        Only when all blocks are done: until then, nobody can tell rows that lost what a block wrote
+        from those of blocks to come.
+        """
+        grid, lost = self.checked.grid, np.zeros(self.checked.grid.shape, bool)
+        rows = [spec for spec in self.task.output_specs() if isinstance(spec, RowsSpec)]
+        if not rows or self.store.counts()[DONE] < grid.n_blocks - int(self.checked.masked.sum()):
+            return lost
+        synapses = SynapseStore(self.store.client, self.task.db_name, self.task.run)
+        for spec in rows:
+            lost |= spec.lost(synapses, grid) & ~self.checked.masked
+        for index in np.argwhere(lost):
+            requeue_damaged(self.store, grid.block(index), "its synapses were stored anew since")
+        self.todo = self.todo | lost
+        return lost
+
     def record_lost(self) -> None:
         """Give lost blocks a record: nobody else can."""
         for index in np.argwhere(self.lost()):
@@ -230,6 +253,7 @@ class _Session:
             )
 
     def finish(self, reason: str | None) -> RunReport:
+        self.take_back()
         self.store.update(
             **{"session.ended": self.store.now(), "n_masked": int(self.checked.masked.sum())}
         )

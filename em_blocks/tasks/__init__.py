@@ -14,6 +14,7 @@ KINDS = {
     "predict": "em_blocks.tasks.predict:Predict",
     "segment": "em_blocks.tasks.segment:Segment",
     "relabel": "em_blocks.tasks.relabel:Relabel",
+    "map_synapses": "em_blocks.tasks.map_synapses:MapSynapses",
     "count_overlaps": "em_blocks.tasks.count_overlaps:CountOverlaps",
     "credit_synapses": "em_blocks.tasks.credit_synapses:CreditSynapses",
 }

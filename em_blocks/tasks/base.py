@@ -275,6 +275,12 @@ class SynapseTask(BlockwiseTask):
             Of this run; `SynapseStore.of_run` gives that of another one.
         """
 
+    def check_synapses(self, synapses: SynapseStore) -> None:
+        """Raise an `EmBlocksError` for what the database holds that would make the run fail.
+
+        Called before anything of the run is written; the place to make indexes.
+        """
+
     def open(self, measured: dict) -> AbstractContextManager[ProcessBlock]:
         raise TypeError(f"{type(self).__name__} is started with a store of synapses")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import fastremap
@@ -88,18 +89,75 @@ def relabelled(ids: np.ndarray, tables: list[Columns], name: str) -> np.ndarray:
         If an id is in no table.
     """
     present, dense = fastremap.unique(ids, return_inverse=True)
-    segments = np.zeros(len(present), np.uint64)
-    missing = present != 0
-    for table in tables:
-        place = np.searchsorted(table["fragment"], present.astype(np.int64))
-        if len(table["fragment"]):
-            found = table["fragment"].take(place, mode="clip") == present.astype(np.int64)
-            segments[found] = table["segment"][place[found]].astype(np.uint64)
-            missing &= ~found
+    segments, known = found_in(tables, present.astype(np.int64))
+    missing = ~known & (present != 0)
     if missing.any():
         raise VolumeError(
             f"{int(missing.sum())} ids, such as {int(present[missing][0])}, are not in the look-up "
             f"table {name}: it was made for other labels, or these have changed since. Find the "
             "segments again."
         )
-    return segments[dense].reshape(ids.shape)
+    return segments.astype(np.uint64)[dense].reshape(ids.shape)
+
+
+def found_in(tables: list[Columns], fragments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Segments of fragments, and which of them are in a table.
+
+    Parameters
+    ----------
+    fragments : (n,) int64 array
+
+    Returns
+    -------
+    segments : (n,) int64 array
+        0 where there is none.
+    known : (n,) bool array
+    """
+    segments, known = np.zeros(len(fragments), np.int64), np.zeros(len(fragments), bool)
+    for table in tables:
+        if len(table["fragment"]):
+            place = np.searchsorted(table["fragment"], fragments)
+            found = table["fragment"].take(place, mode="clip") == fragments
+            segments[found] = table["segment"][place[found]]
+            known |= found
+    return segments, known
+
+
+def changes(old: LookUpTable | None, new: LookUpTable) -> Iterator[Columns]:
+    """The fragments whose segment differs, with the new one, from piece to piece of `new`.
+
+    Parameters
+    ----------
+    old : LookUpTable or None
+        None for no segments at all.
+
+    Raises
+    ------
+    VolumeError
+        If the new table lacks a fragment of the old one.
+    """
+    for piece in new.pieces.blocks():
+        table = new.read(piece.key)
+        before = [] if old is None else old.load(piece.write_box)
+        if old is not None:
+            _check_keeps(old, new, before, piece.write_box)
+        segments, known = found_in(before, table["fragment"])
+        changed = ~known | (segments != table["segment"])
+        yield {name: table[name][changed] for name in ("fragment", "segment")}
+
+
+def _check_keeps(old: LookUpTable, new: LookUpTable, before: list[Columns], box: Box) -> None:
+    """Fragments of the old pieces in a box are in the new pieces of the same places."""
+    boxes = [piece.write_box for piece in old.pieces.within(box)]
+    around = Box.between(
+        np.min([b.offset for b in boxes], axis=0), np.max([b.end for b in boxes], axis=0)
+    )
+    tables = new.load(around)
+    for table in before:
+        _, known = found_in(tables, table["fragment"])
+        if not known.all():
+            raise VolumeError(
+                f"{int((~known).sum())} fragments of {old.path}, such as "
+                f"{table['fragment'][~known][0]}, are not in {new.path}, so nobody knows their "
+                "segments. Nothing was changed; choose a table for all fragments."
+            )

@@ -248,6 +248,16 @@ class RowsSpec:
         """Of what the task writes of these rows."""
         return checksum_of_rows(synapses, flags, self.columns)
 
+    def remove(self, synapses: SynapseStore) -> None:
+        """Forget what the task wrote; the rows of the run itself go with its documents."""
+
+    def lost(self, synapses: SynapseStore, grid: BlockGrid) -> np.ndarray:
+        """Bool (z, y, x) over the blocks: which have rows that do not hold what the task writes.
+
+        Rows that another run stores anew lose what this one wrote into them.
+        """
+        return np.zeros(grid.shape, bool)
+
     def damage(self, synapses: SynapseStore) -> Damage:
         """A function that re-reads the rows of a block."""
         rows = synapses.of_run(self.run)
