@@ -69,7 +69,7 @@ def phantom(
     neurite_nm : float
         Typical thickness of a neurite, nm.
     synapses_per_um3 : float
-        T-bars per cubic micrometre, each with one to five partners. About 12 are the most for which
+        T-bars per cubic micrometre, each with one to five partners. About 20 are the most for which
         there is room. Volumes of one seed differ only around synapses.
 
     Returns
