@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from em_blocks.kernels.synapse_matching import PartnerScore
 from em_blocks.tasks.evaluate_synapses import EvaluateSynapses
 from em_blocks.tasks.synapse_evaluation import Evaluated, Evaluation
+from em_blocks.volumes.whole_files import written_whole
 
 Rows = Iterable[Sequence[Any]]
 
@@ -26,15 +26,14 @@ def write_scores(folder: Path, config: EvaluateSynapses, found: Evaluation) -> l
     Links and connections are those at the score threshold with the highest F-score.
     """
     best, curve = found.best, found.thresholds
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
-        written = Path(temporary)
+    with written_whole(folder / "evaluation.json") as file:
+        written = file.parent
         document = {
             "config": config.model_dump(mode="json"),
             "thresholds": [item.document() for item in curve],
             "random_baseline": found.baseline and found.baseline.document(),
         }
-        (written / "evaluation.json").write_text(json.dumps(document, indent=2) + "\n")
+        file.write_text(json.dumps(document, indent=2) + "\n")
         _write_csv(written / "thresholds.csv", ("score_threshold", *_SCORE), _thresholds(curve))
         _write_csv(written / "links.csv", ("list", "id", "outcome", "partner"), _links(best))
         if best.outcome.neurons:
@@ -45,8 +44,6 @@ def write_scores(folder: Path, config: EvaluateSynapses, found: Evaluation) -> l
             _write_csv(written / "edge_accuracy.csv", header, _edges(best))
         _draw(written, found)
         names = sorted(file.name for file in written.iterdir())
-        for name in names:
-            (written / name).replace(folder / name)
     return [folder / name for name in names]
 
 

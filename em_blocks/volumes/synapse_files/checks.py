@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def finite(value: Any) -> float:
         value = _number(value, float)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise ValueError("is not a number")
-    if not math.isfinite(value):
+    if not abs(value) <= sys.float_info.max:
         raise ValueError("is not finite")
     return float(value)
 
