@@ -1,4 +1,4 @@
-"""A whole job on a volume of its own, up to segments: ``demo.py [FOLDER]``."""
+"""A whole job on a volume of its own, up to synaptic partners: ``demo.py [FOLDER]``."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ import numpy as np
 from PIL import Image
 
 import em_blocks.setups
-from em_blocks.cli.common import print_report, shows_errors
+from em_blocks.cli import demo_synapses
+from em_blocks.cli.common import load_config, print_report, shows_errors
 from em_blocks.geometry import Frame
 from em_blocks.volumes import Volume
 
 if TYPE_CHECKING:
+    from em_blocks.cli.demo_synapses import Partners
     from em_blocks.runtime.report import RunReport
+    from em_blocks.tasks.base import RunConfig
     from em_blocks.tasks.segment import Segment
 
 SETUP = Path(em_blocks.setups.__file__).parent / "affinities_anisotropic"
-SHAPE, SEED = (32, 384, 384), 2026
+SHAPE, SEED, SYNAPSES_PER_UM3 = (32, 384, 384), 2026, 8.0
 VOXEL_SIZE = (40.0, 4.0, 4.0)
 BLOCK_SHAPE = (16, 128, 128)
 # Chosen on volumes of other seeds (301, 302, 303): mean VOI 0.54 bits, within 0.01 of the best of all
@@ -42,6 +45,8 @@ Segments at another threshold; fragments and graph are there already:
   {bin}em-blocks segment {segment} --threshold 0.6
 See how far a run is, also while it runs:
   {bin}em-blocks status {segment}
+Who connects to whom, as a table and a picture:
+  {bin}em-blocks export graph {extract_synapses} --output connectome.graphml
 What cutting into blocks costs:
   {bin}em-blocks audit {segment}
 Ask the database, here for the three slowest blocks (mongosh takes the same address):
@@ -67,33 +72,49 @@ class Result(NamedTuple):
 @click.argument("folder", default="demo", type=click.Path(file_okay=False, path_type=Path))
 @shows_errors
 def main(folder: Path) -> None:
-    """Make a small EM-like volume in FOLDER, predict and segment it block by block, draw the result.
+    """Make a small EM-like volume in FOLDER, segment it and find its synapses, block by block.
 
     Repeating the command computes only what is missing.
     """
     from em_blocks.db.connect import database_uri
-    from em_blocks.runtime.run import run_blockwise, run_steps
-    from em_blocks.tasks.predict import Predict
-    from em_blocks.tasks.segment import Segment
 
     if not (folder / "volume.zarr").exists():
         click.echo(f"Making a volume of {SHAPE} voxels (z, y, x): {folder / 'volume.zarr'}")
         make_volume(folder)
-    predict = Predict.from_file(write_config(folder, "predict.json", prediction()))
-    # Held meanwhile: either run would start and stop the embedded server.
-    with database_uri(predict.db_host, predict.home):
-        report = run_blockwise(predict)
-        _stop_unless_done(report)
-        print_report(report, as_json=False)
-        config = write_config(folder, "segment.json", segmentation())
-        segment = Segment.from_file(config)
-        for report in run_steps(segment.steps()):
-            _stop_unless_done(report)
+    first = load_config(write_config(folder, "predict.json", prediction()))
+    # Held meanwhile: every run would start and stop the embedded server.
+    with database_uri(first.db_host, first.home):
+        _run(first)
+        segment = _run_new(folder, "segment.json", segmentation())
+        segments = os.path.relpath(segment.segments_path(segment.thresholds[-1]), segment.home)
+        _run_new(folder, "predict_synapses.json", demo_synapses.prediction(BLOCK_SHAPE))
+        extract = _run_new(folder, "extract_synapses.json", demo_synapses.extraction(BLOCK_SHAPE))
+        _run_new(folder, "map_synapses.json", demo_synapses.mapping(segments))
+        partners = demo_synapses.read_partners(folder, extract)
     result = read_result(folder, segment)
     precision = show_precision(result)
     show_scores(result)
-    draw(result, folder / "panel.png", precision)
+    demo_synapses.show_scores(partners)
+    draw(result, folder, partners, precision)
     show_next_steps(folder)
+
+
+def _run_new(folder: Path, name: str, values: dict) -> RunConfig:
+    """Write a config, unless it is there, and run it."""
+    config = load_config(write_config(folder, name, values))
+    _run(config)
+    return config
+
+
+def _run(config: RunConfig) -> None:
+    """Run all steps of a config; the demo ends where one does not end well."""
+    from em_blocks.runtime.run import run_steps
+
+    reports = run_steps(config.steps())
+    for report in reports:
+        _stop_unless_done(report)
+    if len(reports) == 1:
+        print_report(reports[0], as_json=False)
 
 
 def _stop_unless_done(report: RunReport) -> None:
@@ -103,20 +124,15 @@ def _stop_unless_done(report: RunReport) -> None:
 
 
 def make_volume(folder: Path) -> None:
-    """Write raw and neurons of a phantom to volume.zarr: both or nothing."""
+    """Write a phantom to volume.zarr, all of it or nothing."""
+    from em_blocks.cli.generate import write_zarr
     from em_blocks.kernels.phantom import phantom
 
-    made = phantom(SHAPE, voxel_size=VOXEL_SIZE, seed=SEED)
-    partial = folder / "volume.zarr.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    for name in ("raw", "neurons"):
-        values = getattr(made, name)
-        volume = Volume.create(
-            str(partial / name), shape=values.shape, dtype=values.dtype, frame=Frame(VOXEL_SIZE),
-            chunk_shape=BLOCK_SHAPE,
-        )
-        volume.write(volume.box, values)
-    partial.rename(folder / "volume.zarr")
+    folder.mkdir(parents=True, exist_ok=True)
+    made = phantom(
+        SHAPE, voxel_size=VOXEL_SIZE, seed=SEED, synapses_per_um3=SYNAPSES_PER_UM3
+    )
+    write_zarr(folder / "volume.zarr", made, Frame(VOXEL_SIZE))
 
 
 def prediction() -> dict:
@@ -222,12 +238,12 @@ def show_scores(result: Result) -> None:
     Console().print(table)
 
 
-def draw(result: Result, path: Path, precision: float) -> None:
-    """Write a picture of the middle section, from raw to segments and what is wrong with them."""
+def draw(result: Result, folder: Path, partners: Partners, precision: float) -> None:
+    """Write a picture of one section, from raw to segments and partners, and what is wrong."""
     from em_blocks.kernels.drawing import grey_picture, overlay_picture, panel
     from em_blocks.kernels.seams import renamed_like
 
-    z = len(result.raw) // 2
+    z = _section(result, partners)
     nearest = [result.neighborhood.index(shift) for shift in ([0, -1, 0], [0, 0, -1])]
     raw = result.raw[z] / np.float32(255)
     # In the colours of the neurons that they are the largest part of.
@@ -242,22 +258,32 @@ def draw(result: Result, path: Path, precision: float) -> None:
         "segments": overlay_picture(raw, segments),
         "ground truth": overlay_picture(raw, result.neurons[z]),
         "wrong segment (red)": wrong,
+        **demo_synapses.pictures(folder, raw, z, partners),
     }
     title = (
         f"em_blocks demo: section {z} of {len(result.raw)}, voxels of 40 x 4 x 4 nm, "
         f"average precision of affinities {precision:.3f}"
     )
-    sheet = panel(pictures, title=title, pixel_nm=VOXEL_SIZE[2], width=384, columns=3)
+    sheet = panel(pictures, title=title, pixel_nm=VOXEL_SIZE[2], width=384, columns=4)
     # 256 colours are enough for grey values and pale labels, and take a third of the bytes.
+    path = folder / "panel.png"
     Image.fromarray(sheet).quantize(256, kmeans=1).save(path, optimize=True)
     click.echo(f"Picture: {path}")
+
+
+def _section(result: Result, partners: Partners) -> int:
+    """The section with most true postsynaptic sites, the one nearest to the middle of equals."""
+    sections = np.floor(partners.truth.post[:, 0] / VOXEL_SIZE[0]).astype(int)
+    count = np.bincount(sections, minlength=len(result.raw))
+    away = np.abs(np.arange(len(count)) - len(count) // 2)
+    return int(np.lexsort((away, -count))[0])
 
 
 def show_next_steps(folder: Path) -> None:
     """Print commands, written so that they work in this terminal."""
     # An environment that is not activated is not on PATH.
     bin = "" if shutil.which("em-blocks") else f"{os.path.relpath(Path(sys.executable).parent)}/"
-    configs = {name: folder / f"{name}.json" for name in ("predict", "segment")}
+    configs = {name: folder / f"{name}.json" for name in ("predict", "segment", "extract_synapses")}
     click.echo(NEXT_STEPS.format(bin=bin, **configs))
 
 

@@ -143,7 +143,7 @@ class TrainingRun:
         if {"indicator", "direction_vectors"} <= kinds.keys():
             found |= partner_scores(
                 predicted[kinds["indicator"]][0], predicted[kinds["direction_vectors"]],
-                synapses, self.setup.config.voxel_size,
+                labels, synapses, self.setup.config.voxel_size,
             )
         return found
 
