@@ -28,8 +28,7 @@ def connectome_preview(graph: Connectome, *, n_strongest: int = 50) -> np.ndarra
     matrix, ids = graph.matrix()
     binary = matrix.astype(bool).astype(np.int64)
     strength = matrix.sum(axis=0) + matrix.sum(axis=1)
-    strongest = np.sort(np.argsort(-strength, kind="stable")[:n_strongest])
-    strongest = strongest[np.argsort(-strength[strongest], kind="stable")]
+    strongest = np.argsort(-strength, kind="stable")[:n_strongest]
     return np.concatenate([
         _distribution(
             {"inputs": (binary.sum(axis=0), _INPUTS), "outputs": (binary.sum(axis=1), _OUTPUTS)},
@@ -52,7 +51,7 @@ def _distribution(values: dict, x: str, y: str, title: str) -> np.ndarray:
                 fraction = np.cumsum(counts[::-1])[::-1] / len(numbers)
                 axes.loglog(sizes, fraction, "o-", markersize=3, color=colour, label=name)
         axes.set(xlabel=x, ylabel=y, title=title)
-        if axes.get_lines():
+        if len(axes.get_lines()) > 1:
             axes.legend(loc="best")
         return picture()
 

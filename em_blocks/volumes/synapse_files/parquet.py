@@ -7,7 +7,8 @@ be there; other columns of a file are not read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +50,23 @@ def write(path: Path, synapses: Synapses) -> None:
 
 def write_tables(path: Path, tables: Iterable[Synapses]) -> None:
     """Write the rows of all tables in their order; memory as for one of them."""
+    with opened(path) as write:
+        for table in tables:
+            write(table)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Callable[[Synapses], None]]:
+    """A new file, and the function that appends a table to it."""
     schema = _schema()
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for table in tables:
+
+        def write(table: Synapses) -> None:
             if len(table):
                 columns = [_column(table, field) for field in schema]
                 writer.write_table(pa.table(columns, schema), row_group_size=_ROWS_PER_GROUP)
+
+        yield write
 
 
 def _schema() -> pa.Schema:
