@@ -19,6 +19,7 @@ VERBS = {
         "em_blocks.pipelines.map_synapses_blockwise", "Supervoxels and segments of synaptic partners."
     ),
     "evaluate": ("em_blocks.pipelines.evaluate", "Score results against truth."),
+    "export": ("em_blocks.pipelines.export", "Synapses and connectomes for other programs."),
     "audit": ("em_blocks.cli.audit", "What cutting into blocks costs a segmentation."),
     "generate": ("em_blocks.cli.generate", "Make an EM-like volume with synapses, and its truth."),
     "demo": ("em_blocks.pipelines.demo", "Make a small volume, predict and segment it, draw it."),
