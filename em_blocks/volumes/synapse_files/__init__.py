@@ -119,6 +119,9 @@ def _explained(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        reason = str(error.strerror or error)
+        if error.filename not in (None, path, str(path)):  # a second file that belongs to it
+            reason += f" ({error.filename})"
         raise SynapseFileError(
-            f"The synaptic partners in {path} cannot be {what}: {error.strerror or error}."
+            f"The synaptic partners in {path} cannot be {what}: {reason}."
         ) from error
