@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -14,6 +15,10 @@ from em_blocks.errors import GeometryError
 from em_blocks.nets.shapes import Triple, UNetShapes
 
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "identity": lambda logits: logits}
+RECTIFIERS = {
+    "relu": functools.partial(nn.ReLU, inplace=True),
+    "leaky_relu": functools.partial(nn.LeakyReLU, 0.05, inplace=True),
+}
 
 
 class Head(NamedTuple):
@@ -41,6 +46,8 @@ class UNet(nn.Module):
         Outputs, each one a pointwise layer on the finest features.
     decoders : {"shared", "separate"}
         One way up for all heads, or one for each.
+    rectifier : {"relu", "leaky_relu"}
+        After every convolution. A leaky one cannot die, as those of narrow decoders do.
 
     Attributes
     ----------
@@ -63,6 +70,7 @@ class UNet(nn.Module):
         pooling: Sequence[Triple],
         heads: Mapping[str, Head],
         decoders: str = "shared",
+        rectifier: str = "relu",
     ):
         super().__init__()
         self.shapes = UNetShapes(kernels, pooling)
@@ -76,14 +84,16 @@ class UNet(nn.Module):
         }
         self._pooling = [tuple(pool) for pool in pooling]
         self.down = nn.ModuleList(
-            _convolutions(before, after, level)
+            _convolutions(before, after, level, rectifier)
             for before, after, level in zip([1, *features[:-1]], features, kernels, strict=True)
         )
         if decoders == "shared":
-            decoder = _Decoder(features, kernels)
+            decoder = _Decoder(features, kernels, rectifier)
             self.reduce, self.up = decoder.reduce, decoder.up
         else:
-            self.decoders = nn.ModuleDict({name: _Decoder(features, kernels) for name in heads})
+            self.decoders = nn.ModuleDict(
+                {name: _Decoder(features, kernels, rectifier) for name in heads}
+            )
         self.heads = nn.ModuleDict(
             {name: nn.Conv3d(features[0], head.channels, 1) for name, head in heads.items()}
         )
@@ -163,21 +173,25 @@ class UNet(nn.Module):
 class _Decoder(nn.Module):
     """Layers of the way up: `reduce` and `up`, finest level first."""
 
-    def __init__(self, features: Sequence[int], kernels: Sequence[Sequence[Triple]]):
+    def __init__(
+        self, features: Sequence[int], kernels: Sequence[Sequence[Triple]], rectifier: str
+    ):
         super().__init__()
         self.reduce = nn.ModuleList(
             nn.Conv3d(coarse, fine, 1) for fine, coarse in pairwise(features)
         )
         self.up = nn.ModuleList(
-            _convolutions(2 * channels, channels, level)
+            _convolutions(2 * channels, channels, level, rectifier)
             for channels, level in zip(features[:-1], kernels[:-1], strict=True)
         )
 
 
-def _convolutions(before: int, after: int, kernels: Sequence[Triple]) -> nn.Sequential:
+def _convolutions(
+    before: int, after: int, kernels: Sequence[Triple], rectifier: str
+) -> nn.Sequential:
     layers: list[nn.Module] = []
     for kernel in kernels:
-        layers += [nn.Conv3d(before, after, tuple(kernel)), nn.ReLU(inplace=True)]
+        layers += [nn.Conv3d(before, after, tuple(kernel)), RECTIFIERS[rectifier]()]
         before = after
     return nn.Sequential(*layers)
 

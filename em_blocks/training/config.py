@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import (
+    AfterValidator,
     Discriminator,
     Field,
     NonNegativeFloat,
@@ -21,13 +23,28 @@ from em_blocks.config import LocalPath, Shape3, StrictModel, VoxelSize
 Shift = tuple[int, int, int]
 Corner = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Schedule = (
-    Fraction
+
+
+def _check_rising(points: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+    iterations = [iteration for iteration, _ in points]
+    if any(later <= earlier for earlier, later in pairwise(iterations)):
+        raise ValueError(
+            f"the iterations of [iteration, value] are {iterations}, but must rise from one to the "
+            "next; between two of them the value is linear"
+        )
+    return points
+
+
+Schedule = Annotated[
+    Annotated[Fraction, Tag("value")]
     | Annotated[
         tuple[tuple[NonNegativeInt, Fraction], ...],
         Field(min_length=1, description="[iteration, value] in rising order; linear in between."),
-    ]
-)
+        AfterValidator(_check_rising),
+        Tag("schedule"),
+    ],
+    Discriminator(lambda value: "schedule" if isinstance(value, (list, tuple)) else "value"),
+]
 """A value of the whole training, or one that changes with the iteration (a curriculum)."""
 
 
@@ -41,6 +58,9 @@ class NetworkConfig(StrictModel):
     pooling: tuple[Shape3, ...] = Field(description="Pooling between consecutive levels.")
     decoders: Literal["shared", "separate"] = Field(
         "shared", description="One decoder for all heads, or one for each behind the same encoder."
+    )
+    rectifier: Literal["relu", "leaky_relu"] = Field(
+        "relu", description="After every convolution; a leaky one cannot die in narrow layers."
     )
 
 
@@ -220,7 +240,9 @@ class TrainingConfig(StrictModel):
     validate_every: PositiveInt = 250
     checkpoint_every: PositiveInt = 250
     snapshot_every: NonNegativeInt = Field(
-        0, description="Iterations between stored batches with their predictions; 0 for none."
+        0,
+        description="Iterations between snapshots: a sample with its targets and predictions, in "
+        "training/snapshots; 0 for none.",
     )
     score: str = Field(
         description="Validation score that chooses the best checkpoint; higher wins."

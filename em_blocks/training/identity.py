@@ -11,6 +11,8 @@ from em_blocks.errors import ConfigError
 from em_blocks.training.setup import Setup
 from em_blocks.training.sources import TrainingData, describe
 
+_IRRELEVANT = (".raw", ".labels", ".synapses", ".name", ".initial", ".snapshot_every")
+
 
 def identity(
     setup: Setup, sources: Sequence[TrainingData], validation: Sequence[TrainingData]
@@ -36,7 +38,7 @@ def portable_config(setup: Setup, folder: Path | None = None) -> dict:
     """The setup's config with paths relative to `folder` (default: the setup's)."""
     values = setup.config.model_dump(mode="json", exclude_none=True)
     for source in (*values["training"]["sources"], *values["training"]["validation"]):
-        for key in source.keys() & {"raw", "labels"}:
+        for key in source.keys() & {"raw", "labels", "synapses"}:
             source[key] = os.path.relpath(source[key], (folder or setup.folder).resolve())
     if initial := values["training"].get("initial"):
         values["training"]["initial"] = os.path.relpath(
@@ -57,12 +59,15 @@ def _checksum(path: Path) -> str:
 
 
 def differences(before: dict, now: dict) -> list[str]:
-    """Values in which two identities differ, as "key.path: before -> now"; paths do not count."""
+    """Values in which two identities differ, as "key.path: before -> now".
+
+    Paths do not count, nor what only decides what can be looked at.
+    """
     old, new = dict(_leaves(before)), dict(_leaves(now))
     return [
         f"{key}: {old.get(key)} -> {new.get(key)}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.endswith((".raw", ".labels", ".name", ".initial"))
+        if old.get(key) != new.get(key) and not key.endswith(_IRRELEVANT)
     ]
 
 

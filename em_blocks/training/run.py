@@ -21,7 +21,9 @@ from em_blocks.training.heads import head_trainings
 from em_blocks.training.identity import differences, identity, portable_config
 from em_blocks.training.inference import predict_box
 from em_blocks.training.progress import Progress
+from em_blocks.training.samples import Sample
 from em_blocks.training.setup import Setup, load_initial_weights
+from em_blocks.training.snapshots import FOLDER, Snapshots
 from em_blocks.training.sources import TrainingData, open_source
 from em_blocks.training.stream import BatchStream
 from em_blocks.training.synapse_scores import partner_scores, synapses_of_box
@@ -40,7 +42,7 @@ class TrainingRun:
     ----------
     setup : Setup
     output : Path
-        Folder that gets checkpoints/ and training/ (the TensorBoard log). If
+        Folder that gets checkpoints/ and training/ (the TensorBoard log and snapshots). If
         it is not the setup's own, it becomes a setup that can be predicted with.
     command : str
         What the user typed, for the record.
@@ -60,6 +62,7 @@ class TrainingRun:
         self.setup, self.config = setup, setup.config.training
         self.output, self.command = output, command
         self.files = TrainingFiles(output)
+        self.snapshots = Snapshots(output / "training" / FOLDER, setup.config)
         if not resume:  # before any data is opened or made, which can take a while
             self.files.refuse_if_used()
         torch.manual_seed(self.config.seed)
@@ -107,12 +110,19 @@ class TrainingRun:
                 done += 1
                 self._log(log, done, step)
                 progress.advance(step.loss)
+                if config.snapshot_every and done % config.snapshot_every == 0:
+                    self._snapshot(done, batch, log)
                 last = done == config.iterations
                 if done % config.validate_every == 0 or last:
                     self._validate(done, log)
                 self.seconds = time.monotonic() - began
                 if done % config.checkpoint_every == 0 or last:
                     self._save(done)
+
+    def _snapshot(self, done: int, batch: Sample, log: SummaryWriter) -> None:
+        predicted = self.trainer.predict(batch["raw"][:1])
+        picture = self.snapshots.write(done, batch, predicted)
+        log.add_image("snapshot", picture, done, dataformats="HWC")
 
     def _validate(self, done: int, log: SummaryWriter) -> None:
         parts = [self._scores(data) for data in self.validation]

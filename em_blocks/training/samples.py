@@ -54,7 +54,19 @@ def draw_batch(
         _draw_accepted(draw, (seed, iteration, place), min_labelled, reject_probability)
         for place in range(batch_size)
     ]
-    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+    return {name: _stacked([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def _stacked(arrays: list[np.ndarray]) -> np.ndarray:
+    """Arrays behind each other; those with fewer rows than others are filled up with nan."""
+    if len({array.shape for array in arrays}) > 1:
+        most = max(len(array) for array in arrays)
+        rest = [(0, 0)] * (arrays[0].ndim - 1)
+        arrays = [
+            np.pad(array, [(0, most - len(array)), *rest], constant_values=np.nan)
+            for array in arrays
+        ]
+    return np.stack(arrays)
 
 
 def _draw_accepted(

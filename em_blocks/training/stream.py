@@ -20,7 +20,7 @@ from em_blocks.training.graph import (
     world,
 )
 from em_blocks.training.heads import HeadTraining
-from em_blocks.training.points import count_inside
+from em_blocks.training.points import count_inside, offset_nm, sites_of
 from em_blocks.training.samples import Sample, draw_batch, prefetch
 from em_blocks.training.sources import TrainingData
 
@@ -69,7 +69,11 @@ class BatchStream:
             self.request.add(SYNAPSES, output * size)
 
     def batches(self, first: int, last: int) -> Iterator[Sample]:
-        """Batches `first` ... `last` - 1: "raw" (n, 1, z, y, x), the rest (n, ..., z, y, x)."""
+        """Batches `first` ... `last` - 1: "raw" (n, 1, z, y, x), the rest (n, ..., z, y, x).
+
+        But "sites" (n,) and, where synapses are learnt, "pairs" (n, most of a sample, 2, 3), filled
+        up with nan.
+        """
         with gp.build(self.graph):
             yield from prefetch(self._batch, first, last)
 
@@ -105,8 +109,16 @@ class BatchStream:
         batch = self.graph.request_batch(request)
         # Mirrors are views with negative strides, which torch does not take.
         sample = {name: np.ascontiguousarray(batch[key].data) for name, key in self.keys.items()}
-        sites = count_inside(batch[SYNAPSES], request[LABELS].roi) if self.has_synapses else 0
-        return sample | {"sites": np.array(sites)}
+        return sample | (self._sites(batch) if self.has_synapses else {"sites": np.array(0)})
+
+    def _sites(self, batch: gp.Batch) -> Sample:
+        """Postsynaptic sites in the labels, and all pairs (n, 2, 3) that have a site there.
+
+        Pairs are (pre, post), nm (z, y, x) from the corner of the labels.
+        """
+        roi = batch[LABELS].spec.roi
+        pairs = np.stack(sites_of(batch[SYNAPSES]), axis=1) - offset_nm(roi)
+        return {"sites": np.array(count_inside(batch[SYNAPSES], roi)), "pairs": pairs}
 
 
 def _all_have_synapses(

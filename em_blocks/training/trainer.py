@@ -17,6 +17,8 @@ from em_blocks.training.config import TrainingConfig
 
 MAX_BAD_STEPS = 10
 FINAL_LEARNING_RATE = 0.01  # of the highest
+NOT_LEARNT = frozenset(["labels", "sites", "pairs"])
+"""Arrays of a batch that no loss reads."""
 
 Loss = Callable[[Tensor, dict[str, Tensor], int], Tensor]
 
@@ -96,6 +98,22 @@ class Trainer:
             not finite,
         )
 
+    @torch.no_grad()
+    def predict(self, raw: np.ndarray) -> dict[str, np.ndarray]:
+        """Activated output of every head, (n, c, z, y, x) float32, of the network as it is now.
+
+        Parameters
+        ----------
+        raw : (n, 1, z, y, x) float32 array
+            As in a batch.
+        """
+        values = torch.from_numpy(raw).to(self.device, memory_format=torch.channels_last_3d)
+        with self._precision():
+            outputs = self.network.predict(values)
+        return {
+            name: output.float().contiguous().cpu().numpy() for name, output in outputs.items()
+        }
+
     def state(self) -> dict:
         """Everything that `load_state` needs to go on as if never stopped."""
         return {
@@ -113,14 +131,17 @@ class Trainer:
         tensors = {
             name: torch.from_numpy(values).to(self.device)
             for name, values in batch.items()
-            if name not in ("labels", "sites")
+            if name not in NOT_LEARNT
         }
-        mixed = self.config.precision == "bf16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
+        with self._precision():
             logits = self.network(tensors["raw"].to(memory_format=torch.channels_last_3d))
         return {
             name: loss(logits[name], tensors, iteration) for name, loss in self.losses.items()
         }
+
+    def _precision(self) -> torch.autocast:
+        mixed = self.config.precision == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed)
 
     def _count_bad(self, finite: bool, iteration: int) -> None:
         self._bad_steps = 0 if finite else self._bad_steps + 1
