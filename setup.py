@@ -80,6 +80,7 @@ setup(
             "map_synapses_blockwise.py=em_blocks.pipelines.map_synapses_blockwise:main",
             "predict_blockwise.py=em_blocks.pipelines.predict_blockwise:main",
             "segment_blockwise.py=em_blocks.pipelines.segment_blockwise:main",
+            "extract_synapses_blockwise.py=em_blocks.pipelines.extract_synapses_blockwise:main",
         ]
     },
 )

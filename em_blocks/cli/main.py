@@ -13,6 +13,9 @@ VERBS = {
     "train": ("em_blocks.pipelines.train", "Train the network of a setup."),
     "predict": ("em_blocks.pipelines.predict_blockwise", "Apply a trained network to a volume."),
     "segment": ("em_blocks.pipelines.segment_blockwise", "Segment a volume of affinities."),
+    "extract-synapses": (
+        "em_blocks.pipelines.extract_synapses_blockwise", "Find synaptic partners in predictions."
+    ),
     "clean": ("em_blocks.pipelines.clean", "Make every id one connected object, erase crumbs."),
     "downsample": ("em_blocks.pipelines.downsample", "Make a pyramid of coarser levels."),
     "map-synapses": (

@@ -15,6 +15,7 @@ KINDS = {
     "segment": "em_blocks.tasks.segment:Segment",
     "relabel": "em_blocks.tasks.relabel:Relabel",
     "map_synapses": "em_blocks.tasks.map_synapses:MapSynapses",
+    "extract_synapses": "em_blocks.tasks.extract_synapses:ExtractSynapses",
     "count_overlaps": "em_blocks.tasks.count_overlaps:CountOverlaps",
     "credit_synapses": "em_blocks.tasks.credit_synapses:CreditSynapses",
 }

@@ -1,0 +1,16 @@
+"""Find synaptic partners in predictions, block by block: ``extract_synapses_blockwise.py CONFIG``."""
+
+from em_blocks.cli.blockwise import blockwise_command
+from em_blocks.tasks.extract_synapses import ExtractSynapses
+
+main = blockwise_command(
+    ExtractSynapses,
+    "extract-synapses",
+    """Detect synapses in the predictions in CONFIG (JSON) and store the pairs in the database.
+
+    Blocks that the database knows as done are skipped, so a stopped run is simply repeated.
+    """,
+)
+
+if __name__ == "__main__":
+    main()
