@@ -156,7 +156,7 @@ def _paragraph(error: ValidationError, source: str) -> str:
     problems = "; ".join(_problem(item) for item in error.errors())
     return (
         f"{source} cannot be used: {problems}. Nothing was started or written; correct the "
-        "named fields (the README's config reference and configs/*.schema.json list them all)."
+        "named fields (docs/configs.md and configs/*.schema.json list them all)."
     )
 
 
