@@ -39,7 +39,7 @@ def _with_lut(command: click.Command) -> click.Command:
 def _change_table(task: MapSynapses, dry_run: bool) -> None:
     from em_blocks.runtime.remap import remap
 
-    found = remap(task.sites(), dry_run=dry_run)
+    found = remap(task.sites(), dependents=task.skeleton_steps(), dry_run=dry_run)
     if found is None:
         click.echo("The segments are not of another look-up table.", err=True)
     elif dry_run:

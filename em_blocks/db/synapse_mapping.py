@@ -26,12 +26,12 @@ class Outside(NamedTuple):
 
 
 def prepare_mapping(synapses: SynapseStore) -> None:
-    """Make the indexes that find unmapped sites, and sites by supervoxel."""
+    """Make the indexes that find unmapped sites, and sites by supervoxel or skeleton."""
     for side in SIDES:
-        # Not sparse: a site without the field is what a query for null must find at once.
-        synapses.synapses.create_index(
-            [("run", 1), (f"{side}.supervoxel", 1)], name=f"{side}.supervoxel"
-        )
+        for field in ("supervoxel", "skeleton"):
+            # Not sparse: a site without the field is what a query for null must find at once.
+            path = f"{side}.{field}"
+            synapses.synapses.create_index([("run", 1), (path, 1)], name=path)
 
 
 def sites_outside(synapses: SynapseStore, roi: Roi) -> Outside | None:
@@ -56,11 +56,12 @@ def _within(position: Sequence[float], roi: Roi) -> bool:
 
 
 def sites_without(synapses: SynapseStore, side: str, field: str) -> Iterator[np.ndarray]:
-    """Positions (n, 3) nm (z, y, x) of the sites that nobody has given a `field`, in batches."""
+    """Positions (n, 3) nm (z, y, x) of the sites that nobody has given a `field`, in batches.
+
+    Null is a field: nothing was found there.
+    """
     path, place = f"{side}.{field}", f"{side}.position"
-    query = {"run": synapses.run, path: None}
-    if field != "supervoxel":
-        query = {"run": synapses.run, path: {"$exists": False}}
+    query = {"run": synapses.run, path: {"$exists": False}}
     batch: list[list[float]] = []
     for document in synapses.synapses.find(query, {place: 1, "_id": 0}, batch_size=_BATCH):
         batch.append(document[side]["position"])

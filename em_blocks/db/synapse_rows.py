@@ -61,14 +61,22 @@ def flags_of(documents: Iterable[dict]) -> dict[str, np.ndarray]:
     return {name: np.array([name in found for found in lists], bool) for name in names}
 
 
-def changes_of(synapses: Synapses, columns: Sequence[str]) -> Iterator[tuple[int, dict]]:
-    """Id and update of every row, that makes its document say what `columns` say."""
+def changes_of(
+    synapses: Synapses, columns: Sequence[str], *, nulls: bool = False
+) -> Iterator[tuple[int, dict]]:
+    """Id and update of every row, that makes its document say what `columns` say.
+
+    What is unknown is no field, or null with `nulls`.
+    """
     paths = [FIELDS[column] for column in columns]
     values = zip(*(getattr(synapses, column).tolist() for column in columns), strict=True)
     for id, row in zip(synapses.id.tolist(), values, strict=True):
         known, unknown = {}, {}
         for path, value in zip(paths, row, strict=True):
-            (unknown if is_unknown(value) else known)[path] = value
+            if nulls and is_unknown(value):
+                known[path] = None
+            else:
+                (unknown if is_unknown(value) else known)[path] = value
         yield id, {key: part for key, part in (("$set", known), ("$unset", unknown)) if part}
 
 

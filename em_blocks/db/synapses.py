@@ -105,14 +105,14 @@ class SynapseStore:
         documents = documents_of(synapses, flags or {}, run=self.run, block=block)
         with_patience(lambda: self._replace(block, documents))
 
-    def update(self, synapses: Synapses, columns: Sequence[str]) -> int:
+    def update(self, synapses: Synapses, columns: Sequence[str], *, nulls: bool = False) -> int:
         """Set `columns` of the rows with these ids, for example ``pre_segment``; how many there were.
 
-        `UNMAPPED` removes the field.
+        `UNMAPPED` removes the field, or with `nulls` sets it to null: looked up, but there is nothing.
         """
         updates = [
             UpdateOne({"_id": id, "run": self.run}, change)
-            for id, change in changes_of(synapses, columns)
+            for id, change in changes_of(synapses, columns, nulls=nulls)
         ]
         return with_patience(lambda: self._update(updates))
 

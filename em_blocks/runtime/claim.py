@@ -41,9 +41,7 @@ def claim(
         _create(store, task, checked, previous_epoch=0)
     epoch = take_lease(store, task)
     if overwrite:
-        # The records go first: killed in between, outputs without records are done again.
-        store.remove()
-        _remove_outputs(store, task)
+        forget_run(store, task)
         _create(store, task, checked, previous_epoch=epoch)
         epoch = take_lease(store, task)
     elif existing is not None and adopt:
@@ -159,7 +157,10 @@ def _locations(task: BlockwiseTask) -> dict[str, str]:
     return {o.name: o.path.removeprefix(home) for o in task.output_specs()}
 
 
-def _remove_outputs(store: RunStore, task: BlockwiseTask) -> None:
+def forget_run(store: RunStore, task: BlockwiseTask) -> None:
+    """Delete all records and outputs of a run."""
+    # The records go first: killed in between, outputs without records are done again.
+    store.remove()
     for output in task.output_specs():
         if isinstance(output, RowsSpec):
             output.remove(SynapseStore(store.client, task.db_name, task.run))

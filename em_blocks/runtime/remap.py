@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -14,9 +14,9 @@ from em_blocks.db.runs import RunStore
 from em_blocks.db.synapse_mapping import SIDES, prepare_mapping, replace_segments
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import CommitRefusedError, FingerprintMismatchError, RefusedError
-from em_blocks.runtime.claim import take_lease
+from em_blocks.runtime.claim import forget_run, take_lease
 from em_blocks.runtime.preflight import Checked, check_task
-from em_blocks.tasks.base import differing_fields
+from em_blocks.tasks.base import BlockwiseTask, differing_fields
 from em_blocks.tasks.look_up_table import LookUpTable, changes
 from em_blocks.tasks.map_sites import MapSites
 
@@ -43,7 +43,9 @@ class Remapped:
     seconds: float
 
 
-def remap(task: MapSites, *, dry_run: bool = False) -> Remapped | None:
+def remap(
+    task: MapSites, *, dependents: Sequence[BlockwiseTask] = (), dry_run: bool = False
+) -> Remapped | None:
     """Make the segments of a mapping those of the table of `task`; None if they are already.
 
     The tables are compared, and rows are found by the index on supervoxels. Interrupted, the same
@@ -53,6 +55,8 @@ def remap(task: MapSites, *, dry_run: bool = False) -> Remapped | None:
     ----------
     task : MapSites
         With the new table; apart from this as the run was made.
+    dependents : sequence of BlockwiseTask
+        Steps whose results follow from the segments: their runs are removed, to be made anew.
     dry_run : bool
         Only count the supervoxels.
 
@@ -73,6 +77,8 @@ def remap(task: MapSites, *, dry_run: bool = False) -> Remapped | None:
             return Remapped(task.run, task.lut, n, 0, 0, 0.0)
         start = time.monotonic()
         with _leased(store, task, old) as epoch:
+            for step in dependents:
+                forget_run(RunStore(client, step.db_name, step.run), step)
             pre, post = _replace(store, task, old, epoch)
             found = Remapped(task.run, task.lut, n, pre, post, time.monotonic() - start)
             store.update(
