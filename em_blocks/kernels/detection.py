@@ -64,7 +64,8 @@ class DetectionRule:
         Sites of fewer or more voxels are left out. None: no limit.
     radius_nm : (3,) floats, optional
         For "maxima": half axes (z, y, x) of the ellipsoid in which nothing may be larger. Taken as
-        at least one voxel along each axis.
+        at least one voxel along each axis. An array must reach farther than that beyond the sites of
+        interest: what is nearer to its border is not `Detections.complete`.
     split : SplitRule, optional
         For "components": take them apart at their necks.
     """
@@ -293,7 +294,8 @@ def direction_vectors_of(
         Of the array in which sites were detected, as stored: nm (z, y, x) times `scale`.
     scale : float
     how : str
-        "site": the vector at the site's voxel; "mean": over all voxels of its component.
+        "site": the vector at the site's voxel; "mean": over all voxels of its component. If every
+        voxel points at the partner from its own place, this one leads there from their mean place.
 
     Returns
     -------

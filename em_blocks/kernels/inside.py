@@ -13,8 +13,6 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from em_blocks.kernels.foreground import coordinates
-
 
 def half_voxel(voxel_size: tuple[float, float, float]) -> np.ndarray:
     """Half a voxel in picometres, (3,) int64, from its size in nm."""
@@ -32,10 +30,10 @@ def neighbors(voxels: np.ndarray, ny: int, nx: int) -> np.ndarray:
 
     Returns
     -------
-    (n, 6) int64 array
+    (n, 6) int32 array
         Places in the list of the voxels before and after along z, y and x; -1: not in the list.
     """
-    found = np.full((len(voxels), 6), -1)
+    found = np.full((len(voxels), 6), -1, np.int32)
     above = behind = 0
     for i in range(len(voxels)):
         here = voxels[i]
@@ -51,6 +49,17 @@ def neighbors(voxels: np.ndarray, ny: int, nx: int) -> np.ndarray:
         if voxels[behind] == here - ny * nx:
             found[i, 0], found[behind, 1] = behind, i
     return found
+
+
+@njit(cache=True, nogil=True)
+def doubled(voxels: np.ndarray, ny: int, nx: int) -> np.ndarray:
+    """Centres of voxels (z, y, x) on the grid of twice the resolution, (n, 3) int32."""
+    points = np.empty((len(voxels), 3), np.int32)
+    for i in range(len(voxels)):
+        row = voxels[i] // nx
+        points[i, 0], points[i, 1] = row // ny * 2, row % ny * 2
+        points[i, 2] = (voxels[i] - row * nx) * 2
+    return points
 
 
 @njit(cache=True, nogil=True)
@@ -85,7 +94,7 @@ def _deepest(voxels, ny, nx, half):
     first faces show that they are not.
     """
     around = neighbors(voxels, ny, nx)
-    points = coordinates(voxels, ny, nx) * 2
+    points = doubled(voxels, ny, nx)
     straight = _straight(around, half, 0)
     best = np.argmax(straight)
     faces, first = _faces(points, around, 0)
@@ -105,10 +114,10 @@ def depth_in_sections(around: np.ndarray, points: np.ndarray, half: np.ndarray) 
 
     Parameters
     ----------
-    around : (n, 6) int64 array
+    around : (n, 6) int32 array
         From `neighbors`.
-    points : (n, 3) int64 array
-        Twice the coordinates (z, y, x) of the voxels.
+    points : (n, 3) int32 array
+        From `doubled`.
     half : (3,) int64 array
 
     Returns
@@ -150,7 +159,7 @@ def _faces(points, around, axis):
         first[i + 1] = first[i]
         for side in range(2 * axis, 6):
             first[i + 1] += around[i, side] < 0
-    faces, n = np.empty((first[-1], 4), np.int64), 0
+    faces, n = np.empty((first[-1], 4), np.int32), 0
     for i in range(len(around)):
         for side in range(2 * axis, 6):
             if around[i, side] < 0:

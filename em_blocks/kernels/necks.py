@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from em_blocks.kernels.foreground import Groups, coordinates, grouped
-from em_blocks.kernels.inside import depth_in_sections, half_voxel, neighbors
+from em_blocks.kernels.foreground import Groups, grouped
+from em_blocks.kernels.inside import depth_in_sections, doubled, half_voxel, neighbors
 from em_blocks.kernels.pairs import find_root
 
 # A neck is at most 3/4 as wide as the narrower of the two parts that it joins: discs that overlap by
@@ -86,7 +86,7 @@ def _parts(voxels, starts, ny, nx, half, min_squared, min_size):
 def _flooded(voxels, ny, nx, half, min_squared, min_size):
     """Part of every voxel of one component, as the voxel that it started with."""
     around = neighbors(voxels, ny, nx)
-    points = coordinates(voxels, ny, nx) * 2
+    points = doubled(voxels, ny, nx)
     depth = depth_in_sections(around, points, half)
     parent, size = np.full(len(voxels), -1), np.zeros(len(voxels), np.int64)
     middle_of = np.full(len(voxels), -1)
