@@ -97,7 +97,8 @@ def indicator_loss(
     else:
         error = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
         if kind == "focal":
-            error = error * (torch.sigmoid(logits) - target).abs() ** gamma
+            # The power as an exponential: where the network is sure, 0 ** gamma has no gradient.
+            error = error * torch.exp(gamma * functional.logsigmoid(logits * (1 - 2 * target)))
     return (error * weight * mask).sum() / count
 
 
