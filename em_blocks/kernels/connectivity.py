@@ -62,10 +62,15 @@ def reach_in_nm(reach_nm: float, voxel_size: tuple[float, float, float]) -> np.n
     (k, 3) int64 array
         (dz, dy, dx), z slowest. Only (0, 0, 0) if no voxel has a neighbour so near.
     """
-    furthest = [int(reach_nm // v) for v in voxel_size]
-    shifts = np.array(list(itertools.product(*(range(-n, n + 1) for n in furthest))))
+    furthest = steps_in_nm(reach_nm, voxel_size)
+    shifts = np.indices([2 * n + 1 for n in furthest]).reshape(3, -1).T - furthest
     distances = np.linalg.norm(shifts * np.asarray(voxel_size, float), axis=1)
     return shifts[distances <= reach_nm]
+
+
+def steps_in_nm(reach_nm: float, voxel_size: tuple[float, float, float]) -> Triple:
+    """Voxels along each axis that `reach_nm` is long."""
+    return tuple(int(reach_nm // v) for v in voxel_size)
 
 
 def context_of(shifts: np.ndarray) -> Triple:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -23,6 +24,7 @@ from em_blocks.kernels.connectivity import (
     credit_synapses,
     reach_in_nm,
     reach_in_voxels,
+    steps_in_nm,
 )
 from em_blocks.kernels.connectivity_scores import Mode
 from em_blocks.kernels.counts import Counts, Sizes
@@ -37,8 +39,8 @@ CreditBlock = Callable[[Block, BlockReport], Iterator[tuple[str, Counts]]]
 
 SIDES = ("truth", "prediction")
 
-# Steps in the section that a reach may have: 100 are 20,000 places around every voxel of a synapse.
-_LARGEST_REACH = 100
+# All neurons at so many places are compared, for every voxel of every synapse.
+_LARGEST_REACH, _MOST_PLACES = 100, 200_000
 
 
 class Opened(NamedTuple):
@@ -163,17 +165,19 @@ class CreditSynapses(BlockwiseTask):
                 "voxels are, so reach_nm and the positions of partners mean nothing. Add the "
                 "attributes resolution and offset (nm, zyx) to a dataset, or use reach_voxels."
             )
-        if max(context_of(self.shifts)) > _LARGEST_REACH:
-            raise ConfigError(
-                f"reach_nm = {self.reach_nm} are {context_of(self.shifts)} voxels (zyx), but at most "
-                f"{_LARGEST_REACH} are possible: synapses lie between neurons that nearly touch."
-            )
-        if len(self.shifts) == 1:
-            raise ConfigError(
-                f"No voxel has a neighbour within reach_nm = {self.reach_nm}: voxels are "
-                f"{self._layout.frame.voxel_size} nm (zyx), so no synapse would lie between two "
-                "neurons. Use a reach of at least one voxel."
-            )
+        if self.reach_nm is not None:
+            self._check_reach(steps_in_nm(self.reach_nm, self._layout.frame.voxel_size))
+
+    def _check_reach(self, steps: Triple) -> None:
+        n = math.prod(2 * step + 1 for step in steps)
+        if 1 < n <= _MOST_PLACES:
+            return
+        raise ConfigError(
+            f"reach_nm = {self.reach_nm} is {steps} voxels of {self._layout.frame.voxel_size} nm "
+            "(zyx). Synapses lie between neurons that nearly touch: at least one voxel along one axis "
+            f"is needed, and so far that a box of {_MOST_PLACES} voxels holds what is in reach is "
+            "possible. Correct the reach, or the voxel size of the volumes."
+        )
 
     @cached_property
     def shifts(self) -> np.ndarray:
