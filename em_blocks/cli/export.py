@@ -173,7 +173,7 @@ def _selected(
     from em_blocks.tasks.export_synapses import filtered
 
     task = load_config(config, overrides)
-    run = _run_of(config, task)
+    run = run_of_synapses(config, task)
     check_writable(output.absolute().parent)
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     if min_score is not None:
@@ -191,7 +191,7 @@ def _selected(
             yield _Selected(tables, counts, source)
 
 
-def _run_of(config: Path, task: RunConfig) -> str:
+def run_of_synapses(config: Path, task: RunConfig) -> str:
     """The run that detected the synapses that a config is about."""
     if task.kind not in _RUNS:
         raise ConfigError(
