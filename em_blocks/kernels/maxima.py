@@ -58,8 +58,10 @@ def plateaus(values: np.ndarray, voxels: np.ndarray, shifts: np.ndarray) -> Grou
     Groups
         In the order of first voxels. All voxels of a group have one value.
     """
-    ceiling = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else np.inf
-    largest = _largest_nearby(values, voxels, shifts, values.dtype.type(ceiling))
+    if not len(voxels):
+        return connected(voxels, values.shape)
+    # Where a network is sure there are large plateaus of its largest value: those need no search.
+    largest = _largest_nearby(values, voxels, shifts, values.ravel()[voxels].max())
     return connected(voxels[largest], values.shape)
 
 
