@@ -14,14 +14,15 @@ import numpy as np
 from em_blocks.kernels.shards import murmur
 from em_blocks.kernels.synapses import Synapses
 
-PROPERTIES = {"score": "float32", "cleft_score": "float32", "size": "uint32"}
+# int32, because neuroglancer's own reader for Python (2.41) aligns uint32 to 3 bytes.
+PROPERTIES = {"score": "float32", "cleft_score": "float32", "size": "int32"}
 """What is stored of every line, beside its ends and its segments, and the type of it there."""
 RELATIONSHIPS = ("pre_segment", "post_segment")
 
 # A record as it is stored, then what its indices need: all in words of 4 bytes.
 ROW = np.dtype([
     ("post", "<f4", 3), ("pre", "<f4", 3), ("score", "<f4"), ("cleft_score", "<f4"),
-    ("size", "<u4"), ("id", "<u8"), ("pre_segment", "<u8"), ("post_segment", "<u8"),
+    ("size", "<i4"), ("id", "<u8"), ("pre_segment", "<u8"), ("post_segment", "<u8"),
 ])
 _WORDS = ROW.itemsize // 4
 _RECORD_WORDS = 9
@@ -30,7 +31,7 @@ _RECORD_WORDS = 9
 def rows_of(synapses: Synapses) -> np.ndarray:
     """(n,) array of `ROW`: lines from the postsynaptic to the presynaptic site.
 
-    A segment of 0 is none: on background, or unmapped. Sizes beyond 32 bits become the largest.
+    A segment of 0 is none: on background, or unmapped. Sizes from 2**31 on become 2**31 - 1.
     """
     rows = np.zeros(len(synapses), ROW)
     for side in ("pre", "post"):
@@ -38,7 +39,7 @@ def rows_of(synapses: Synapses) -> np.ndarray:
         rows[f"{side}_segment"] = np.maximum(getattr(synapses, f"{side}_segment"), 0)
     for name in ("score", "cleft_score", "id"):
         rows[name] = getattr(synapses, name)
-    rows["size"] = np.minimum(synapses.size, 2**32 - 1)
+    rows["size"] = np.minimum(synapses.size, 2**31 - 1)
     return rows
 
 
