@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from em_blocks.tasks.export_synapses import FilterCount
 
 # Where a config says which run's synapses it is about.
-_RUNS = {"extract_synapses": "run", "map_synapses": "synapses"}
+SYNAPSES_OF = {"extract_synapses": "run", "map_synapses": "synapses"}
 
 
 @click.group(name="export")
@@ -193,12 +193,12 @@ def _selected(
 
 def run_of_synapses(config: Path, task: RunConfig) -> str:
     """The run that detected the synapses that a config is about."""
-    if task.kind not in _RUNS:
+    if task.kind not in SYNAPSES_OF:
         raise ConfigError(
             f"{config} is of kind {task.kind!r}, which has no synapses. Name the config that they were "
-            f"detected or mapped with: one of {', '.join(_RUNS)}."
+            f"detected or mapped with: one of {', '.join(SYNAPSES_OF)}."
         )
-    return getattr(task, _RUNS[task.kind])
+    return getattr(task, SYNAPSES_OF[task.kind])
 
 
 def _state(synapses: SynapseStore, unfinished: bool) -> str:

@@ -26,6 +26,7 @@ VERBS = {
     "audit": ("em_blocks.cli.audit", "What cutting into blocks costs a segmentation."),
     "generate": ("em_blocks.cli.generate", "Make an EM-like volume with synapses, and its truth."),
     "demo": ("em_blocks.pipelines.demo", "Make a small volume, predict and segment it, draw it."),
+    "view": ("em_blocks.cli.view", "Show volumes, synapses and runs in neuroglancer."),
     "plan": ("em_blocks.cli.plan", "Blocks, bytes, memory and time of a run, before it starts."),
     "status": ("em_blocks.cli.status", "How far a run is, from the database."),
     "retry": ("em_blocks.cli.retry", "Run again, quarantined blocks included."),

@@ -1,0 +1,240 @@
+"""``em-blocks view``: volumes, synapses, snapshots and runs in neuroglancer."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import webbrowser
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from em_blocks.cli.common import json_option, load_config, opened_store, shows_errors
+from em_blocks.cli.export import SYNAPSES_OF, run_of_synapses
+from em_blocks.config import is_url
+from em_blocks.errors import ConfigError, VolumeError
+from em_blocks.kernels.synapses import Synapses
+from em_blocks.runtime.serve import FileServer
+from em_blocks.tasks.base import RunConfig
+from em_blocks.volumes import annotations, neuroglancer
+from em_blocks.volumes.neuroglancer import ROLES, Shown, find_volumes
+from em_blocks.volumes.synapse_files import FORMATS, read_synapses
+
+CLIENT = "https://neuroglancer-demo.appspot.com"
+
+
+@click.command(name="view")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="any free one",
+              help="Port of this machine; name one that you forward from another machine.")
+@click.option("--client", default=CLIENT, show_default=True, help="Address of the viewer.")
+@click.option("--open", "opens", is_flag=True, help="Open the address in a browser.")
+@json_option
+@shows_errors
+def main(paths: tuple[str, ...], port: int, client: str, opens: bool, as_json: bool) -> None:
+    """Show PATHs in neuroglancer until Ctrl-C is pressed.
+
+    A PATH is a volume (zarr, N5, precomputed; a URL of an object store too), a folder with volumes
+    somewhere below it, a snapshot of a training, a file of synapses, a folder that `em-blocks export
+    annotations` wrote, or the CONFIG of a run: its inputs, outputs and synapses.
+
+    Prints an address for the browser. The viewer's page is loaded from --client, all data is read
+    from this machine only. With --json the state of the viewer is printed, and nothing is served.
+    """
+    with ExitStack() as stack:
+        server = stack.enter_context(closing(FileServer(port, _origin(client))))
+        scene = _Scene(server, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        for path in paths:
+            scene.add(path)
+        state = scene.state()
+        if as_json:
+            click.echo(json.dumps(state, indent=2))
+            return
+        _serve(server, neuroglancer.viewer_url(client, state), opens)
+
+
+def _serve(server: FileServer, url: str, opens: bool) -> None:
+    click.echo(f"{url}\n\nOpen this address in a browser of this machine. Press Ctrl-C to stop.")
+    if opens:
+        webbrowser.open(url)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        click.echo("Stopped.")
+
+
+def _origin(client: str) -> str:
+    parts = urlsplit(client)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigError(
+            f"--client {client!r} is no address of a viewer. Give one with its scheme, such as {CLIENT}."
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+class _Scene:
+    """Layers for what is named, one path after the other.
+
+    Parameters
+    ----------
+    server : FileServer
+    scratch : Path
+        Folder for layers that have to be made; exists as long as the server.
+    """
+
+    def __init__(self, server: FileServer, scratch: Path):
+        self.server, self.scratch = server, scratch
+        self.volumes: list[Shown] = []
+        self.lines: list[dict] = []
+        self._box: list | None = None  # of the lines, nm (x, y, z)
+
+    def add(self, path: str) -> None:
+        """Add all that a path of the command line means.
+
+        Raises
+        ------
+        ConfigError, VolumeError, SynapseFileError
+            If there is nothing to show.
+        """
+        if is_url(path):
+            return self._add_volume(path.rstrip("/"), path)
+        place = Path(path).absolute()
+        if place.is_file():
+            return self._add_file(place)
+        if not place.is_dir():
+            raise ConfigError(f"There is no file or folder {path}; name a volume, or a run's config.")
+        if _is_annotations(place):
+            return self._add_layer(place, place.name)
+        before = len(self.volumes) + len(self.lines)
+        self._add_below(place)
+        if len(self.volumes) + len(self.lines) == before:
+            raise VolumeError(
+                f"There is nothing to show in {path}: no zarr array (v2 or v3), N5 dataset or "
+                "precomputed volume was found there, or neuroglancer knows their types of values "
+                "not. Name a volume, or a folder above some."
+            )
+
+    def state(self) -> dict:
+        """State of the viewer."""
+        self.volumes.sort(key=lambda shown: ROLES.index(shown.role))
+        layers = [neuroglancer.layer(v, self._url(v.folder)) for v in self.volumes] + self.lines
+        names = _unique([layer["name"] for layer in layers])
+        for number, (layer, name) in enumerate(zip(layers, names, strict=True)):
+            layer |= {"name": name} | ({} if self._is_visible(number) else {"visible": False})
+        if self.volumes:
+            return neuroglancer.viewer_state(self.volumes, layers)
+        middle = [(low + high) / 2 for low, high in zip(*self._box, strict=True)]
+        return {"dimensions": annotations.DIMENSIONS, "position": middle, "layers": layers}
+
+    def _is_visible(self, number: int) -> bool:
+        """At first: the lowest, the highest and what is transparent; others would hide each other."""
+        last = len(self.volumes) - 1
+        return number in (0, last) or number > last or self.volumes[number].role == "score"
+
+    def _url(self, folder: str) -> str:
+        return folder if is_url(folder) else self.server.offer(folder)
+
+    def _add_file(self, path: Path) -> None:
+        if path.suffix == ".json" and _is_config(path):
+            return self._add_run(path)
+        self._add_table(path.stem, [read_synapses(path)])
+
+    def _add_below(self, folder: Path) -> None:
+        """Volumes at and below a folder, and a table of synapses in it."""
+        for found in find_volumes(str(folder)):
+            self._add_volume(found, _name(found, folder), strict=found == str(folder))
+        for path in sorted(folder.glob("synapses.*")):
+            if path.is_file() and path.suffix in FORMATS:
+                self._add_table("synapses", [read_synapses(path)])
+
+    def _add_volume(self, folder: str, name: str, *, strict: bool = True) -> None:
+        if folder in [shown.folder for shown in self.volumes]:
+            return
+        try:
+            self.volumes.append(Shown.open(folder, name))
+        except VolumeError as error:
+            if strict:
+                raise
+            click.echo(f"Not shown: {error}", err=True)  # the others are worth a look
+
+    def _add_run(self, path: Path) -> None:
+        """Volumes that a run reads and writes, and its synapses."""
+        task = load_config(path)
+        for place in _places(task):
+            for found in find_volumes(place):
+                self._add_volume(found, _name(found, Path(place)), strict=False)
+        if task.kind in SYNAPSES_OF:
+            from em_blocks.db.synapses import SynapseStore
+
+            run = run_of_synapses(path, task)
+            with opened_store(task) as store:
+                self._add_table(run, SynapseStore(store.client, task.db_name, run).tables())
+
+    def _add_table(self, name: str, tables: Iterable[Synapses]) -> None:
+        folder = self.scratch / str(len(self.lines))
+        self._add_layer(folder, name, annotations.write_annotations(folder, tables))
+
+    def _add_layer(
+        self, folder: Path, name: str, written: annotations.Layer | None = None
+    ) -> None:
+        if written is None:
+            written = annotations.Layer(json.loads((folder / "info").read_text()), 0, float("nan"))
+        state = annotations.viewer_state(written, url=self.server.offer(folder))
+        self.lines.append(state["layers"][0] | {"name": name})
+        self._box = [written.info["lower_bound"], written.info["upper_bound"]]
+
+
+def _is_config(path: Path) -> bool:
+    """Whether a JSON file is the config of a run, and not a list of synapses."""
+    try:
+        values = json.loads(path.read_text())
+    except ValueError:
+        return False
+    return isinstance(values, dict) and "kind" in values
+
+
+def _is_annotations(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "info").read_text())["@type"] == annotations.TYPE
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _places(task: RunConfig) -> Iterator[str]:
+    """Paths and URLs of volumes that a config names: those that may be in an object store."""
+    yielded = set()
+    for step in (task, *task.steps()):
+        for value in _strings(step.model_dump(exclude=set(step.operational))):
+            if value not in yielded and (is_url(value) or Path(value).is_absolute()):
+                yielded.add(value)
+                yield value
+
+
+def _strings(values: object) -> Iterator[str]:
+    """All strings in nested dicts and lists; local paths are of another type."""
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, dict):
+        for value in values.values():
+            yield from _strings(value)
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _strings(value)
+
+
+def _name(found: str, named: Path) -> str:
+    """Name of a volume that was found below a folder, in the folder's words."""
+    if is_url(found) or found == str(named):
+        return found.rstrip("/").rsplit("/", 1)[-1]
+    return Path(found).relative_to(named).as_posix()
+
+
+def _unique(names: list[str]) -> list[str]:
+    """The names; a number behind those that came before."""
+    return [
+        name if name not in names[:n] else f"{name} {names[:n].count(name) + 1}"
+        for n, name in enumerate(names)
+    ]
