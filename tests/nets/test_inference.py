@@ -69,6 +69,32 @@ class Slopes(torch.nn.Module):
         return {"lsd": torch.stack(channels, 1)[..., 1:-1, 1:-1, 1:-1].float()}
 
 
+class Uphill(torch.nn.Module):
+    """Vectors up the gradient of raw, beside a head without directions."""
+
+    context = (1, 1, 1)
+
+    def predict(self, raw, heads=None):
+        v = raw[:, 0]
+        slope = torch.stack([v.roll(-1, axis) - v.roll(1, axis) for axis in (1, 2, 3)], 1)
+        inner = (..., *[slice(1, -1)] * 3)
+        return {"vectors": slope[inner], "raw": raw[inner]}
+
+
+@pytest.mark.parametrize("transposes", [False, True])
+def test_averaging_over_symmetries_turns_direction_vectors_back(volume, transposes):
+    heads = {
+        "vectors": HeadFormat("float32", kind="direction_vectors"),
+        "raw": HeadFormat("float32", kind="indicator"),
+    }
+    plain, _ = predict(predictor(Uphill(), heads), volume, (0, 0, 0), volume.shape)
+    averaging = predictor(Uphill(), heads, symmetries=symmetries(transposes=transposes))
+    averaged, _ = predict(averaging, volume, (0, 0, 0), volume.shape)
+    assert np.abs(plain["vectors"]).mean() > 0.1
+    for name in heads:
+        np.testing.assert_allclose(averaged[name], plain[name], atol=1e-6)
+
+
 @pytest.mark.parametrize("transposes", [False, True])
 def test_averaging_over_symmetries_turns_shape_descriptors_back(volume, transposes):
     heads = {"lsd": HeadFormat("float32", kind="lsd")}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from em_blocks.nets.losses import balanced_bce, masked_mse
+from em_blocks.nets.losses import balanced_bce, indicator_loss, masked_mse, masked_vector_mse
 
 
 def reference(logits, target, mask, rarest=0.05):
@@ -90,3 +90,104 @@ def test_masked_mse_of_nothing_is_zero_and_has_a_gradient():
     loss.backward()
     assert loss.item() == 0
     assert not logits.grad.any()
+
+
+# -- synapses --------------------------------------------------------------------------------
+
+
+def indicator_reference(x, target, mask, kind, rarest=0.0007, balance=1.0, gamma=2.0):
+    """Voxel by voxel."""
+    known = [i for i in np.ndindex(mask.shape) if mask[i]]
+    share = sum(target[i] for i in known) / max(1, len(known))
+    share = min(max(share, rarest), 1 - rarest)
+    total = 0.0
+    for i in known:
+        p = 1 / (1 + np.exp(-x[i]))
+        right = p if target[i] else 1 - p
+        error = {
+            "mse": (p - target[i]) ** 2, "cross_entropy": -np.log(right),
+            "focal": -np.log(right) * (1 - right) ** gamma,
+        }[kind]
+        total += error * (0.5 / (share if target[i] else 1 - share)) ** balance
+    return total / max(1, len(known))
+
+
+def indicator_arrays(seed=0, share=0.1):
+    rng = np.random.default_rng(seed)
+    shape = (2, 1, 3, 4, 5)
+    target, mask = (rng.random(shape) < s for s in (share, 0.8))
+    return rng.normal(size=shape), target * 1.0, mask * 1.0
+
+
+def indicator(logits, target, mask, **options):
+    return float(indicator_loss(*map(torch.from_numpy, (logits, target, mask)), **options))
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "mse", "focal"])
+@pytest.mark.parametrize("options", [
+    {}, {"rarest": 0.4}, {"balance": 0.0}, {"balance": 0.5}, {"gamma": 1.5},
+], ids=str)
+def test_the_indicator_loss_is_the_reference(kind, options):
+    for seed, share in ((0, 0.1), (1, 0.5), (2, 0.0)):
+        values = indicator_arrays(seed, share)
+        expected = indicator_reference(*values, kind, **options)
+        assert indicator(*values, kind=kind, **options) == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_of_the_indicator_are_those_of_a_worked_example():
+    # One of four known voxels is a site: it weighs 1 / (2 / 4) = 2, the others 1 / (2 * 3 / 4).
+    logits, target, mask = np.zeros((3, 1, 1, 1, 1, 5))
+    target[..., 0], mask[..., :4] = 1, 1
+    ln2 = np.log(2)
+    assert indicator(logits, target, mask) == pytest.approx((2 + 3 * 2 / 3) / 4 * ln2)
+    assert indicator(logits, target, mask, balance=0.0) == pytest.approx(ln2)
+    assert indicator(logits, target, mask, kind="mse") == pytest.approx(0.25)
+    assert indicator(logits, target, mask, kind="focal", gamma=1.0) == pytest.approx(ln2 / 2)
+
+
+def test_a_class_rarer_than_the_rarest_weighs_as_if_it_had_that_share():
+    target = np.zeros((1, 1, 1, 10, 100))
+    target[0, 0, 0, 0, 0] = 1  # a thousandth
+    mask, missed = np.ones_like(target), np.full_like(target, -20.0)  # only the site is wrong
+    assert indicator(missed, target, mask, rarest=0.01) == pytest.approx(20 * 50 / 1000, rel=1e-4)
+    assert indicator(missed, target, mask, rarest=1e-4) == pytest.approx(20 * 500 / 1000, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "mse", "focal"])
+def test_an_indicator_without_known_voxels_has_no_loss_and_a_gradient_of_zero(kind):
+    logits = torch.randn(1, 1, 2, 3, 3, requires_grad=True)
+    loss = indicator_loss(logits, torch.ones_like(logits), torch.zeros_like(logits), kind=kind)
+    loss.backward()
+    assert loss == 0
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "mse", "focal"])
+def test_the_gradient_of_a_sure_and_right_indicator_is_finite(kind):
+    logits = torch.tensor([80.0, -80.0]).reshape(1, 1, 1, 1, 2).requires_grad_()
+    target = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 1, 2)
+    indicator_loss(logits, target, torch.ones_like(target), kind=kind, gamma=0.5).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_the_vector_loss_is_the_mean_of_squared_components_where_there_are_vectors():
+    rng = np.random.default_rng(3)
+    vectors, target = rng.normal(size=(2, 2, 3, 4, 5, 6))
+    mask = (rng.random((2, 4, 5, 6)) < 0.2).astype(np.uint8)
+    expected = np.mean([
+        (vectors[n, c, z, y, x] - target[n, c, z, y, x]) ** 2
+        for n, z, y, x in np.argwhere(mask) for c in range(3)
+    ])
+    found = masked_vector_mse(*map(torch.from_numpy, (vectors, target, mask)))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    changed = np.where(mask[:, None] == 0, 1e6, vectors)
+    again = masked_vector_mse(*map(torch.from_numpy, (changed, target, mask)))
+    assert float(again) == float(found)
+
+
+def test_the_vector_loss_of_nothing_is_zero_and_has_a_gradient():
+    vectors = torch.randn(1, 3, 2, 2, 2, requires_grad=True)
+    loss = masked_vector_mse(vectors, torch.ones(1, 3, 2, 2, 2), torch.zeros(1, 2, 2, 2))
+    loss.backward()
+    assert loss.item() == 0
+    assert not vectors.grad.any()

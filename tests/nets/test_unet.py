@@ -85,3 +85,65 @@ def test_only_the_heads_asked_for_are_computed():
     whole, part = net.predict(raw), net.predict(raw, ["lsd"])
     assert (whole.keys(), part.keys()) == (heads.keys(), {"lsd"})
     assert torch.equal(whole["lsd"], part["lsd"])
+
+
+# -- one decoder for each head ---------------------------------------------------------------
+
+
+def two_decoders(geometry, seed=0):
+    torch.manual_seed(seed)
+    heads = {"affinities": Head(3, "sigmoid"), "distance": Head(1, "identity")}
+    features = [4, 6, 8][: len(geometry["kernels"])]
+    return UNet(features=features, heads=heads, decoders="separate", **geometry).eval()
+
+
+@pytest.mark.parametrize("geometry", [ISOTROPIC, THICK], ids=["isotropic", "thick sections"])
+def test_separate_decoders_have_the_shapes_and_tiles_of_a_shared_one(geometry):
+    one, two = network(geometry), two_decoders(geometry)
+    assert (one.context, one.tile_factor) == (two.context, two.tile_factor)
+    whole = [2 * factor for factor in two.tile_factor]
+    raw = torch.rand(two.shapes.input_shape(whole))
+    with torch.inference_mode():
+        shapes = [{name: v.shape for name, v in net(raw[None, None]).items()} for net in (one, two)]
+    assert shapes[0] == shapes[1]
+    expected = tiled(two, raw, whole)
+    assert expected.std() > 1e-3
+    np.testing.assert_allclose(tiled(two, raw, two.tile_factor), expected, rtol=0, atol=1e-5)
+
+
+def test_a_head_learns_with_the_encoder_and_its_own_decoder_alone():
+    net = two_decoders(THICK)
+    net(torch.rand(1, 1, *net.shapes.input_shape(net.tile_factor)))["distance"].sum().backward()
+    learnt = {name for name, value in net.named_parameters() if value.grad is not None}
+    parts = {tuple(name.split(".")[:2]) for name in learnt}
+    owners = {"encoder" if part == "down" else owner for part, owner in parts}
+    assert owners == {"encoder", "distance"}
+    others = {name for name, _ in net.named_parameters()} - learnt
+    assert others and all(".affinities." in name for name in others)
+    shared = sum(value.numel() for value in network(THICK).parameters())
+    assert sum(value.numel() for value in net.parameters()) > shared
+
+
+def test_a_head_asked_for_alone_gives_what_it_gives_with_the_others():
+    net = two_decoders(ISOTROPIC)
+    raw = torch.rand(1, 1, *net.shapes.input_shape((4, 4, 8)))
+    with torch.inference_mode():
+        together = net.predict(raw)
+        for name in together:
+            alone = net.predict(raw, [name])
+            assert alone.keys() == {name}
+            assert torch.equal(alone[name], together[name])
+
+
+@pytest.mark.parametrize("decoders", ["shared", "separate"])
+def test_predictions_are_in_the_unit_of_the_head_and_logits_are_not(decoders):
+    heads = {"vectors": Head(3, "identity", 100.0), "score": Head(1, "sigmoid")}
+    torch.manual_seed(1)
+    net = UNet(features=[2, 3], kernels=[[(1, 3, 3)]] * 2, pooling=[(1, 2, 2)], heads=heads,
+               decoders=decoders)
+    raw = torch.rand(1, 1, *net.shapes.input_shape((2, 4, 4)))
+    with torch.inference_mode():
+        logits, outputs = net(raw), net.predict(raw)
+    assert logits["vectors"].abs().max() > 1e-3
+    torch.testing.assert_close(outputs["vectors"], 100 * logits["vectors"])
+    torch.testing.assert_close(outputs["score"], torch.sigmoid(logits["score"]))

@@ -191,12 +191,63 @@ def test_preparing_ends_when_the_reader_stops():
 def test_rejected_samples_do_not_repeat_the_same_seed():
     seeds = []
 
-    def draw(seed):
+    def draw(seed, needs_site):
         seeds.append(seed)
         return {"labels": np.full(4, len(seeds) == 7)}
 
     draw_batch(draw, seed=1, iteration=2, batch_size=1, min_labelled=0.5)
     assert len(set(seeds)) == 7
+
+
+def batch_with_sites(iteration, probability, sites=lambda seed: seed % 4 == 0, **options):
+    """One batch of samples, a quarter of which hold a site, and what was asked of them."""
+    asked = []
+
+    def draw(seed, needs_site):
+        asked.append(needs_site)
+        return {"labels": np.ones(4), "sites": np.array(int(sites(seed)))}
+
+    options = {"seed": 1, "batch_size": 1, "min_labelled": 0.5} | options
+    batch = draw_batch(draw, iteration=iteration, reject_probability=probability, **options)
+    return batch, asked
+
+
+def test_the_share_of_samples_that_must_hold_a_site_is_the_reject_probability():
+    drawn = [batch_with_sites(i, 0.6) for i in range(400)]
+    needed = [asked[0] for _, asked in drawn]
+    assert 0.53 < np.mean(needed) < 0.67
+    held = np.array([batch["sites"][0] for batch, _ in drawn])
+    assert held[needed].all(), "those that must hold a site do"
+    assert 0.15 < held[~np.array(needed)].mean() < 0.35, "the others are drawn once, whatever they hold"
+    assert all(len(asked) == 1 for _, asked in drawn if not asked[0])
+
+
+def test_whether_a_sample_must_hold_a_site_is_decided_once_and_by_the_seed_alone():
+    for iteration in range(30):
+        batch, asked = batch_with_sites(iteration, 0.5)
+        assert len(set(asked)) == 1, "not by the luck of an attempt"
+        again, asked_again = batch_with_sites(iteration, 0.5)
+        assert asked == asked_again
+        assert all(np.array_equal(batch[name], again[name]) for name in batch)
+    for probability, expected in ((0.0, False), (1.0, True)):
+        assert {batch_with_sites(i, probability)[1][0] for i in range(50)} == {expected}
+
+
+def test_data_without_sites_is_an_error_that_says_which_samples_were_refused():
+    with pytest.raises(ConfigError, match=r"0 were labelled .*50%.* 200 held no postsynaptic site"):
+        batch_with_sites(0, 1.0, sites=lambda seed: False)
+    batch_with_sites(0, 0.0, sites=lambda seed: False)
+
+
+def test_samples_with_fewer_pairs_than_others_of_their_batch_are_filled_up_with_nan():
+    counts = iter([2, 0, 3])
+
+    def draw(seed, needs_site):
+        return {"labels": np.ones(4), "pairs": np.ones((next(counts), 2, 3))}
+
+    batch = draw_batch(draw, seed=1, iteration=0, batch_size=3, min_labelled=0)
+    assert batch["pairs"].shape == (3, 3, 2, 3)
+    assert (~np.isnan(batch["pairs"][..., 0, 0])).sum(axis=1).tolist() == [2, 0, 3]
 
 
 def test_descriptors_are_those_of_the_labels_around_the_sample():

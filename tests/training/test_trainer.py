@@ -25,13 +25,19 @@ class Line(nn.Module):
     def forward(self, raw):
         return {"line": self.layer(raw)}
 
+    def predict(self, raw):
+        return {name: logits.sigmoid() for name, logits in self.forward(raw).items()}
+
 
 def trainer(**changes):
     config = TrainingConfig.from_dict(
         tiny_config()["training"] | {"weight_decay": 0, "warmup": 0} | changes
     )
     torch.manual_seed(0)
-    loss = lambda logits, batch: (logits.float() - batch["wanted"]).square().mean()  # noqa: E731
+
+    def loss(logits, batch, iteration):
+        return (logits.float() - batch["wanted"]).square().mean()
+
     return Trainer(Line(), {"line": loss}, config)
 
 
@@ -103,5 +109,32 @@ def test_a_loaded_state_goes_on_as_if_never_stopped():
     for i in range(4, 8):
         one.step(i, batch(i))
         two.step(i, batch(i))
+    for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_losses_are_told_the_iteration_and_only_what_they_learn_from():
+    seen = []
+
+    def loss(logits, batch, iteration):
+        seen.append((iteration, batch.keys()))
+        return logits.float().square().mean()
+
+    train = trainer()
+    train.losses = {"line": loss}
+    extra = {"sites": np.ones(1, int), "pairs": np.full((1, 2, 2, 3), np.nan)}
+    train.step(7, batch() | extra)
+    assert seen == [(7, {"raw", "wanted"})]
+
+
+def test_predicting_changes_neither_weights_nor_random_numbers_nor_later_steps():
+    one, two = trainer(), trainer()
+    for i in range(3):
+        one.step(i, batch(i))
+        state = torch.get_rng_state()
+        predicted = two.predict(batch(9)["raw"])["line"]
+        assert torch.equal(torch.get_rng_state(), state)
+        two.step(i, batch(i))
+    assert predicted.shape == (1, 1, 4, 4, 4) and predicted.dtype == np.float32
     for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True):
         assert torch.equal(a, b)
