@@ -21,6 +21,7 @@ from em_blocks.cli.common import (
     shows_errors,
 )
 from em_blocks.cli.evaluate_connectivity import connectivity
+from em_blocks.cli.evaluate_objects import clefts, objects
 from em_blocks.cli.evaluate_synapses import synapses
 from em_blocks.cli.evaluating import ID, check_form, with_progress
 from em_blocks.config import is_url
@@ -64,6 +65,8 @@ def main() -> None:
 
 
 main.add_command(connectivity)
+main.add_command(clefts)
+main.add_command(objects)
 main.add_command(synapses)
 
 
