@@ -13,44 +13,12 @@ from em_blocks.errors import ConfigError
 from em_blocks.geometry import Frame
 from em_blocks.kernels.synapses import Synapses
 from em_blocks.tasks.base import BlockReport
-from em_blocks.tasks.extract_synapses import ExtractSynapses
 from em_blocks.volumes import Volume
+from extracting import FRAME, SHAPE, VECTOR_SCALE, blobs, components, extraction, predictions
 
-FRAME = Frame((40.0, 4.0, 4.6), (400.0, -46.0, 9.2))
-SHAPE = (12, 40, 50)
 BLOCKS = [(12, 40, 50), (6, 20, 25), (5, 16, 11), (4, 40, 7), (1, 13, 50)]
-VECTOR_SCALE = 0.25
 # Every example makes volumes: to shrink a failure takes minutes.
 NO_SHRINKING = [Phase.explicit, Phase.generate]
-
-
-def blobs(seed=0, shape=SHAPE, sigma=(0.7, 2, 2)):
-    """Smooth noise: above 0.5 it has components from one voxel to half the volume."""
-    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), sigma)
-    return np.clip(127 + 110 * noise / noise.std(), 0, 255).astype(np.uint8)
-
-
-def predictions(folder, indicator, *, scale=255.0, vector_scale=VECTOR_SCALE, frame=FRAME, seed=1,
-                channels=None, vector_dtype="int8"):
-    """Volumes of an indicator and of random vectors."""
-    vectors = np.random.default_rng(seed).integers(-20, 21, (3, *indicator.shape)).astype(vector_dtype)
-    paths = [str(folder / f"p.zarr/{name}") for name in ("indicator", "vectors")]
-    for path, values, factor, of in (
-        (paths[0], indicator if channels is None else indicator[None], scale, channels),
-        (paths[1], vectors, vector_scale, 3),
-    ):
-        attributes = {} if factor is None else {"scale": factor}
-        made = Volume.create(path, shape=indicator.shape, dtype=values.dtype, frame=frame,
-                             chunk_shape=(5, 16, 16), channels=of, attributes=attributes)
-        made.write(made.box, values)
-    return paths
-
-
-def extraction(paths, block_shape=SHAPE, **options):
-    values = {"kind": "extract_synapses", "run": "syn", "indicator": paths[0], "vectors": paths[1],
-              "block_shape": block_shape, "detection": components(),
-              "context_nm": [40, 4, 4], **options}
-    return ExtractSynapses.from_dict(values)
 
 
 class Collected(SynapseStore):
@@ -92,10 +60,6 @@ def assert_same(a, b):
     for name, rows in a[1].items():
         np.testing.assert_array_equal(rows, b[1][name], err_msg=name)
     assert a[2] == b[2]
-
-
-def components(threshold=0.7, **options):
-    return {"method": "components", "threshold": threshold, **options}
 
 
 def maxima(threshold=0.6, **options):
