@@ -77,6 +77,7 @@ setup(
     entry_points={
         "console_scripts": [
             "em-blocks=em_blocks.cli.main:main",
+            "cluster_clefts_blockwise.py=em_blocks.pipelines.cluster_clefts_blockwise:main",
             "map_synapses_blockwise.py=em_blocks.pipelines.map_synapses_blockwise:main",
             "predict_blockwise.py=em_blocks.pipelines.predict_blockwise:main",
             "segment_blockwise.py=em_blocks.pipelines.segment_blockwise:main",

@@ -21,6 +21,9 @@ VERBS = {
     "map-synapses": (
         "em_blocks.pipelines.map_synapses_blockwise", "Supervoxels and segments of synaptic partners."
     ),
+    "cluster-clefts": (
+        "em_blocks.pipelines.cluster_clefts_blockwise", "Which synapses face one predicted cleft."
+    ),
     "evaluate": ("em_blocks.pipelines.evaluate", "Score results against truth."),
     "export": ("em_blocks.pipelines.export", "Synapses and connectomes for other programs."),
     "audit": ("em_blocks.cli.audit", "What cutting into blocks costs a segmentation."),

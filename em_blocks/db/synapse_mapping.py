@@ -55,12 +55,12 @@ def _within(position: Sequence[float], roi: Roi) -> bool:
     return all(a <= p < b for p, a, b in zip(position, roi.offset, roi.end, strict=True))
 
 
-def sites_without(synapses: SynapseStore, side: str, field: str) -> Iterator[np.ndarray]:
-    """Positions (n, 3) nm (z, y, x) of the sites that nobody has given a `field`, in batches.
+def sites_without(synapses: SynapseStore, side: str, path: str) -> Iterator[np.ndarray]:
+    """Positions (n, 3) nm (z, y, x) of the sites of rows that lack the field `path`, in batches.
 
     Null is a field: nothing was found there.
     """
-    path, place = f"{side}.{field}", f"{side}.position"
+    place = f"{side}.position"
     query = {"run": synapses.run, path: {"$exists": False}}
     batch: list[list[float]] = []
     for document in synapses.synapses.find(query, {place: 1, "_id": 0}, batch_size=_BATCH):

@@ -16,6 +16,7 @@ KINDS = {
     "relabel": "em_blocks.tasks.relabel:Relabel",
     "map_synapses": "em_blocks.tasks.map_synapses:MapSynapses",
     "extract_synapses": "em_blocks.tasks.extract_synapses:ExtractSynapses",
+    "cluster_clefts": "em_blocks.tasks.cluster_clefts:ClusterClefts",
     "count_overlaps": "em_blocks.tasks.count_overlaps:CountOverlaps",
     "credit_synapses": "em_blocks.tasks.credit_synapses:CreditSynapses",
 }

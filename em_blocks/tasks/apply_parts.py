@@ -85,7 +85,7 @@ class ApplyParts(BlockwiseTask):
 
         def process(block: Block, report: BlockReport) -> None:
             with report.measure("read"):
-                values = labels.read(block.write_box)
+                values = self.ids_in(block.write_box)
                 changes = changes_in_block(tables, block)
             with report.measure("compute"):
                 cleaned = apply_changes(values, changes, block.write_box, labels.shape, dtype)
@@ -93,6 +93,10 @@ class ApplyParts(BlockwiseTask):
                 report.write("cleaned", output, block.write_box, cleaned)
 
         yield process
+
+    def ids_in(self, box: Box) -> np.ndarray:
+        """Ids of the voxels of a box."""
+        return self._labels.read(box)
 
     @cached_property
     def _labels(self) -> Volume:

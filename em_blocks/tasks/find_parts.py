@@ -76,7 +76,7 @@ class FindParts(BlockwiseTask):
 
         def process(block: Block, report: BlockReport) -> None:
             with report.measure("read"):
-                grown = labels.read(block.write_box.grow(_ONE), outside="constant")
+                grown = self.ids_in(block.write_box.grow(_ONE))
             with report.measure("compute"):
                 found = tables_of_block(grown, block.write_box, labels.shape)
             with report.measure("write"):
@@ -85,6 +85,10 @@ class FindParts(BlockwiseTask):
             report.counts["parts"] = len(found["parts"]["id"])
 
         yield process
+
+    def ids_in(self, box: Box) -> np.ndarray:
+        """Ids of the voxels of a box; 0 beyond the volume."""
+        return self._labels.read(box, outside="constant")
 
     @cached_property
     def _labels(self) -> Volume:

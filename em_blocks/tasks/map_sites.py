@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from em_blocks.db.synapse_mapping import (
     sites_outside,
     sites_without,
 )
-from em_blocks.db.synapse_rows import OBJECTS
+from em_blocks.db.synapse_rows import FIELDS, OBJECTS
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import ConfigError, RefusedError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi
@@ -59,6 +59,7 @@ class MapSites(LabelTask, SynapseTask):
             MappedSites(
                 "sites", f"{self.db_name}.synapses", self.synapses, tuple(self._columns("pre"))
                 + tuple(self._columns("post")), grid=self.grid(),
+                marks={side: f"{side}_supervoxel" for side in SIDES},
                 forgets=[f"{side}.{name}" for side in SIDES for name in OBJECTS],
             )
         ]
@@ -88,7 +89,7 @@ class MapSites(LabelTask, SynapseTask):
                     objects = look_up(np.concatenate([found[side].sites for side in SIDES]))
                 with report.measure("write"):
                     mapped = self._store(rows, found, objects)
-                report.checksums[spec.name] = checksum_of_sites(mapped)
+                report.checksums[spec.name] = spec.checksum_of(mapped)
                 report.counts.update(
                     sites=len(objects.supervoxel), searched=int(objects.searched.sum()),
                     background=int((objects.supervoxel == BACKGROUND).sum()),
@@ -120,14 +121,14 @@ class MappedSites(RowsSpec):
 
     Parameters
     ----------
-    field : str
-        Of ``pre`` and ``post``; a site that lacks it is not mapped.
+    marks : mapping of str to str
+        For each side whose sites the blocks hold, the column that a mapped site has.
     forgets : sequence of str
         Fields of documents that are worth nothing without those that the task writes.
     grid : BlockGrid
     """
 
-    field: str = "supervoxel"
+    marks: Mapping[str, str] = field(default_factory=dict)
     forgets: Sequence[str] = ()
     grid: BlockGrid | None = None
 
@@ -141,34 +142,33 @@ class MappedSites(RowsSpec):
     def lost(self, synapses: SynapseStore, grid: BlockGrid) -> np.ndarray:
         lost = np.zeros(grid.shape, bool)
         whole = Box((0, 0, 0), grid.volume_shape)
-        for side in SIDES:
-            for positions in sites_without(synapses.of_run(self.run), side, self.field):
+        for side, column in self.marks.items():
+            for positions in sites_without(synapses.of_run(self.run), side, FIELDS[column]):
                 voxels, within = inside(grid.frame, whole, positions)
                 index = np.floor(voxels[within]).astype(np.int64) // grid.block_shape
                 lost[tuple(index.T)] = True
         return lost
+
+    def checksum_of(self, tables: Mapping[str, Synapses]) -> int:
+        """CRC-32 of the ids of rows and of what marks them; segments may change afterwards."""
+        crc = 0
+        for side, column in self.marks.items():
+            for values in (tables[side].id, getattr(tables[side], column)):
+                crc = zlib.crc32(np.ascontiguousarray(values), crc)
+        return crc
 
     def damage(self, synapses: SynapseStore) -> Damage:
         rows = synapses.of_run(self.run)
 
         def damage(block: Block, expected: int | None) -> str | None:
             stored = {
-                side: sites_in(rows, self.grid.frame, block.write_box, side).rows for side in SIDES
+                side: sites_in(rows, self.grid.frame, block.write_box, side).rows for side in self.marks
             }
-            if checksum_of_sites(stored, self.field) != expected:
+            if self.checksum_of(stored) != expected:
                 return f"{self.path} does not hold what block {block.key} wrote"
             return None
 
         return damage
-
-
-def checksum_of_sites(tables: dict[str, Synapses], field: str = "supervoxel") -> int:
-    """CRC-32 of the ids of rows and of what lies at their sites; segments may change afterwards."""
-    crc = 0
-    for side, table in tables.items():
-        for column in (table.id, getattr(table, f"{side}_{field}")):
-            crc = zlib.crc32(np.ascontiguousarray(column), crc)
-    return crc
 
 
 def sites_in(rows: SynapseStore, frame: Frame, box: Box, side: str) -> SitesInBlock:

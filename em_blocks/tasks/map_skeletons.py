@@ -25,7 +25,7 @@ from em_blocks.tasks.base import (
     TableSpec,
 )
 from em_blocks.tasks.label_lookup import LabelTask, inside
-from em_blocks.tasks.map_sites import SIDES, MappedSites, checksum_of_sites, sites_in
+from em_blocks.tasks.map_sites import SIDES, MappedSites, sites_in
 from em_blocks.tasks.masks import masked_blocks
 from em_blocks.tasks.skeleton_options import SkeletonOptions
 from em_blocks.volumes.tables import BlockTables
@@ -153,7 +153,8 @@ class MapSkeletons(LabelTask, SynapseTask):
         return [
             MappedSites(
                 "skeletons", f"{self.db_name}.synapses", self.synapses,
-                [f"{side}_skeleton" for side in SIDES], field="skeleton", grid=self.grid(),
+                [f"{side}_skeleton" for side in SIDES], grid=self.grid(),
+                marks={side: f"{side}_skeleton" for side in SIDES},
                 forgets=[f"{side}.skeleton" for side in SIDES],
             )
         ]
@@ -178,7 +179,7 @@ class MapSkeletons(LabelTask, SynapseTask):
                 counts["mapped"] += int((found >= 0).sum())
                 counts["too_far"] += int((found == TOO_FAR).sum())
                 counts["unmapped"] += int((found == UNMAPPED).sum())
-            report.checksums[spec.name] = checksum_of_sites(mapped, "skeleton")
+            report.checksums[spec.name] = spec.checksum_of(mapped)
             report.counts.update(counts)
 
         yield process
