@@ -120,6 +120,8 @@ def test_files_hold_matrices_edges_synapses_and_a_picture(folder):
     assert (document["tp"], document["fp"], document["fn"]) == (1, 0, 1)
     assert document["truth"]["synapses_without_pair"] == 1
     assert document["truth"]["pairs_per_synapse"]["max"] == 1
+    network = document["networks"]["truth"]
+    assert (network["neurons"], network["connections"], network["components"]) == (3, 2, 1)
 
 
 def table(path):

@@ -168,15 +168,15 @@ def _directed(
     credits: Credits, neurons: Neurons, known: Directions
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The known partners that are credited with their synapse; each once."""
-    partners = np.unique(np.stack(known), axis=1)
-    low, high = np.minimum(*partners[1:]), np.maximum(*partners[1:])
-    wanted = set(zip(partners[0].tolist(), low.tolist(), high.tolist(), strict=True))
-    credited = wanted.intersection(
-        zip(credits.synapse.tolist(), credits.a.tolist(), credits.b.tolist(), strict=True)
-    )
-    rows = zip(partners[0].tolist(), low.tolist(), high.tolist(), strict=True)
-    synapse, pre, post = partners[:, [row in credited for row in rows]]
-    return synapse, neurons.rows_of(pre), neurons.rows_of(post)
+    synapse, pre, post = np.unique(np.stack(known), axis=1)
+    known_pairs = _as_tuples(synapse, np.minimum(pre, post), np.maximum(pre, post))
+    credited = set(_as_tuples(credits.synapse, credits.a, credits.b))
+    chosen = np.array([pair in credited for pair in known_pairs], bool)
+    return synapse[chosen], neurons.rows_of(pre[chosen]), neurons.rows_of(post[chosen])
+
+
+def _as_tuples(*columns: np.ndarray) -> list[tuple[int, ...]]:
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def _matrix(a: np.ndarray, b: np.ndarray, n: int, *, directed: bool) -> sparse.csr_array:

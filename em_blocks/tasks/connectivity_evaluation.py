@@ -26,8 +26,10 @@ from em_blocks.kernels.connectivity_scores import (
     edges,
     score_pairs,
 )
+from em_blocks.kernels.connectome_graph import Connectome
 from em_blocks.kernels.counts import Counts, Sizes
 from em_blocks.kernels.cremi_marks import without_marks
+from em_blocks.kernels.network_statistics import network_statistics
 from em_blocks.kernels.synapses import Synapses
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.credit_synapses import KINDS_OF_TABLES, SIDES, CreditSynapses
@@ -199,8 +201,18 @@ def write_connectivity(folder: Path, found: Evaluated) -> list[Path]:
     if found.contacts is not None:
         written.append(_write_csv(folder / "contacts.csv", found.contacts.columns()))
     Image.fromarray(draw_matrices(**matrices)).save(folder / "matrices.png")
-    (folder / "evaluation.json").write_text(json.dumps(found.document(), indent=2) + "\n")
+    document = found.document() | {"networks": {side: _network(found, side) for side in SIDES}}
+    (folder / "evaluation.json").write_text(json.dumps(document, indent=2) + "\n")
     return [*written, folder / "matrices.png", folder / "evaluation.json"]
+
+
+def _network(found: Evaluated, side: str) -> dict:
+    """Degrees, clustering and so on of one side."""
+    matrix = getattr(found, side).matrix
+    pairs = (matrix if found.directed else sparse.triu(matrix, k=1)).tocoo()
+    row, column = (axis.astype(np.int64) + 1 for axis in pairs.coords)  # ids of nodes begin at 1
+    nowhere = np.zeros((len(row), 3))
+    return network_statistics(Connectome(row, column, pairs.data, nowhere[:, 0], nowhere))
 
 
 def _synapse_rows(found: Evaluated) -> dict[str, Iterable]:
