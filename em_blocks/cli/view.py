@@ -6,7 +6,7 @@ import json
 import tempfile
 import webbrowser
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -45,7 +45,7 @@ def main(paths: tuple[str, ...], port: int, client: str, opens: bool, as_json: b
     from this machine only. With --json the state of the viewer is printed, and nothing is served.
     """
     with ExitStack() as stack:
-        server = stack.enter_context(closing(FileServer(port, _origin(client))))
+        server = stack.enter_context(FileServer(port, _origin(client)))
         scene = _Scene(server, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         for path in paths:
             scene.add(path)
@@ -100,7 +100,7 @@ class _Scene:
             If there is nothing to show.
         """
         if is_url(path):
-            return self._add_volume(path.rstrip("/"), path)
+            return self._add_volume(path.rstrip("/"), path.rstrip("/").rsplit("/", 1)[-1])
         place = Path(path).absolute()
         if place.is_file():
             return self._add_file(place)

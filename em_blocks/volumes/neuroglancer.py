@@ -120,7 +120,8 @@ def layer(shown: Shown, url: str) -> dict:
         source["transform"] = transform
     if shown.role == "labels":
         return {"type": "segmentation", "name": shown.name, "source": source}
-    return {"type": "image", "name": shown.name, "source": source, "shader": _shader(shown)}
+    return {"type": "image", "name": shown.name, "source": source, "shader": _shader(shown),
+            "opacity": 1}  # neuroglancer's default is a half
 
 
 def viewer_state(shown: Sequence[Shown], layers: Sequence[dict]) -> dict:
