@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from em_blocks.errors import SynapseFileError
 from em_blocks.kernels.synapses import LARGEST_ID, TOO_FAR, UNMAPPED, Synapses
-from em_blocks.volumes.synapse_files import format_of, read_synapses, write_synapses
+from em_blocks.volumes.synapse_files import fafb, format_of, read_synapses, write_synapses
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("EM_BLOCKS_DATA", ROOT.parent / "shared" / "data"))
@@ -302,12 +302,12 @@ def test_unknown_formats_missing_files_and_folders_are_refused(tmp_path):
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = _with(tmp_path / "a.json", "old")
 
-    def fail(path, text):
-        path.write_bytes(text[:5].encode())
+    def fail(path, synapses):
+        path.write_bytes(b'[{"id"')
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", fail)
+        patch.setattr(fafb, "write", fail)
         with pytest.raises(SynapseFileError, match="cannot be written: No space left"):
             write_synapses(path, Synapses(id=[1], pre=[[1, 2, 3]], post=[[1, 2, 3]]))
     assert path.read_text() == "old" and [f.name for f in tmp_path.iterdir()] == ["a.json"]

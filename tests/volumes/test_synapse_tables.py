@@ -64,7 +64,7 @@ def test_what_is_written_is_read_again(ending, written):
         assert_same(read_synapses(path).sorted(), written.sorted())
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", [*ENDINGS, "csv"])
 def test_several_tables_make_one_file(ending, tmp_path):
     whole = table(7)
     parts = (whole.select(slice(*ends)) for ends in ((0, 3), (3, 3), (3, 7)))
@@ -74,7 +74,14 @@ def test_several_tables_make_one_file(ending, tmp_path):
     assert len(read_synapses(tmp_path / f"none.{ending}")) == 0
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+def test_several_tables_make_the_same_json_as_one(tmp_path):
+    parts = (table(7).select(slice(*ends)) for ends in ((0, 3), (3, 3), (3, 7)))
+    write_synapses(tmp_path / "parts.json", parts)
+    write_synapses(tmp_path / "one.json", table(7))
+    assert (tmp_path / "parts.json").read_text() == (tmp_path / "one.json").read_text()
+
+
+@pytest.mark.parametrize("ending", [*ENDINGS, "csv", "json"])
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(ending, tmp_path):
     path = tmp_path / f"s.{ending}"
     write_synapses(path, table(3))

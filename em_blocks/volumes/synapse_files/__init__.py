@@ -68,8 +68,8 @@ def write_synapses(
     Parameters
     ----------
     synapses : Synapses, or iterable of Synapses
-        One table, or several that are written one after the other. Parquet and SQLite hold one of
-        them at a time in memory; the other formats hold them all.
+        One table, or several that are written one after the other. CREMI, npz and voxel pairs hold
+        them all in memory, the other formats one at a time.
 
     Raises
     ------

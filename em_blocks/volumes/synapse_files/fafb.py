@@ -8,8 +8,10 @@ columns without a key of their own (sizes, clefts, supervoxels) are not written.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +52,27 @@ def read(path: Path) -> Synapses:
 
 def write(path: Path, synapses: Synapses) -> None:
     """Write partners, one per line."""
+    write_tables(path, [synapses])
+
+
+def write_tables(path: Path, tables: Iterable[Synapses]) -> None:
+    """Write the rows of all tables, one per line; memory as for one of them."""
+    lines = itertools.chain.from_iterable(map(_lines, tables))
+    with open(path, "w") as file:
+        file.write("[")
+        file.writelines((",\n " if number else "") + line for number, line in enumerate(lines))
+        file.write("]\n")
+
+
+def _lines(synapses: Synapses) -> Iterator[str]:
     columns = {
         "id": synapses.id.tolist(),
         **{key: _or_null(getattr(synapses, name)) for name, key in _OBJECTS.items()},
         **{key: _numbers(getattr(synapses, name)) for name, key in _POSITIONS.items()},
         "score": [None if math.isnan(value) else value for value in synapses.score.tolist()],
     }
-    lines = (
-        json.dumps(dict(zip(columns, values))) for values in zip(*columns.values(), strict=True)
-    )
-    path.write_text("[" + ",\n ".join(lines) + "]\n")
+    for values in zip(*columns.values(), strict=True):
+        yield json.dumps(dict(zip(columns, values, strict=True)))
 
 
 def _load(path: Path) -> list:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -55,18 +55,35 @@ def read(path: Path) -> Synapses:
 
 def write(path: Path, synapses: Synapses) -> None:
     """Write partners; columns of which nothing is known are left out."""
+    columns = {
+        name: cells for name, cells in _columns(synapses).items()
+        if name in ("id", *_COORDINATES) or any(cell != "" for cell in cells)
+    }
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(columns)
+        rows.writerows(zip(*columns.values(), strict=True))
+
+
+def write_tables(path: Path, tables: Iterable[Synapses]) -> None:
+    """Write the rows of all tables with all columns; memory as for one of them."""
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(_columns(Synapses.empty()))
+        for table in tables:
+            rows.writerows(zip(*_columns(table).values(), strict=True))
+
+
+def _columns(synapses: Synapses) -> dict[str, list]:
+    """The cells of every column, by its name in a file."""
     columns = {"id": synapses.id.tolist()}
     for name, axes in _AXES.items():
         columns |= dict(zip(axes, getattr(synapses, name).T.tolist(), strict=True))
     for name in Synapses.columns():
         if name in _OPTIONAL and name != "id":
-            cells = _cells(getattr(synapses, name), unknown=0 if name == "size" else UNMAPPED)
-            if any(cell != "" for cell in cells):
-                columns[name] = cells
-    with open(path, "w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(columns)
-        rows.writerows(zip(*columns.values(), strict=True))
+            unknown = 0 if name == "size" else UNMAPPED
+            columns[name] = _cells(getattr(synapses, name), unknown=unknown)
+    return columns
 
 
 def _cells(values: np.ndarray, *, unknown: int) -> list:
