@@ -209,7 +209,7 @@ def test_files_that_do_not_belong_together_are_refused(file):
     with pytest.raises(SynapseFileError, match=r"cube_pre.csv has 2 rows and .*cube_post.csv has 1"):
         read_synapses(path, **VOXELS)
     other = file("other_pre.csv", "0,1,2\n")
-    with pytest.raises(SynapseFileError, match=r"other_pre.csv cannot be read: No such .*other_post.csv"):
+    with pytest.raises(SynapseFileError, match=r"other_pre.csv cannot be read: No .*other_post.csv"):
         read_synapses(other, **VOXELS)
 
 
