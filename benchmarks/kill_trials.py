@@ -1,12 +1,14 @@
 """Kill a run at a random moment, run the same command again, compare with an undisturbed run.
 
 Victims take turns: one worker, the scheduler's whole process group, mongod; always ``kill -9``. After
-the second command the output folder must be byte-identical, every block of every step must be in
-the database once, and the second command must have computed exactly the blocks that were missing.
+the second command the output folder must be byte-identical, the rows of synapses must be the same,
+every block of every step must be in the database once, and the second command must have computed
+exactly the blocks that were missing.
 
-By default a small volume of noise is predicted, and generated affinities are segmented; ``--config``
-takes any config of ``em-blocks predict`` or ``em-blocks segment``, for example
-``configs/fib25_affinities_fp32.json`` or ``configs/fib25_segment.json``.
+By default a small volume of noise is predicted, generated affinities are segmented, and synapses are
+extracted from a generated prediction; ``--config`` takes any config of ``em-blocks predict``,
+``segment`` or ``extract-synapses``, for example ``configs/fib25_affinities_fp32.json`` or
+``configs/fib25_segment.json``.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from em_blocks.db.runs import DONE, RunStore
 from em_blocks.db.server import running_uri
 from parts.affinities import segment_config
 from parts.noise import small_config
+from parts.synapse_prediction import extract_config
 
 COMMAND = [sys.executable, "-c", "from em_blocks.cli.main import main; main()"]
 VICTIMS = ("worker", "scheduler group", "mongod")
@@ -45,10 +48,19 @@ class Trials:
 
     def command(self, folder: Path) -> list[str]:
         sets = (a for s in self.sets(folder) for a in ("--set", s))
-        return [*COMMAND, self.kind, str(self.config), "--json", *sets]
+        return [*COMMAND, self.kind.replace("_", "-"), str(self.config), "--json", *sets]
 
     def sets(self, folder: Path) -> tuple[str, ...]:
+        if self.kind == "extract_synapses":  # it writes nothing but rows
+            return (*self.overrides, f"run_dir={folder}")
         return (*self.overrides, f"output={folder / 'p.zarr'}")
+
+    def results(self, folder: Path) -> dict[str, str]:
+        """sha256 of every file of the output, and every row of synapses."""
+        task = load_config(self.config, self.sets(folder)).steps()[-1]
+        with database_uri(task.db_host, task.home) as uri, connect(uri) as client:
+            rows = client[task.db_name]["synapses"].find()
+            return digest(folder) | {f"synapse {row['_id']}": json.dumps(row) for row in rows}
 
     def documents(self, folder: Path) -> dict[str, list[dict]]:
         """Blocks in the database, by step."""
@@ -144,10 +156,10 @@ def try_all(config: Path, overrides: tuple[str, ...], trials: int, root: Path) -
     runs = Trials(config, overrides)
     reference = run(runs.command(root / "undisturbed"))
     assert reference["exit_code"] == 0, reference
-    expected, total = digest(root / "undisturbed"), reference["total"] - reference["masked"]
+    expected, total = runs.results(root / "undisturbed"), reference["total"] - reference["masked"]
     known = runs.documents(root / "undisturbed")
     print(f"{runs.kind} undisturbed: {total} blocks in {reference['wall_s']:.1f} s, "
-          f"{len(expected)} files", flush=True)
+          f"{len(expected)} files and rows", flush=True)
     different = 0
     for trial in range(trials):
         folder, victim = root / f"trial{trial}", VICTIMS[trial % len(VICTIMS)]
@@ -161,7 +173,7 @@ def try_all(config: Path, overrides: tuple[str, ...], trials: int, root: Path) -
         found = [d for documents in runs.documents(folder).values() for d in documents]
         same = (
             report["exit_code"] == 0
-            and digest(folder) == expected
+            and runs.results(folder) == expected
             and len(found) == len({d["_id"] for d in found}) == total
             and report["computed"] == total - before
         )
@@ -176,7 +188,7 @@ def try_all(config: Path, overrides: tuple[str, ...], trials: int, root: Path) -
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), default=None)
-@click.option("--set", "overrides", multiple=True, help="As in em-blocks predict or segment.")
+@click.option("--set", "overrides", multiple=True, help="As in the command of the config.")
 @click.option("--trials", type=int, help="Per config; default 3, one per victim.", default=3)
 @click.option("--seed", default=0, show_default=True)
 def main(config: Path | None, overrides: tuple[str, ...], trials: int, seed: int) -> None:
@@ -184,7 +196,9 @@ def main(config: Path | None, overrides: tuple[str, ...], trials: int, seed: int
     different = n = 0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        configs = [config] if config else [small_config(root), segment_config(root, (32, 64, 96))]
+        configs = [config] if config else [
+            small_config(root), segment_config(root, (32, 64, 96)), extract_config(root),
+        ]
         for number, path in enumerate(configs):
             different += try_all(path, overrides, trials, root / str(number))
             n += trials

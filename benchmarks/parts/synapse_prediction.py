@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,18 @@ def make_prediction(folder: Path, shape: tuple[int, int, int], n_sites: int, *, 
     ):
         np.save(folder / f"{name}.npy", values)
         store(folder / f"prediction.zarr/{name}", values, scale)
+
+
+def extract_config(folder: Path, **options) -> Path:
+    """Config of an extraction from a generated prediction; blocks cut most of its sites."""
+    make_prediction(folder, (80, 360, 360), 150, seed=0)
+    config = folder / "extract.json"
+    config.write_text(json.dumps({
+        "kind": "extract_synapses", "run": "small",
+        "indicator": "prediction.zarr/indicator", "vectors": "prediction.zarr/vectors",
+        "block_shape": [20, 60, 60], "context_nm": [40, 40, 40], "num_workers": 2, **options,
+    }))
+    return config
 
 
 def store(path: Path, values: np.ndarray, scale: float) -> None:
