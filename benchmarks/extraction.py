@@ -1,7 +1,7 @@
 """Extraction of synapses from a prediction, against the method of Synful, on one core.
 
 A generated prediction of 125 x 1250 x 1250 voxels of 40 x 4 x 4 nm (indicator uint8 with scale 255,
-direction vectors int8 with scale 0.25) holds 2,000 synapses of some 50 to 500 voxels. Every
+direction vectors int8 with scale 0.25) holds 2,000 synapses of some 50 to 700 voxels. Every
 measurement is a process of its own that may use one core, the two methods in turn. Its seconds are those
 of the extraction, once everything is imported and compiled, in which it had the core: what else the
 machine does is no part of them (those of the clock are printed too). Its memory is the peak of the

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -268,6 +269,20 @@ def test_a_voxel_of_the_threshold_itself_is_background():
     for threshold in [*(k / 255 for k in range(256)), 0.1, 0.2, 0.6, 0.95]:
         found = detect(stored, scale=255, rule=DetectionRule(threshold), voxel_size=(40, 4, 4))
         assert len(found) == np.count_nonzero(np.arange(256) / 255 > threshold)
+
+
+def test_memory_follows_the_foreground_and_not_the_array():
+    stored = np.zeros((30, 300, 400), np.uint8)
+    stored[10:12, 100:110, 200:220] = stored[20, 40:50, 30:36] = 255
+    rule = DetectionRule(0.5, split=SplitRule(40, 20))
+    detect(stored, scale=255, rule=rule, voxel_size=(40, 4, 4))  # compiles
+    tracemalloc.start()
+    try:
+        assert len(detect(stored, scale=255, rule=rule, voxel_size=(40, 4, 4))) == 2
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < stored.nbytes / 10
 
 
 def test_a_score_of_the_limit_itself_is_left_out():
