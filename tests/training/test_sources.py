@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import zarr
 
-from em_blocks.errors import ConfigError, GeometryError
+from em_blocks.errors import ConfigError, GeometryError, SynapseFileError
+from em_blocks.kernels.synapses import Synapses
 from em_blocks.training.config import DataSource
 from em_blocks.training.sources import describe, open_source
+from em_blocks.training.synapse_scores import synapses_of_box
+from em_blocks.volumes.synapse_files import write_synapses
 
 SIZE = (10.0, 10.0, 10.0)
 
@@ -68,3 +71,56 @@ def test_raw_and_labels_of_different_shapes_are_refused(arrays, tmp_path):
     other.attrs["voxel_size"] = list(SIZE)
     with pytest.raises(GeometryError, match=r"\(5, 8, 9\)"):
         open_source(source(arrays, labels=str(tmp_path / "other")), SIZE)
+
+
+# -- synapses --------------------------------------------------------------------------------
+
+OFFSET = np.array([400.0, 46.0, 9.2])
+
+
+@pytest.fixture
+def marked(arrays, tmp_path):
+    """The arrays somewhere in the world, with synapses in voxels 0, (2, 3, 4) and beyond the end."""
+    for path in arrays.values():
+        zarr.open_array(path, "a").attrs["offset"] = OFFSET.tolist()
+    post = OFFSET + np.array([[0.5, 0.5, 0.5], [2.5, 3.5, 4.5], [6.5, 1.5, 1.5]]) * SIZE
+    found = Synapses(id=[1, 2, 3], post=post, pre=post + np.array([30, -20, 10]))
+    write_synapses(tmp_path / "pairs.csv", found)
+    return arrays | {"synapses": str(tmp_path / "pairs.csv")}
+
+
+def test_synapses_of_a_file_count_from_the_first_voxel_of_the_array(marked):
+    found = open_source(source(marked), SIZE).synapses
+    np.testing.assert_allclose(found.post, [[5, 5, 5], [25, 35, 45], [65, 15, 15]])
+    np.testing.assert_allclose(found.pre - found.post, [[30, -20, 10]] * 3)
+
+
+def test_synapses_of_a_box_count_from_its_corner_and_lie_in_it_by_their_postsynaptic_site(marked):
+    whole = synapses_of_box(open_source(source(marked), SIZE), SIZE)
+    assert whole.id.tolist() == [1, 2], "the third lies beyond the volume"
+    box = synapses_of_box(open_source(source(marked, begin=[2, 3, 4], end=[6, 8, 9]), SIZE), SIZE)
+    assert box.id.tolist() == [2]
+    np.testing.assert_allclose(box.post, [[5, 5, 5]])
+    np.testing.assert_allclose(box.pre, [[35, -15, 15]])  # outside of the box, and kept
+    last = synapses_of_box(open_source(source(marked, end=[2, 3, 4]), SIZE), SIZE)
+    assert last.id.tolist() == [1], "the end is excluded"
+
+
+def test_a_source_without_a_file_has_no_synapses(arrays):
+    data = open_source(source(arrays), SIZE)
+    assert data.synapses is None and synapses_of_box(data, SIZE) is None
+
+
+def test_synapses_are_part_of_the_description(marked, tmp_path):
+    before = describe(open_source(source(marked), SIZE))
+    moved = Synapses(id=[1], post=[OFFSET + 5], pre=[OFFSET + 9])
+    write_synapses(tmp_path / "pairs.csv", moved)
+    assert describe(open_source(source(marked), SIZE))["sha256"] != before["sha256"]
+
+
+def test_a_missing_or_malformed_file_of_synapses_is_named(marked, tmp_path):
+    with pytest.raises(SynapseFileError, match=r"nowhere\.csv"):
+        open_source(source(marked, synapses=str(tmp_path / "nowhere.csv")), SIZE)
+    (tmp_path / "pairs.csv").write_text("what is this")
+    with pytest.raises(SynapseFileError, match=r"pairs\.csv"):
+        open_source(source(marked), SIZE)
