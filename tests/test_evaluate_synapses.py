@@ -163,6 +163,16 @@ def test_neurons_may_be_listed_in_a_file(folder):
         assert counts(f"neuron_ids={name}") == counts("neuron_ids=[2,1]")
 
 
+def test_clefts_may_change_scores(folder):
+    """Scores are 0.9, 0.8, 0.7, 0.5, 0.6, 0.4; link 1 is true, and of 4 and 5 one."""
+    write_synapses("prediction.csv", PREDICTION.replace(cleft_score=[0.5, 0, 1, 2, 0, 0.1]))
+    assert counts("score_threshold=0.55") == (2, 2, 1)
+    assert counts("score_threshold=0.55", "cleft_scores=replace") == (1, 1, 2)  # 3 and 4
+    assert counts("score_threshold=0.65", "cleft_scores=multiply") == (1, 1, 2)
+    assert counts("score_threshold=0.4", "cleft_scores=multiply") == (2, 1, 1)  # 1, 3 and 4
+    assert counts("score_threshold=0.45", "cleft_scores=filter") == (2, 1, 1)
+
+
 def test_a_curve_is_a_list_and_a_folder_of_files(folder):
     result = call("config.json", "--thresholds", "0.65,0.1", "--set", "neuron_ids=[1,2]", "--json",
                   "--output", "found")
@@ -259,6 +269,7 @@ def test_a_terminal_shows_scores_and_what_was_filtered(folder):
         (["links=inputs"], "but of which neurons"),
         (["score_threshold=1", "score_thresholds=[1]"], "exclude each other"),
         (["score_threshold=0.5", "prediction=truth.hdf"], "has a score, so a score threshold leaves"),
+        (["cleft_scores=replace"], "but no link of .*prediction.csv has a cleft score"),
         (["matching_threshold_nm=0"], "'matching_threshold_nm': got 0"),
         (["matching_site=pre"], "the key 'matching_site' is unknown"),
         (["truth=outside.csv"], r"postsynaptic site of the true link 2 at .* outside of .*; 1 of 3 do"),

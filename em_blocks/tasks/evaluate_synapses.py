@@ -92,6 +92,10 @@ class EvaluateSynapses(StrictModel):
     score_thresholds: Annotated[tuple[float, ...], Field(min_length=1)] | None = Field(
         None, description="Several such thresholds, for a curve; instead of score_threshold."
     )
+    cleft_scores: Literal["replace", "multiply", "filter"] | None = Field(
+        None, description="Use cleft scores of the prediction: instead of scores, as a factor, or only "
+        "to set the score to 0 where the cleft score is 0. Default: they do not matter."
+    )
     filter_segment_ids: tuple[Id, ...] = Field(
         (), description="Predicted links with a site in one of these segments are left out; 0 is "
         "background."

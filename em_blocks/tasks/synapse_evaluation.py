@@ -69,6 +69,8 @@ def evaluate_synapses(config: EvaluateSynapses) -> Evaluation:
     tables = [read_partners(config, config.truth), read_partners(config, config.prediction)]
     if config.flip_prediction:
         tables[1] = tables[1].flipped()
+    if config.cleft_scores is not None:
+        tables[1] = _with_cleft_scores(config, tables[1])
     if config.neurons is not None:
         tables = _in_volume(config, *tables)
     truth, prediction, *by_chance = tables
@@ -105,6 +107,21 @@ def read_partners(config: EvaluateSynapses, path: Path) -> Synapses:
     in_voxels = format_of(path) == "voxel_pairs"
     options = {"voxel_size": config.voxel_size, "offset": config.offset} if in_voxels else {}
     return read_synapses(path, **options)
+
+
+def _with_cleft_scores(config: EvaluateSynapses, links: Synapses) -> Synapses:
+    """The links with scores that take the cleft into account."""
+    if len(links) and np.isnan(links.cleft_score).all():
+        raise ConfigError(
+            f"cleft_scores is {config.cleft_scores!r}, but no link of {config.prediction} has a cleft "
+            "score. Leave cleft_scores out, or evaluate a file with cleft scores."
+        )
+    scores = {
+        "replace": links.cleft_score,
+        "multiply": links.score * links.cleft_score,
+        "filter": np.where(links.cleft_score == 0, 0.0, links.score),
+    }
+    return links.replace(score=scores[config.cleft_scores])
 
 
 def _in_volume(
