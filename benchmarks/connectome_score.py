@@ -1,4 +1,4 @@
-"""Seconds of a connectivity score at the size of a CREMI cube, on one core.
+"""Seconds of one core for a connectivity score at the size of a CREMI cube.
 
 First the matrices of small random volumes are compared, number by number, with those of the method
 itself: dilate every segment, intersect the masks of every pair, count the synapses in them. Then a
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -32,7 +33,7 @@ FRAME = Frame((40.0, 4.0, 4.0), (400.0, 80.0, 40.0))
 CUBE, SMALL = (125, 1250, 1250), (24, 160, 160)
 LIMIT_S = 20.0
 COARSE = 10  # voxels of a section per point that is looked up
-SEGMENTS, TRUE_SYNAPSES, PREDICTED_SYNAPSES, SYNAPSE_VOXELS = 4600, 125, 300, 1_460_000
+SEGMENTS, TRUE_SYNAPSES, PREDICTED_SYNAPSES, SYNAPSE_VOXELS = 4600, 125, 300, 1_540_000
 
 
 # -- volumes --------------------------------------------------------------------------------
@@ -55,6 +56,7 @@ def synapse_volumes(
     """True and predicted synapses: flat blobs where two segments touch; all true ones are found."""
     truth, prediction = np.zeros((2, *neurons.shape), np.uint32)
     # Sizes as of a published prediction: a quarter below 100 voxels, the mean four times the median.
+    # Blobs meet each other and the faces, which takes a twentieth of their voxels.
     sizes = rng.lognormal(sigma=1.7, size=n_predicted)
     sizes *= voxels / sizes.sum()
     for k, middle in enumerate(_borders(neurons, n_predicted, rng)):
@@ -101,14 +103,24 @@ def stored(folder: Path, shape: Triple, *, seed: int, **numbers: int) -> dict[st
 # -- scores ---------------------------------------------------------------------------------
 
 
-def score(paths: dict[str, str], n: int) -> tuple[Evaluated, float]:
+class Seconds(NamedTuple):
+    """What a clock shows, and what all threads of this process used of the one core.
+
+    On an idle core they are the same, but for waiting for the disk; the second is the figure.
+    """
+
+    wall: float
+    cpu: float
+
+
+def score(paths: dict[str, str], n: int) -> tuple[Evaluated, Seconds]:
     """Everything from volumes on disk to the scores, and its seconds."""
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     task = CreditSynapses.from_dict(
         {"kind": "credit_synapses", "run": "benchmark", "output": "none", "reach_voxels": n, **paths}
     )
     found = evaluate_connectivity(task, credit_here(task, task.grid().blocks()))
-    return found, time.perf_counter() - start
+    return found, Seconds(time.perf_counter() - start, time.process_time() - used)
 
 
 def slow_matrix(synapses: np.ndarray, neurons: np.ndarray, ids: np.ndarray, n: int) -> np.ndarray:
@@ -143,7 +155,7 @@ def compare(folder: Path, n: int) -> bool:
     )
     slow = time.perf_counter() - start
     print(f"{SMALL} voxels, n={n}: {'same' if same else 'OTHER'} numbers as dilating every segment; "
-          f"{seconds:.3f} s against {slow:.1f} s")
+          f"{seconds.wall:.3f} s against {slow:.1f} s")
     return same
 
 
@@ -164,8 +176,8 @@ def main(reaches: tuple[int, ...]) -> None:
                        n_predicted=PREDICTED_SYNAPSES, voxels=SYNAPSE_VOXELS)
         seconds = {n: report(paths, n) for n in reaches}
     value = seconds[min(reaches)]
-    print(json.dumps({"name": f"connectivity score of a CREMI cube, n={min(reaches)}",
-                      "value": round(value, 2), "unit": "s", "against": LIMIT_S,
+    name = f"one core's time for the connectivity score of a CREMI cube, n={min(reaches)}"
+    print(json.dumps({"name": name, "value": round(value, 2), "unit": "s", "against": LIMIT_S,
                       "ratio": round(value / LIMIT_S, 3)}))
     sys.exit(0 if all(agreed) and value <= LIMIT_S else 1)
 
@@ -173,10 +185,10 @@ def main(reaches: tuple[int, ...]) -> None:
 def report(paths: dict[str, str], n: int) -> float:
     found, seconds = score(paths, n)
     sides = found.truth.synapses, found.prediction.synapses
-    print(f"{CUBE} voxels, n={n}: {seconds:.2f} s on one core; {len(found.neurons)} neurons, "
-          f"{' and '.join(f'{len(s)} synapses of {s.voxels.sum()} voxels' for s in sides)}, "
-          f"F {found.scores.fscore:.3f}")
-    return seconds
+    sizes = " and ".join(f"{len(side)} synapses of {side.voxels.sum()} voxels" for side in sides)
+    print(f"{CUBE} voxels, n={n}: {seconds.cpu:.2f} s of one core, {seconds.wall:.2f} s on the clock; "
+          f"{len(found.neurons)} neurons, {sizes}, F {found.scores.fscore:.3f}")
+    return seconds.cpu
 
 
 if __name__ == "__main__":
