@@ -165,6 +165,25 @@ def test_interrupted_it_is_refused_to_others_and_goes_on_or_back(
     assert document(database)["remap"] is None
 
 
+def test_skeletons_are_found_anew_because_their_candidates_changed(
+    database, settings, inputs, mapped, tmp_path
+):
+    nodes = [{"id": 1, "position": mapped.pre[0].tolist(), "neuron_id": 7, "parent_id": None}]
+    (tmp_path / "nodes.json").write_text(json.dumps(nodes))
+    skeletons = {"path": str(tmp_path / "nodes.json")}
+    task = MapSynapses.from_dict({**settings, "skeletons": skeletons})
+    for step in task.skeleton_steps():
+        map_here(step, database)
+    assert (database.rows().pre_skeleton == 7).any()
+    new = MapSynapses.from_dict({**settings, "skeletons": skeletons, "lut": inputs[2]})
+    remap(new.sites(), dependents=new.skeleton_steps())
+    assert (database.rows().pre_skeleton == UNMAPPED).all()
+    assert not any("skeleton" in d["pre"] for d in database.documents().values())
+    for step in task.skeleton_steps():
+        assert document(database, step.run) is None
+    assert not [path for path in (tmp_path / "skeletons").rglob("*") if path.is_file()]
+
+
 def test_other_differences_are_refused(database, sites, inputs, mapped):
     with pytest.raises(FingerprintMismatchError, match="search_radius_nm"):
         remap(sites(lut=inputs[2], search_radius_nm=10))
