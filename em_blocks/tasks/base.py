@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from em_blocks.config import LocalPath, Shape3, StorePath, StrictModel, is_url
+from em_blocks.db.connect import database_home
 from em_blocks.db.synapse_rows import Flags
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import BlockAlignmentError, ConfigError
@@ -289,7 +290,7 @@ class SynapseTask(BlockwiseTask):
 
     def rows(self, name: str, run: str, columns: Sequence[str], **options) -> RowsSpec:
         """The output that is these columns of the synapses of `run`."""
-        folder = str(self.home / "db") if self.db_host is None else None
+        folder = str(database_home(self.home)) if self.db_host is None else None
         return RowsSpec(name, f"{self.db_name}.synapses", run, columns, folder, **options)
 
 

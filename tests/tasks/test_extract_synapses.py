@@ -16,7 +16,7 @@ from em_blocks.tasks.base import BlockReport
 from em_blocks.volumes import Volume
 from extracting import FRAME, SHAPE, VECTOR_SCALE, blobs, components, extraction, predictions
 
-BLOCKS = [(12, 40, 50), (6, 20, 25), (5, 16, 11), (4, 40, 7), (1, 13, 50)]
+BLOCKS = [(12, 40, 50), (6, 20, 25), (5, 16, 11), (4, 40, 7), (3, 13, 50)]
 # Every example makes volumes: to shrink a failure takes minutes.
 NO_SHRINKING = [Phase.explicit, Phase.generate]
 
@@ -77,7 +77,7 @@ RULES = {
     "split": {"detection": components(0.6, split={"min_distance_nm": 30})},
     "duplicates": {"detection": components(), "duplicate_distance_nm": 60, "flip": True},
     "truncated": {"detection": components(0.55), "max_extent_nm": [120, 40, 60]},
-    "truncated maxima": {"detection": maxima(radius_nm=[40, 4, 4]), "max_extent_nm": [40, 20, 12]},
+    "truncated maxima": {"detection": maxima(radius_nm=[40, 4, 4]), "max_extent_nm": [80, 40, 46]},
     "truncated, split": {
         "detection": components(0.55, split={"min_distance_nm": 30}), "max_extent_nm": [120, 40, 60],
     },
@@ -97,7 +97,7 @@ def test_one_block_equals_many(tmp_path, rule):
         assert_same(done(extraction(paths, shape, **rule)), reference)
 
 
-@settings(max_examples=12, phases=NO_SHRINKING)
+@settings(max_examples=8, phases=NO_SHRINKING)
 @given(
     seed=st.integers(0, 99), block=st.tuples(*(st.integers(n // 4, n) for n in SHAPE)),
     rule=st.sampled_from(sorted(RULES)), extent=st.sampled_from([(80, 40, 40), (2000, 2000, 2000)]),
