@@ -81,21 +81,25 @@ class SynapseStore:
             known = self.id_ranges.find_one({"_id": self.run})
             if known is not None and known["size"] == n:
                 return known["first"]
-            last = self.id_ranges.find_one({"_id": {"$ne": self.run}}, sort=[("first", -1)])
+            last = self.id_ranges.find_one(sort=[("first", -1)])
             first = last["first"] + last["size"] if last else 0
             if first + n - 1 > LARGEST_ID:
                 raise DatabaseError(
                     f"Run {self.run!r} needs {n} ids, but the runs of this database have used up those "
                     "that fit into 63 bits. Use another 'db_name' for it."
                 )
-            self._guard()
-            try:
-                self.id_ranges.replace_one(
-                    {"_id": self.run}, {"_id": self.run, "first": first, "size": n}, upsert=True
-                )
-            except DuplicateKeyError:
-                continue  # another worker or run was faster: see what is free now
-            return first
+            self._take_range(known, {"_id": self.run, "first": first, "size": n})
+
+    def _take_range(self, known: dict | None, wanted: dict) -> None:
+        """Replace the range `known` of this run, unless somebody else was faster."""
+        self._guard()
+        try:
+            if known is None:
+                self.id_ranges.insert_one(wanted)
+            else:
+                self.id_ranges.replace_one(known, wanted)
+        except DuplicateKeyError:
+            pass  # a worker of this run took a range, or another run this one
 
     def replace_block(self, block: str, synapses: Synapses, flags: Flags | None = None) -> None:
         """Make `synapses` the rows of the block ``zi/yi/xi``, whatever an earlier attempt left.

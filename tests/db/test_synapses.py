@@ -1,6 +1,8 @@
 """Rows of synapses: stored once, replaced as a whole, found by indexes."""
 
+import itertools
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -100,6 +102,17 @@ def test_runs_reserve_ids_that_nobody_else_has(store):
     assert store.reserve_ids(2000) == 2010  # made anew, of a larger volume
     with pytest.raises(DatabaseError, match="63 bits"):
         store.of_run("d").reserve_ids(2**63 - 100)
+
+
+def test_workers_that_ask_at_once_get_one_range_per_run(store):
+    sizes = {name: 10 * n for n, name in enumerate("abcdef", start=1)}
+    asked = [name for name in sizes for _ in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda name: (name, store.of_run(name).reserve_ids(sizes[name])), asked))
+    assert len(set(found)) == len(sizes)
+    ranges = sorted((first, first + sizes[name]) for name, first in set(found))
+    assert ranges[0][0] == 0
+    assert all(end == begin for (_, end), (begin, _) in itertools.pairwise(ranges))
 
 
 def test_a_region_is_half_open_and_asks_either_site(store):
