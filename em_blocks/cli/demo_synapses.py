@@ -61,7 +61,9 @@ def extraction(block_shape: tuple[int, int, int]) -> dict:
         "indicator": "synapses.zarr/indicator",
         "vectors": "synapses.zarr/direction_vectors",
         "block_shape": block_shape,
-        "detection": {"method": "components", "threshold": THRESHOLD, "min_size": MIN_SIZE},
+        "detection": {
+            "method": "components", "threshold": THRESHOLD, "site": "peak", "min_size": MIN_SIZE,
+        },
         "vector": "mean",
         "num_workers": 2,
     }

@@ -317,3 +317,20 @@ def direction_vectors_of(
     # One after the other in float64, as scores.
     sums = [np.bincount(groups.numbers, weights=axis, minlength=len(detections)) for axis in at]
     return np.stack(sums, axis=1) / (detections.size * scale)[:, np.newaxis]
+
+
+def steps_to_centres(detections: Detections) -> np.ndarray:
+    """From sites to the mean of their components' voxels: what "mean" vectors count from.
+
+    Returns
+    -------
+    (n, 3) float64 array
+        Voxels (z, y, x). Sums of integers are exact, so it does not depend on the array.
+    """
+    numbers = np.repeat(np.arange(len(detections)), detections.size)
+    voxels = np.stack(np.unravel_index(detections.voxels, detections.shape), axis=1)
+    steps = (voxels - detections.site[numbers]).T
+    sums = np.stack(
+        [np.bincount(numbers, weights=axis, minlength=len(detections)) for axis in steps], axis=1
+    )
+    return sums / detections.size[:, None]

@@ -10,7 +10,13 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 
 from em_blocks.geometry import BlockGrid, Box, Nm3, Triple
-from em_blocks.kernels.detection import DetectionRule, Detections, detect, direction_vectors_of
+from em_blocks.kernels.detection import (
+    DetectionRule,
+    Detections,
+    detect,
+    direction_vectors_of,
+    steps_to_centres,
+)
 from em_blocks.tasks.base import BlockReport
 from em_blocks.volumes import Volume
 
@@ -40,7 +46,7 @@ class Found(NamedTuple):
         )
         if how == "mean":
             # Every voxel points at the partner from its own place, on average from their centre.
-            vectors += _to_centres(near.detections) * volume.frame.voxel_size
+            vectors += steps_to_centres(near.detections) * volume.frame.voxel_size
         return vectors
 
 
@@ -235,15 +241,3 @@ def _shrunk(found: Found) -> Found:
         voxels=np.ravel_multi_index(tuple((voxels - begin).T), shape), shape=shape,
     )
     return found._replace(detections=moved, box=Box(begin, shape).shift(found.box.offset))
-
-
-def _to_centres(found: Detections) -> np.ndarray:
-    """From sites to the mean of their components' voxels, (n, 3) voxels.
-
-    Sums of integers are exact, so it does not depend on the array.
-    """
-    numbers = np.repeat(np.arange(len(found)), found.size)
-    voxels = np.stack(np.unravel_index(found.voxels, found.shape), axis=1)
-    steps = (voxels - found.site[numbers]).T
-    sums = np.stack([np.bincount(numbers, weights=axis) for axis in steps], axis=1)
-    return sums / found.size[:, None]

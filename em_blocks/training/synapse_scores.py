@@ -6,14 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from em_blocks.kernels.detection import DetectionRule, detect, direction_vectors_of
+from em_blocks.kernels.detection import (
+    DetectionRule,
+    detect,
+    direction_vectors_of,
+    steps_to_centres,
+)
 from em_blocks.kernels.partner_ids import ids_of_partners
 from em_blocks.kernels.partners import centers, pair
 from em_blocks.kernels.synapse_matching import cremi_score
 from em_blocks.kernels.synapses import Synapses
 from em_blocks.training.sources import TrainingData
 
-THRESHOLDS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 MIN_SIZE = 10  # voxels
 ORIGIN = (0.0, 0.0, 0.0)
 
@@ -46,6 +51,7 @@ def detect_partners(
     """
     found = detect(indicator, scale=1.0, rule=rule, voxel_size=tuple(voxel_size))
     steps = direction_vectors_of(found, vectors, scale=1.0, how="mean")
+    steps += steps_to_centres(found) * np.asarray(voxel_size, float)
     sites = centers(found.site, offset=ORIGIN, voxel_size=tuple(voxel_size))
     pre, post = pair(sites, steps)
     return Synapses(
@@ -78,7 +84,7 @@ def partner_scores(
     truth_ids = ids_of_partners(labels, synapses, voxel_size=voxel_size)
     best: dict[str, float] = {"synapses/fscore_neurons": -1.0}
     for threshold in THRESHOLDS:
-        rule = DetectionRule(threshold=threshold, min_size=MIN_SIZE)
+        rule = DetectionRule(threshold=threshold, min_size=MIN_SIZE, site="peak")
         found = detect_partners(indicator, vectors, rule=rule, voxel_size=voxel_size)
         same_neurons = cremi_score(
             truth=synapses, prediction=found,
