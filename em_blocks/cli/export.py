@@ -134,8 +134,8 @@ def annotations(
 ) -> None:
     """Write a neuroglancer layer: lines from postsynaptic to presynaptic sites.
 
-    FOLDER.state.json is what neuroglancer shows it by (the {} button there). The server must allow
-    other origins and understand byte ranges, for example npx http-server --cors -p 9000.
+    `em-blocks view FOLDER` shows it. Elsewhere, FOLDER.state.json is what neuroglancer shows it by
+    (the {} button there); the server must allow other origins and understand byte ranges.
     """
     from em_blocks.volumes.annotations import viewer_state, write_annotations
 

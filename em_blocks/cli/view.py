@@ -181,7 +181,7 @@ class _Scene:
         self, folder: Path, name: str, written: annotations.Layer | None = None
     ) -> None:
         if written is None:
-            written = annotations.Layer(json.loads((folder / "info").read_text()), 0, float("nan"))
+            written = annotations.read_layer(folder)
         state = annotations.viewer_state(written, url=self.server.offer(folder))
         self.lines.append(state["layers"][0] | {"name": name})
         self._box = [written.info["lower_bound"], written.info["upper_bound"]]

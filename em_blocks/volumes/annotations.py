@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +35,7 @@ from em_blocks.kernels.shards import Sharding
 from em_blocks.kernels.synapses import Synapses
 
 TYPE = "neuroglancer_annotations_v1"
+_OURS = "em_blocks"  # a key of ``info`` that viewers do not look at
 DIMENSIONS = {axis: [1e-9, "m"] for axis in "xyz"}
 _DESCRIPTIONS = {
     "score": "Score of the detection", "cleft_score": "Score of the synaptic cleft",
@@ -73,21 +73,21 @@ class _Level:
         return own[numbers], codes
 
 
-class Layer(NamedTuple):
-    """What was written.
-
-    Attributes
-    ----------
-    info : dict
-        The content of its ``info`` file.
-    n_lines : int
-    largest_score : float
-        nan if no line has a score.
-    """
+@dataclass(frozen=True)
+class Layer:
+    """A layer, as its ``info`` file describes it."""
 
     info: dict
-    n_lines: int
-    largest_score: float
+
+    @property
+    def n_lines(self) -> int | None:
+        """How many lines it has; None if others wrote it."""
+        return self.info.get(_OURS, {}).get("lines")
+
+    @property
+    def largest_score(self) -> float | None:
+        """None if no line has a score, or others wrote the layer."""
+        return self.info.get(_OURS, {}).get("largest_score")
 
 
 def write_annotations(folder: Path | str, tables: Iterable[Synapses]) -> Layer:
@@ -109,11 +109,28 @@ def write_annotations(folder: Path | str, tables: Iterable[Synapses]) -> Layer:
             for table in tables:
                 file.write(rows_of(table).tobytes())
         rows = _Rows(spool)
-        info = _write_indices(new, rows)
+        ours = {"lines": rows.n, "largest_score": rows.largest("score")}
+        info = _write_indices(new, rows) | {_OURS: ours}
         (new / "info").write_text(json.dumps(info, indent=2) + "\n")
-        layer = Layer(info, rows.n, rows.largest("score"))
         spool.unlink()
-    return layer
+    return Layer(info)
+
+
+def read_layer(folder: Path | str) -> Layer:
+    """The layer of a folder.
+
+    Raises
+    ------
+    VolumeError
+        If there is none.
+    """
+    try:
+        info = json.loads((Path(folder) / "info").read_text())
+        if info["@type"] == TYPE:
+            return Layer(info)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise VolumeError(f"{folder} is no layer of annotations: it has no 'info' file that says so.")
 
 
 def viewer_state(written: Layer, *, url: str, segments_url: str | None = None) -> dict:
@@ -128,7 +145,7 @@ def viewer_state(written: Layer, *, url: str, segments_url: str | None = None) -
     """
     middle = np.add(written.info["lower_bound"], written.info["upper_bound"]) / 2
     # A slider from 0 to a round number above all scores; without scores, to 1.
-    most = f"{float(f'{1.05 * np.nan_to_num(written.largest_score):.1e}') or 1.0:g}"
+    most = f"{float(f'{1.05 * (written.largest_score or 0):.1e}') or 1.0:g}"
     layer = {
         "type": "annotation", "name": "synapses", "source": f"precomputed://{url.rstrip('/')}",
         "tab": "rendering", "shader": _SHADER.replace("MOST", most),
@@ -178,9 +195,10 @@ class _Rows:
         return lower, np.maximum(upper, lower + 1)
 
 
-    def largest(self, name: str) -> float:
-        """Largest value of a column that is not nan; nan if there is none."""
-        return float(np.fmax.reduce([np.fmax.reduce(rows[name]) for rows in self], initial=np.nan))
+    def largest(self, name: str) -> float | None:
+        """Largest value of a column that is not nan; None if there is none."""
+        found = np.fmax.reduce([np.fmax.reduce(rows[name]) for rows in self], initial=np.nan)
+        return None if np.isnan(found) else float(found)
 
 
 def _write_indices(folder: Path, rows: _Rows) -> dict:
@@ -328,14 +346,12 @@ def _replaced(folder: Path) -> Iterator[Path]:
 
 
 def _check_replaceable(folder: Path) -> None:
-    if not folder.exists():
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
-        known = json.loads((folder / "info").read_text())["@type"] == TYPE
-    except (OSError, ValueError, KeyError, TypeError):
-        known = folder.is_dir() and not any(folder.iterdir())
-    if not known:
+        read_layer(folder)
+    except VolumeError as error:
         raise VolumeError(
             f"{folder} exists and is no layer of annotations. It would be replaced as a whole, so "
             "nothing was done: name a new folder, or remove it first."
-        )
+        ) from error

@@ -11,7 +11,7 @@ from em_blocks.errors import VolumeError
 from em_blocks.kernels.annotation_lines import Grid, rows_of
 from em_blocks.kernels.synapses import LARGEST_ID, Synapses
 from em_blocks.volumes import annotations
-from em_blocks.volumes.annotations import viewer_state, write_annotations
+from em_blocks.volumes.annotations import read_layer, viewer_state, write_annotations
 
 RECORD = struct.Struct("<6f2fi")  # postsynaptic x, y, z, presynaptic, score, cleft score, size
 
@@ -197,7 +197,7 @@ def test_a_large_layer_has_several_shards_and_is_the_same_however_its_table_is_c
 
 def test_nothing_makes_an_empty_layer(tmp_path):
     layer = written(tmp_path)
-    assert layer.n_lines == 0 and np.isnan(layer.largest_score)
+    assert layer.n_lines == 0 and layer.largest_score is None
     assert not entries(tmp_path / "layer", layer.info["by_id"])
     assert np.greater(layer.info["upper_bound"], layer.info["lower_bound"]).all()
     assert json.loads(json.dumps(viewer_state(layer, url="http://here")))["layers"]
@@ -206,6 +206,7 @@ def test_nothing_makes_an_empty_layer(tmp_path):
 def test_the_info_file_says_what_a_viewer_needs(tmp_path):
     layer = written(tmp_path, table())
     info = json.loads((tmp_path / "layer" / "info").read_text())
+    assert read_layer(tmp_path / "layer") == layer and layer.n_lines == 40
     assert info == layer.info and info["@type"] == "neuroglancer_annotations_v1"
     assert info["annotation_type"] == "line" and info["dimensions"]["x"] == [1e-9, "m"]
     assert [(p["id"], p["type"]) for p in info["properties"]] == [
@@ -253,6 +254,8 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path):
     (tmp_path / "mine" / "info").write_text('{"@type": "neuroglancer_multiscale_volume"}')
     with pytest.raises(VolumeError, match="is no layer of annotations"):
         write_annotations(tmp_path / "mine", [])
+    with pytest.raises(VolumeError, match="is no layer of annotations"):
+        read_layer(tmp_path / "mine")
     (tmp_path / "file").write_text("")
     with pytest.raises(VolumeError, match="is no layer of annotations"):
         write_annotations(tmp_path / "file", [])
