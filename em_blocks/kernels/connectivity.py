@@ -166,8 +166,12 @@ def contact_zones(
     shape : (3,) int
         Voxels (z, y, x) from `corner` on that are counted.
     """
-    pairs = credit_synapses(np.ones(shape, np.uint64), neurons, shifts, corner=corner).pairs
-    return Contacts(pairs.voxels, pairs.a, pairs.b)
+    _check_covered(shape, neurons.shape, corner)
+    keys, voxels = _zones(
+        np.ascontiguousarray(as_ids(neurons)), np.array(corner, np.int64),
+        np.array(shape, np.int64), np.ascontiguousarray(shifts),
+    )
+    return _table(Contacts, keys[:, :2], voxels)
 
 
 def count_sizes(ids: np.ndarray) -> Sizes:
@@ -264,6 +268,24 @@ def _credits(synapses, places, neurons, shifts):
             for j in range(i):
                 a, b = min(near[i], near[j]), max(near[i], near[j])
                 filled += _add(keys, voxels, synapses[v], a, b, 1)
+    return keys, voxels
+
+
+@njit(cache=True)
+def _zones(neurons, corner, shape, shifts):
+    """As `_credits` for all voxels of a box, of which only few are near two neurons."""
+    keys, voxels, filled = np.zeros((1024, 3), np.uint64), np.zeros(1024, np.int64), 0
+    near = np.empty(len(shifts), np.uint64)
+    for z in range(corner[0], corner[0] + shape[0]):
+        for y in range(corner[1], corner[1] + shape[1]):
+            for x in range(corner[2], corner[2] + shape[2]):
+                n = _near(neurons, z, y, x, shifts, near)
+                while 4 * (filled + n * (n - 1) // 2) > 3 * len(voxels):
+                    keys, voxels = _doubled(keys, voxels)
+                for i in range(n):
+                    for j in range(i):
+                        a, b = min(near[i], near[j]), max(near[i], near[j])
+                        filled += _add(keys, voxels, a, b, _NONE, 1)
     return keys, voxels
 
 

@@ -34,7 +34,6 @@ from em_blocks.kernels.synapses import Synapses
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.credit_synapses import KINDS_OF_TABLES, SIDES, CreditSynapses
 from em_blocks.volumes.labels import Labels
-from em_blocks.volumes.synapse_files import read_synapses
 
 Tables = dict[str, Callable[[], Iterable[Counts]]]
 
@@ -148,11 +147,8 @@ def known_directions(task: CreditSynapses) -> dict[str, Directions]:
     """
     with task.opened() as volumes:
         return {
-            side: _directions(
-                read_synapses(getattr(task, f"{side}_partners")), volumes.neurons,
-                getattr(volumes, side),
-            )
-            for side in SIDES
+            side: _directions(partners, volumes.neurons, getattr(volumes, side))
+            for side, partners in task.partners().items()
         }
 
 

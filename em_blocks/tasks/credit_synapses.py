@@ -14,14 +14,12 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from em_blocks.config import LocalPath, Shape3, StorePath
 from em_blocks.errors import ConfigError
-from em_blocks.geometry import Block, BlockGrid, Box, Frame, Triple
+from em_blocks.geometry import Block, BlockGrid, Frame, Triple
 from em_blocks.kernels.connectivity import (
     Contacts,
     Credits,
-    contact_zones,
     context_of,
     count_sizes,
-    credit_synapses,
     reach_in_nm,
     reach_in_voxels,
     steps_in_nm,
@@ -29,10 +27,13 @@ from em_blocks.kernels.connectivity import (
 from em_blocks.kernels.connectivity_scores import Mode
 from em_blocks.kernels.counts import Counts, Sizes
 from em_blocks.kernels.cremi_marks import without_marks
+from em_blocks.kernels.synapses import Synapses
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
 from em_blocks.tasks.count_overlaps import Id, labels_identity, usual_block
+from em_blocks.tasks.near_synapses import read_ids, read_neurons_near
 from em_blocks.volumes import store
 from em_blocks.volumes.labels import Labels, open_labels, placed, same_grid
+from em_blocks.volumes.synapse_files import read_synapses
 from em_blocks.volumes.tables import BlockTables
 
 CreditBlock = Callable[[Block, BlockReport], Iterator[tuple[str, Counts]]]
@@ -157,7 +158,7 @@ class CreditSynapses(BlockwiseTask):
         return super().stored_config() | {"exclude": [str(id) for id in self.exclude]}
 
     def check(self) -> None:
-        """Raise `ConfigError` unless reach and partners can be used."""
+        """Raise an `EmBlocksError` unless reach and partners, needed at the end, can be used."""
         known = self._layout.frame_known
         if not known and (self.reach_nm is not None or self.mode == "directed"):
             raise ConfigError(
@@ -167,6 +168,13 @@ class CreditSynapses(BlockwiseTask):
             )
         if self.reach_nm is not None:
             self._check_reach(steps_in_nm(self.reach_nm, self._layout.frame.voxel_size))
+        self.partners()
+
+    def partners(self) -> dict[str, Synapses]:
+        """The known partners by side; none unless directed."""
+        if self.mode != "directed":
+            return {}
+        return {side: read_synapses(getattr(self, f"{side}_partners")) for side in SIDES}
 
     def _check_reach(self, steps: Triple) -> None:
         n = math.prod(2 * step + 1 for step in steps)
@@ -207,24 +215,33 @@ class CreditSynapses(BlockwiseTask):
             def credit(block: Block, report: BlockReport) -> Iterator[tuple[str, Counts]]:
                 box = block.write_box
                 with report.measure("read"):
-                    neurons = _ids(volumes.neurons, box)
+                    neurons = read_ids(volumes.neurons, box)
                 with report.measure("compute"):
                     sizes = count_sizes(neurons)
                 yield "neurons", sizes
                 with report.measure("read"):
-                    synapses = {side: _synapses(getattr(volumes, side), box) for side in SIDES}
-                    visited = _visited(synapses, everywhere=self.contacts)
-                    around = _around(volumes.neurons, neurons, box, context_of(self.shifts), visited)
+                    synapses = {
+                        side: without_marks(read_ids(getattr(volumes, side), box)) for side in SIDES
+                    }
+                    near = read_neurons_near(
+                        self._visited(synapses), volumes.neurons, neurons, box,
+                        context_of(self.shifts),
+                    )
                 for side in SIDES:
                     with report.measure("compute"):
-                        found = around.credit(synapses[side], self.shifts)
+                        found = near.credit(synapses[side], self.shifts)
                     yield side, found
                 if self.contacts:
                     with report.measure("compute"):
-                        zones = around.contacts(self.shifts)
+                        zones = near.contacts(self.shifts)
                     yield "contacts", zones
 
             yield credit
+
+    def _visited(self, synapses: dict[str, np.ndarray]) -> np.ndarray:
+        """Voxels of a block whose surroundings are looked at."""
+        truth, prediction = synapses.values()
+        return np.ones(truth.shape, bool) if self.contacts else (truth != 0) | (prediction != 0)
 
     def stored(self, name: str, blocks: Iterable[Block]) -> Iterator[Counts]:
         """The tables of one kind in blocks that are done."""
@@ -260,80 +277,3 @@ class CreditSynapses(BlockwiseTask):
 
 
 KINDS_OF_TABLES = {"truth": Credits, "prediction": Credits, "neurons": Sizes, "contacts": Contacts}
-
-
-def _synapses(labels: Labels, box: Box) -> np.ndarray:
-    return without_marks(_ids(labels, box))
-
-
-def _visited(synapses: dict[str, np.ndarray], *, everywhere: bool) -> np.ndarray:
-    """Voxels whose surroundings are looked at."""
-    first, second = synapses.values()
-    return np.ones(first.shape, bool) if everywhere else (first != 0) | (second != 0)
-
-
-class _Around(NamedTuple):
-    """Neurons near the visited voxels of a block.
-
-    Attributes
-    ----------
-    neurons : (z, y, x) array
-        The box of visited voxels and the reach around it.
-    corner : Box
-        The box of visited voxels, in `neurons`.
-    visited : Box
-        The same box, in the block.
-    """
-
-    neurons: np.ndarray
-    corner: Box
-    visited: Box
-
-    def credit(self, synapses: np.ndarray, shifts: np.ndarray) -> Credits:
-        return credit_synapses(
-            synapses[self.visited.slices], self.neurons, shifts, corner=self.corner.offset
-        )
-
-    def contacts(self, shifts: np.ndarray) -> Contacts:
-        return contact_zones(
-            self.neurons, shifts, corner=self.corner.offset, shape=self.corner.shape
-        )
-
-
-def _around(
-    labels: Labels, neurons: np.ndarray, box: Box, context: Triple, visited: np.ndarray
-) -> _Around:
-    """What lies within `context` of visited voxels of a block; elsewhere there may be 0.
-
-    The voxels around a block lie in other chunks, with many times as many voxels as are needed.
-    So a chunk is only read for a synapse that reaches it.
-    """
-    inner = _bounds(visited).shift(box.offset)
-    grown = inner.grow(context).intersect(labels.box)
-    around, known = np.zeros(grown.shape, labels.dtype), grown.intersect(box)
-    around[known.relative_to(grown).slices] = neurons[known.relative_to(box).slices]
-    for chunk in BlockGrid(labels.frame, labels.shape, labels.chunk_shape).within(grown):
-        part = chunk.write_box.intersect(grown)
-        near = part.grow(context).intersect(box).relative_to(box)
-        if not box.contains(part) and visited[near.slices].any():
-            around[part.relative_to(grown).slices] = _ids(labels, part)
-    return _Around(around, inner.relative_to(grown), inner.relative_to(box))
-
-
-def _bounds(mask: np.ndarray) -> Box:
-    """The smallest box that holds all that is true; empty at the first voxel if nothing is."""
-    lines = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    if not len(lines[0]):
-        return Box((0, 0, 0), (0, 0, 0))
-    return Box.between([line[0] for line in lines], [line[-1] + 1 for line in lines])
-
-
-def _ids(labels: Labels, box: Box) -> np.ndarray:
-    """Ids of a box."""
-    values = labels.read(box)
-    if values.dtype.kind == "i" and values.size and values.min() < 0:
-        raise ConfigError(
-            f"{labels.path} holds the id {values.min()}, but ids are not negative. It may be a mark "
-            "for background; store 0 there."
-        )
-    return values

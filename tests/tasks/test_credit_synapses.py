@@ -17,7 +17,7 @@ from blockwise import (
 )
 from dilating import random_volume, sizes_of, slow_contacts, slow_credits
 from em_blocks.db.runs import DONE
-from em_blocks.errors import ConfigError
+from em_blocks.errors import ConfigError, SynapseFileError
 from em_blocks.geometry import Box, Frame
 from em_blocks.kernels.cremi_marks import BACKGROUND, IGNORED
 from em_blocks.kernels.synapses import Synapses
@@ -240,6 +240,16 @@ def test_partners_give_directions_to_the_synapse_between_them(make, two_neurons,
     assert found.truth.matrix[row[5], row[9]] == 2 and found.truth.matrix.sum() == 2
     assert found.prediction.matrix[row[9], row[5]] == found.prediction.matrix[row[5], row[9]] == 1
     assert (found.scores.precision, found.scores.recall) == (0.5, 1.0)
+
+
+def test_partners_are_read_before_anything_is_counted(make, two_neurons, tmp_path):
+    (tmp_path / "bad.csv").write_text("pre_z,pre_y,pre_x,post_z,post_y,post_x\n1,2,3,4,5,six\n")
+    good = partners(tmp_path, "good.npz", [((1, 3, 4), (1, 3, 16))])
+    task = make(mode="directed", truth_partners=good, prediction_partners=str(tmp_path / "bad.csv"),
+                **two_neurons)
+    with pytest.raises(SynapseFileError, match=r"bad\.csv"):
+        run(task)
+    assert not (tmp_path / "a").exists()
 
 
 # -- what is refused --------------------------------------------------------------------------
