@@ -170,6 +170,7 @@ def test_a_run_that_is_not_done_is_exported_only_on_demand(folder, database):
     ("arguments", "message"),
     [
         (("synapses", "--output", "s.txt"), "s.txt has no known format"),
+        (("synapses", "--output", "s_pre.csv"), "s_pre.csv would hold bare voxels"),
         (("graph", "--output", "g.png"), "g.png has no known format of graphs"),
         (("synapses", "--output", "s.csv", "--set", "run=nobody"), "no run 'nobody'"),
         (("synapses", "--output", "s.csv", "--filter", "score"), "'score': '' is no number"),

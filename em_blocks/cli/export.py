@@ -77,7 +77,12 @@ def synapses(output: Path, as_json: bool, **options) -> None:
     """
     from em_blocks.volumes.synapse_files import format_of, write_synapses
 
-    format_of(output)  # a wrong name is said before a long wait
+    # A wrong name is said before a long wait.
+    if format_of(output) == "voxel_pairs":
+        raise ConfigError(
+            f"{output} would hold bare voxels, without ids and scores. Name it otherwise: .csv files "
+            "whose names do not end in _pre or _post hold positions in nm."
+        )
     with _selected(output, **options) as found:
         write_synapses(output, found.tables)
         _report(found, output, as_json)
