@@ -19,7 +19,7 @@ most of its voxels; or those of the partners found there, in the direction from 
 MAX_ROWS = 20_000_000
 
 _BOTH, _ONLY_TRUTH, _ONLY_PREDICTION = (0, 0, 0), (0, 114, 178), (213, 94, 0)  # Okabe and Ito
-_PICTURE_VOXELS = 1000
+_PICTURE_PIXELS = 1000
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def draw_matrices(*, prediction: sparse.csr_array, truth: sparse.csr_array) -> n
     """
     union = (truth + prediction).tocsr()
     used = np.flatnonzero((union.sum(axis=0) + union.sum(axis=1)) > 0)
-    n = min(max(1, len(used)), _PICTURE_VOXELS)
+    n = min(max(1, len(used)), _PICTURE_PIXELS)
     pixel = np.arange(len(used)) * n // max(1, len(used))
     picture = np.full((n, n, 3), 255, np.uint8)
     in_both = truth.astype(bool).multiply(prediction.astype(bool))
@@ -263,5 +263,5 @@ def draw_matrices(*, prediction: sparse.csr_array, truth: sparse.csr_array) -> n
     ):
         row, column = matrix.tocoo().coords
         picture[pixel[np.searchsorted(used, row)], pixel[np.searchsorted(used, column)]] = colour
-    enlarged = -(-_PICTURE_VOXELS // (2 * n)) if n < _PICTURE_VOXELS // 2 else 1
+    enlarged = -(-_PICTURE_PIXELS // (2 * n)) if n < _PICTURE_PIXELS // 2 else 1
     return picture.repeat(enlarged, axis=0).repeat(enlarged, axis=1)

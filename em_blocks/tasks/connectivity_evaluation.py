@@ -38,6 +38,7 @@ from em_blocks.volumes.labels import Labels
 Tables = dict[str, Callable[[], Iterable[Counts]]]
 
 _PARTNERS_AT_ONCE = 10_000
+_MOST_GRAPH_EDGES = 1_000_000  # networkx needs about 1 kB for each
 
 
 @dataclass(frozen=True)
@@ -192,8 +193,9 @@ def write_connectivity(folder: Path, found: Evaluated) -> list[Path]:
         *(folder / f"{side}.npz" for side in SIDES),
         _write_csv(folder / "neurons.csv", neurons), _write_csv(folder / "edges.csv", columns),
         _write_csv(folder / "synapses.csv", _synapse_rows(found)),
-        _write_graph(folder / "edges.graphml", columns, found.directed),
     ]
+    if len(columns["truth"]) <= _MOST_GRAPH_EDGES:
+        written.append(_write_graph(folder / "edges.graphml", columns, found.directed))
     if found.contacts is not None:
         written.append(_write_csv(folder / "contacts.csv", found.contacts.columns()))
     Image.fromarray(draw_matrices(**matrices)).save(folder / "matrices.png")
