@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from em_blocks.kernels.annotation_lines import (
 )
 from em_blocks.kernels.shards import Sharding
 from em_blocks.kernels.synapses import Synapses
+from em_blocks.volumes.whole_files import folder_written_whole
 
 TYPE = "neuroglancer_annotations_v1"
 _OURS = "em_blocks"  # a key of ``info`` that viewers do not look at
@@ -103,7 +103,9 @@ def write_annotations(folder: Path | str, tables: Iterable[Synapses]) -> Layer:
     VolumeError
         If the folder holds something else, or cannot be written.
     """
-    with _replaced(Path(folder)) as new:
+    folder = Path(folder)
+    _check_replaceable(folder)
+    with _explained(folder), folder_written_whole(folder) as new:
         spool = new / "rows"
         with open(spool, "wb") as file:
             for table in tables:
@@ -326,18 +328,9 @@ def _grouped(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 @contextmanager
-def _replaced(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when it is complete."""
-    _check_replaceable(folder)
+def _explained(folder: Path) -> Iterator[None]:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
-            new = Path(temporary, "new")
-            new.mkdir()
-            yield new
-            if folder.exists():
-                folder.rename(Path(temporary, "old"))
-            new.rename(folder)
+        yield
     except OSError as error:
         raise VolumeError(
             f"The annotations {folder} cannot be written: {error.strerror or error}. An earlier layer "

@@ -1,4 +1,4 @@
-"""Files that appear in one piece, or not at all."""
+"""Files and folders that appear in one piece, or not at all."""
 
 from __future__ import annotations
 
@@ -20,3 +20,19 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield Path(folder, path.name)
         for file in sorted(Path(folder).iterdir()):
             file.replace(path.with_name(file.name))
+
+
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """A new folder to write to; it takes the place of `folder` afterwards, as a whole.
+
+    After an error `folder` is as it was, and nothing is left behind.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
+        new = Path(temporary, "new")
+        new.mkdir()
+        yield new
+        if folder.exists():
+            folder.rename(Path(temporary, "old"))
+        new.rename(folder)
