@@ -316,8 +316,8 @@ def test_weak_connections_are_left_out_of_a_graph(folder, no_preview):
 
 
 def test_a_terminal_and_a_picture_show_the_network(folder):
-    shown = call("graph", "config.json", "--output", "g.csv", "--filter", "self").stdout
-    for words in ("reciprocity", "largest component", "clustering", "without same segment"):
+    shown = call("graph", "config.json", "--output", "g.csv", "--filter", "unmapped").stdout
+    for words in ("reciprocity", "largest component", "clustering", "without unmapped segment"):
         assert words in shown
     with Image.open("g.png") as picture:
         assert picture.width > 2 * picture.height

@@ -85,6 +85,8 @@ class Listed:
     def __str__(self) -> str:
         if self.ids == (BACKGROUND,):
             return f"no {self.objects} (background)"
+        if self.ids == (UNMAPPED,):
+            return f"unmapped {self.objects}"
         named = ", ".join(map(str, self.ids[:3])) + (", ..." if len(self.ids) > 3 else "")
         return f"{self.objects} is {named}"
 
