@@ -26,12 +26,18 @@ class Outside(NamedTuple):
 
 
 def prepare_mapping(synapses: SynapseStore) -> None:
-    """Make the indexes that find unmapped sites, and sites by supervoxel or skeleton."""
+    """Make the indexes that find unmapped sites, and sites by supervoxel."""
     for side in SIDES:
-        for field in ("supervoxel", "skeleton"):
-            # Not sparse: a site without the field is what a query for null must find at once.
-            path = f"{side}.{field}"
-            synapses.synapses.create_index([("run", 1), (path, 1)], name=path)
+        # Not sparse: a site without the field is what a query for null must find at once.
+        path = f"{side}.supervoxel"
+        synapses.synapses.create_index([("run", 1), (path, 1)], name=path)
+
+
+def prepare_skeletons(synapses: SynapseStore) -> None:
+    """Make the indexes that find sites by skeleton."""
+    for side in SIDES:
+        path = f"{side}.skeleton"
+        synapses.synapses.create_index([(path, 1)], name=path, sparse=True)
 
 
 def sites_outside(synapses: SynapseStore, roi: Roi) -> Outside | None:
@@ -43,9 +49,9 @@ def sites_outside(synapses: SynapseStore, roi: Roi) -> Outside | None:
         for bound in ({"$lt": begin}, {"$gte": end})
     ]
     query = {"run": synapses.run, "$or": beyond}
-    first = synapses.synapses.find_one(query, sort=[("_id", 1)])
-    if first is None:
+    if synapses.synapses.find_one(query, {"_id": 1}) is None:
         return None
+    first = synapses.synapses.find_one(query, sort=[("_id", 1)])
     positions = [first[side]["position"] for side in SIDES]
     wrong = next(p for p in positions if not _within(p, roi))
     return Outside(synapses.synapses.count_documents(query), first["_id"], wrong)

@@ -92,6 +92,7 @@ class MapSites(LabelTask, SynapseTask):
                 report.checksums[spec.name] = spec.checksum_of(mapped)
                 report.counts.update(
                     sites=len(objects.supervoxel), searched=int(objects.searched.sum()),
+                    mapped=int((objects.supervoxel != BACKGROUND).sum()),
                     background=int((objects.supervoxel == BACKGROUND).sum()),
                 )
 
@@ -122,13 +123,16 @@ class MappedSites(RowsSpec):
     Parameters
     ----------
     marks : mapping of str to str
-        For each side whose sites the blocks hold, the column that a mapped site has.
+        For each side whose sites the blocks hold, the column that they write.
+    told_by : mapping of str to str, optional
+        Columns whose absence tells that a row was stored anew; default: `marks`.
     forgets : sequence of str
         Fields of documents that are worth nothing without those that the task writes.
     grid : BlockGrid
     """
 
     marks: Mapping[str, str] = field(default_factory=dict)
+    told_by: Mapping[str, str] | None = None
     forgets: Sequence[str] = ()
     grid: BlockGrid | None = None
 
@@ -142,7 +146,7 @@ class MappedSites(RowsSpec):
     def lost(self, synapses: SynapseStore, grid: BlockGrid) -> np.ndarray:
         lost = np.zeros(grid.shape, bool)
         whole = Box((0, 0, 0), grid.volume_shape)
-        for side, column in self.marks.items():
+        for side, column in (self.told_by or self.marks).items():
             for positions in sites_without(synapses.of_run(self.run), side, FIELDS[column]):
                 voxels, within = inside(grid.frame, whole, positions)
                 index = np.floor(voxels[within]).astype(np.int64) // grid.block_shape

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from em_blocks.config import Shape3, StorePath
+from em_blocks.db.synapse_mapping import prepare_skeletons
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.geometry import Block, BlockGrid, Box
 from em_blocks.kernels.skeleton_mapping import Nodes, SkeletonIndex, without_noise
@@ -139,7 +140,7 @@ class IndexNodes(LabelTask):
 
 
 class MapSkeletons(LabelTask, SynapseTask):
-    """Write the field ``skeleton`` of presynaptic and postsynaptic sites; null where there is none."""
+    """Write the field ``skeleton`` of presynaptic and postsynaptic sites, where there is one."""
 
     kind: Literal["map_skeletons"]
     synapses: RunName
@@ -155,9 +156,14 @@ class MapSkeletons(LabelTask, SynapseTask):
                 "skeletons", f"{self.db_name}.synapses", self.synapses,
                 [f"{side}_skeleton" for side in SIDES], grid=self.grid(),
                 marks={side: f"{side}_skeleton" for side in SIDES},
+                # Most sites may have no skeleton; those of a new row have no supervoxel either.
+                told_by={side: f"{side}_supervoxel" for side in SIDES},
                 forgets=[f"{side}.skeleton" for side in SIDES],
             )
         ]
+
+    def check_synapses(self, synapses: SynapseStore) -> None:
+        prepare_skeletons(synapses)
 
     @contextmanager
     def start(self, measured: dict, synapses: SynapseStore) -> Iterator[ProcessBlock]:
@@ -175,7 +181,7 @@ class MapSkeletons(LabelTask, SynapseTask):
                     )
                 mapped[side] = table.replace(**{f"{side}_skeleton": found})
                 with report.measure("write"):
-                    rows.update(mapped[side], [f"{side}_skeleton"], nulls=True)
+                    rows.update(mapped[side], [f"{side}_skeleton"])
                 counts["mapped"] += int((found >= 0).sum())
                 counts["too_far"] += int((found == TOO_FAR).sum())
                 counts["unmapped"] += int((found == UNMAPPED).sum())

@@ -106,6 +106,7 @@ def test_any_blocks_map_what_a_search_of_the_whole_volume_finds(inputs, database
     direct = np.concatenate([slow_objects(inputs[0], p, 0) for p in (synapses.pre, synapses.post)])
     assert counts == {
         "sites": 2 * len(synapses), "background": int((supervoxels == 0).sum()),
+        "mapped": int((supervoxels > 0).sum()),
         "searched": int((direct == 0).sum() - (supervoxels == 0).sum()),
     }
     assert counts["background"] > 0 < counts["searched"]
