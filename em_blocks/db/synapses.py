@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 import numpy as np
 import pymongo
-from pymongo import UpdateOne
+from pymongo import UpdateOne, WriteConcern
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from em_blocks.db.connect import with_patience
@@ -126,7 +126,9 @@ class SynapseStore:
 
     def _replace(self, block: str, documents: list) -> None:
         self._guard()
-        self.synapses.delete_many({"run": self.run, "block": block})
+        # The journal keeps the order: rows that are durable make the deletion before them durable.
+        concern = WriteConcern(w=1) if documents else DURABLE
+        self.synapses.with_options(write_concern=concern).delete_many({"run": self.run, "block": block})
         for start in range(0, len(documents), _BATCH):
             self._insert(documents[start : start + _BATCH])
 
