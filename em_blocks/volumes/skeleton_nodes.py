@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from em_blocks.errors import ConfigError
-from em_blocks.kernels.skeletons import as_columns
 from em_blocks.kernels.synapses import LARGEST_ID
-from em_blocks.volumes.skeletons import read_skeletons
 from em_blocks.volumes.synapse_files.checks import columns_of, finite, malformed, whole
 
 
@@ -56,6 +54,10 @@ def digest_of(path: Path) -> str:
 
 
 def _of_swc(path: Path, unit_nm: float) -> SkeletonNodes:
+    # Here, because networkx takes a fifth of a second that no other mapping need wait for.
+    from em_blocks.kernels.skeletons import as_columns
+    from em_blocks.volumes.skeletons import read_skeletons
+
     graphs = read_skeletons(path, unit_nm=unit_nm)
     columns, ids = as_columns(list(graphs.values())), [_neuron(name, path) for name in graphs]
     return SkeletonNodes(columns.positions, np.array(ids, np.int64)[columns.skeleton])
