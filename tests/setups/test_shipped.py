@@ -8,11 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from em_blocks.training.config import SetupConfig
 from em_blocks.training.heads import head_trainings
 from em_blocks.training.setup import Setup, load_weights
 
 SETUPS = Path(__file__).parents[2] / "setups"
 FOLDERS = sorted(path.parent for path in SETUPS.glob("*/config.json"))
+
+FLOORS = {
+    "cut_ap": 0.8,  # average precision of the rare class of affinities
+    "ap": 0.5,  # of an indicator: a few voxels of thousands
+    "fscore": 0.8, "fscore_neurons": 0.6,  # partners by place; in the right neurons too
+}
+"""What a shipped network reached at least, by the last part of the score that chose it."""
 
 
 @pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
@@ -21,7 +29,9 @@ def setup(request):
 
 
 def test_there_are_setups():
-    assert {folder.name for folder in FOLDERS} >= {"affinities", "affinities_anisotropic"}
+    assert {folder.name for folder in FOLDERS} >= {
+        "affinities", "affinities_anisotropic", "synapse_mask", "synapse_vectors", "synapse_multitask"
+    }
 
 
 def test_the_config_fits_the_network(setup):
@@ -41,24 +51,36 @@ def test_the_shipped_checkpoint_loads_and_predicts(setup):
         output = network.predict(torch.zeros(1, 1, *network.shapes.input_shape(tile)))
     for name, head in setup.config.heads.items():
         assert output[name].shape == (1, head.channels, *tile)
-        assert ((output[name] >= 0) & (output[name] <= 1)).all()
+        assert torch.isfinite(output[name]).all()
+        if head.activation == "sigmoid":
+            assert ((output[name] >= 0) & (output[name] <= 1)).all()
 
 
 def test_the_record_is_of_this_config_and_of_no_particular_machine(setup):
     text = (setup.folder / "checkpoints" / "record.json").read_text()
     record = json.loads(text)
-    trained = Setup.from_folder(setup.folder).config.model_dump(mode="json")
+    recorded = SetupConfig.from_dict(record["config"], folder=setup.folder)  # newer keys: defaults
     for key in ("name", "voxel_size", "network", "heads", "normalization"):
-        assert record["config"][key] == json.loads(json.dumps(trained[key]))
-    assert record["best"][record["config"]["training"]["score"]] > 0.8
+        assert getattr(recorded, key) == getattr(setup.config, key)
+    assert_reached(record["best"], record["config"]["training"]["score"])
     assert "/home/" not in text
     assert "/work" not in text
     assert "/tmp" not in text
 
 
+def assert_reached(best, score):
+    """Assert that the best checkpoint is worth shipping."""
+    head, _, kind = score.rpartition("/")
+    if kind == "minus_error_nm":  # vectors: at most 0.6 times as wrong as none at all
+        assert -best[score] < 0.6 * best[f"{head}/mean_length_nm"]
+    else:
+        assert best[score] > FLOORS[kind]
+
+
 def test_the_folder_says_what_the_network_reached(setup):
     text = (setup.folder / "README.md").read_text()
-    assert "cut_ap" in text
+    kind = setup.config.training.score.rpartition("/")[2]
+    assert kind.removeprefix("minus_") in text, "the score that chose the weights, by its name"
     assert "pipelines/train.py" in text
 
 
