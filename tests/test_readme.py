@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 from blockwise import add_one, make_raw, run, store_of
 from em_blocks.cli.main import main
+from em_blocks.db.synapses import SynapseStore
+from em_blocks.kernels.synapses import Synapses
 from em_blocks.runtime.status import run_status
 from em_blocks.tasks import KINDS, task_class
 
@@ -29,6 +31,16 @@ def finished(tmp_path_factory):
     task = add_one(make_raw(folder), folder / "a", faults={"0/1/2": "raise"}, max_retries=1,
                    run="fib25_affinities")
     run(task)
+    with store_of(task) as store:
+        synapses = SynapseStore(store.client, task.db_name, "synapses")
+        synapses.prepare()
+        synapses.replace_block("0/0/0", Synapses(
+            id=[1, 2, 3], pre=[[40, 4, 4]] * 3, post=[[80, 8, 8]] * 3, score=[5, 6, 7],
+            pre_segment=[1, 1, 2], post_segment=[7, 7, 7],
+        ))
+        done = store.blocks.find_one({"run": task.run, "state": "done"})
+        counts = {"synapses": 3}
+        store.blocks.insert_one({**done, "_id": "synapses/0/0/0", "run": "synapses", "counts": counts})
     return task
 
 
@@ -63,8 +75,8 @@ def execute(database, query):
     return result if isinstance(result, (dict, int)) else list(result)
 
 
-def test_there_are_ten_queries():
-    assert len(QUERIES) == 10
+def test_there_are_ten_queries_on_runs_and_five_on_synapses():
+    assert len(QUERIES) == 15
 
 
 @pytest.mark.parametrize(("title", "query"), QUERIES)
