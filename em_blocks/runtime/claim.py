@@ -64,6 +64,7 @@ def _check_same(existing: dict, task: BlockwiseTask, checked: Checked, *, adopt:
         )
         if not grid_changed:
             ways += "; --adopt keeps the finished blocks and computes the missing ones in the new way"
+        ways += task.other_ways(lines)
         raise FingerprintMismatchError(
             f"Run {task.run!r} exists with other settings: {'; '.join(lines)}. Going on would mix two "
             f"results in one volume. Decide: {ways}."

@@ -18,9 +18,7 @@ from em_blocks.runtime.claim import forget_run, take_lease
 from em_blocks.runtime.preflight import Checked, check_task
 from em_blocks.tasks.base import BlockwiseTask, differing_fields
 from em_blocks.tasks.look_up_table import LookUpTable, changes
-from em_blocks.tasks.map_sites import MapSites
-
-_OF_THE_TABLE = ("config.lut:", "inputs.lut:", "outputs:")
+from em_blocks.tasks.map_sites import OF_THE_TABLE, MapSites
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def _old_table(store: RunStore, task: MapSites, checked: Checked) -> str | None:
     if pending is None and document["fingerprint"] == checked.fingerprint:
         return None
     others = [line for line in differing_fields(document["identity"], checked.identity)
-              if not line.startswith(_OF_THE_TABLE)]
+              if not line.startswith(OF_THE_TABLE)]
     if others:
         raise FingerprintMismatchError(
             f"Run {task.run!r} differs in more than its look-up table: {'; '.join(others)}. Only the "

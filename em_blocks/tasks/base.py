@@ -214,6 +214,10 @@ class BlockwiseTask(RunConfig):
     def check(self) -> None:
         """Raise an `EmBlocksError` for whatever would make every block fail."""
 
+    def other_ways(self, differences: list[str]) -> str:
+        """What else a user may do if a run was made with settings that differ so."""
+        return ""
+
     def measure(self) -> dict:
         """Values measured once per run and kept in its document, e.g. percentiles."""
         return {}

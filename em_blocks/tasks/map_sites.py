@@ -32,6 +32,9 @@ from em_blocks.tasks.outputs import Damage, RowsSpec
 
 log = logging.getLogger(__name__)
 
+OF_THE_TABLE = ("config.lut:", "inputs.lut:", "outputs:")
+"""How differences of two mappings begin that differ in nothing but the look-up table."""
+
 
 class SitesInBlock(NamedTuple):
     """The rows with one of their sites in a block."""
@@ -67,6 +70,11 @@ class MapSites(LabelTask, SynapseTask):
     def check(self) -> None:
         super().check()
         check_database(self)
+
+    def other_ways(self, differences: list[str]) -> str:
+        if self.lut is None or not all(line.startswith(OF_THE_TABLE) for line in differences):
+            return ""
+        return f"; --lut {self.lut} changes the segments of what is mapped to those of that table"
 
     def check_synapses(self, synapses: SynapseStore) -> None:
         prepare_mapping(synapses)

@@ -221,6 +221,6 @@ def test_the_command_changes_the_table_and_says_what_it_did(
     assert "presynaptic and" in done.stderr
     assert document(database)["config"]["lut"] == inputs[2]
     other = CliRunner().invoke(main, ["map-synapses", str(config)])
-    assert other.exit_code == 3 and "lut" in other.stderr
+    assert other.exit_code == 3 and f"--lut {inputs[1]} changes the segments" in other.stderr
     missing = CliRunner().invoke(main, [*call[:3], str(tmp_path / "nowhere")])
     assert missing.exit_code == 2 and "no look-up table" in missing.stderr
