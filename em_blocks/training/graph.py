@@ -17,11 +17,12 @@ import gunpowder as gp
 import numpy as np
 from funlib.persistence import Array as PersistentArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from em_blocks.errors import GeometryError
 from em_blocks.kernels.deform import deformed_points, deformed_positions, sample
 from em_blocks.training.config import AugmentConfig, Normalization
-from em_blocks.training.points import UNITS_PER_NM, SynapseSource
+from em_blocks.training.points import UNITS_PER_NM, SynapseSource, inside
 from em_blocks.training.sources import TrainingData
 
 # Reading through dask's thread pool hangs once a process that used it forks,
@@ -86,10 +87,35 @@ def sample_graph(
     return functools.reduce(operator.add, nodes, branches)
 
 
-def location(data: TrainingData) -> gp.RandomLocation:
+def location(data: TrainingData, voxel_size: Sequence[float]) -> gp.RandomLocation:
     """Chooses where samples of `data` are cut; near a synapse with the probability `p_nonempty`."""
-    has_synapses = data.synapses is not None and len(data.synapses) > 0
-    return gp.RandomLocation(ensure_nonempty=SYNAPSES if has_synapses else None, p_nonempty=0.0)
+    box = _box(data, world(voxel_size))
+    sites = [] if data.synapses is None else [data.synapses.pre, data.synapses.post]
+    any_inside = any(inside(site * UNITS_PER_NM, box).any() for site in sites)
+    return _Location(box, ensure_nonempty=SYNAPSES if any_inside else None, p_nonempty=0.0)
+
+
+class _Location(gp.RandomLocation):
+    """Never asks for a site beyond the box, where the other end of a pair may lie."""
+
+    def __init__(self, box: gp.Roi, **options):
+        super().__init__(**options)
+        self.box = box
+
+    def setup(self):
+        super().setup()
+        if self.ensure_nonempty is None:
+            return
+        kept = inside(self.points.data, self.box)
+        if not kept.all():
+            weights = np.diff(self.cumulative_weights, prepend=0.0)[kept]
+            self.points = cKDTree(self.points.data[kept])
+            self.cumulative_weights = np.cumsum(weights).tolist()
+
+
+def _box(data: TrainingData, size: gp.Coordinate) -> gp.Roi:
+    """The used box of a source."""
+    return gp.Roi(data.begin, gp.Coordinate(data.end) - gp.Coordinate(data.begin)) * size
 
 
 def largest_read(
@@ -112,7 +138,7 @@ def largest_read(
 
 def _source(data: TrainingData, size: gp.Coordinate) -> gp.Pipeline:
     arrays = ((RAW, data.raw, True), (LABELS, data.labels, False))
-    box = gp.Roi(data.begin, gp.Coordinate(data.end) - gp.Coordinate(data.begin)) * size
+    box = _box(data, size)
     branches = tuple(
         gp.ArraySource(key, PersistentArray(array, (0, 0, 0), size), interpolatable)
         + gp.Crop(key, box)
@@ -129,7 +155,18 @@ def _mirror_and_transpose(voxel_size: Sequence[float]) -> gp.SimpleAugment:
     Exchanging others would show the network tissue of a shape that does not
     exist, and asks for regions outside the volume.
     """
-    return gp.SimpleAugment(transpose_only=_axes_as_long_as_x(voxel_size))
+    return _Symmetries(transpose_only=_axes_as_long_as_x(voxel_size))
+
+
+class _Symmetries(gp.SimpleAugment):
+    """Keeps sites beyond the sample: gunpowder drops them, and with a partner goes its pair."""
+
+    def process(self, batch, request):
+        for graph in batch.graphs.values():
+            graph.remove_node = lambda node: None  # of this graph alone, and until it was turned
+        super().process(batch, request)
+        for graph in batch.graphs.values():
+            del graph.remove_node
 
 
 def _axes_as_long_as_x(voxel_size: Sequence[float]) -> list[int]:

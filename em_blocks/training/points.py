@@ -46,7 +46,7 @@ class SynapseSource(gp.BatchProvider):
     def provide(self, request):
         spec = self.spec[self.key].copy()
         spec.roi = request[self.key].roi
-        rows = np.flatnonzero(_inside(self.pre, spec.roi) | _inside(self.post, spec.roi))
+        rows = np.flatnonzero(inside(self.pre, spec.roi) | inside(self.post, spec.roi))
         nodes = [
             gp.Node(2 * row + end, points[row].copy())
             for row in rows.tolist()
@@ -68,7 +68,7 @@ def sites_of(graph: gp.Graph) -> Sites:
 
 def count_inside(graph: gp.Graph, roi: gp.Roi) -> int:
     """Postsynaptic sites in a region."""
-    return int(np.count_nonzero(_inside(sites_of(graph).post * UNITS_PER_NM, roi)))
+    return int(np.count_nonzero(inside(sites_of(graph).post * UNITS_PER_NM, roi)))
 
 
 def offset_nm(roi: gp.Roi) -> np.ndarray:
@@ -76,5 +76,6 @@ def offset_nm(roi: gp.Roi) -> np.ndarray:
     return np.array(roi.offset, float) / UNITS_PER_NM
 
 
-def _inside(points: np.ndarray, roi: gp.Roi) -> np.ndarray:
+def inside(points: np.ndarray, roi: gp.Roi) -> np.ndarray:
+    """Which points (n, 3), in world units, lie in a region."""
     return np.all((points >= np.array(roi.begin)) & (points < np.array(roi.end)), axis=1)

@@ -49,7 +49,7 @@ class BatchStream:
         for head in heads.values():
             self.keys |= head.arrays
         self.has_synapses = _all_have_synapses(sources, heads)
-        self.locations = [location(data) for data in sources]
+        self.locations = [location(data, config.voxel_size) for data in sources]
         self.graph = sample_graph(
             sources,
             voxel_size=config.voxel_size,

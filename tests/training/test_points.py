@@ -16,15 +16,15 @@ SHAPE = (40, 120, 120)
 CONTEXT = (2, 8, 8)
 
 
-def marked_volume(seed=0, spacing=(3, 12, 12)):
-    """Boxes of labels of their own around sites in their middle; partners one box further in x."""
+def marked_volume(seed=0, spacing=(3, 12, 12), partner=(40.0, 16.0, -36.0)):
+    """Boxes of labels of their own around sites in their middle; partners so many nm away."""
     rng = np.random.default_rng(seed)
     grid = np.indices([n // s for n, s in zip(SHAPE, spacing, strict=True)]).reshape(3, -1).T
     labels = np.zeros(SHAPE, np.uint64)
     for number, corner in enumerate(grid * spacing, start=1):
         labels[tuple(slice(c, c + s) for c, s in zip(corner, spacing, strict=True))] = number
     post = (grid * spacing + np.array(spacing) / 2 + rng.uniform(-0.4, 0.4, grid.shape)) * VOXEL
-    pre = post + np.array([40.0, 16.0, -36.0])
+    pre = post + np.array(partner)
     synapses = Synapses(id=np.arange(1, len(grid) + 1), pre=pre, post=post)
     raw = np.zeros(SHAPE, np.uint8)
     return TrainingData("marked", raw, labels, (0, 0, 0), SHAPE, 1.0, synapses)
@@ -49,9 +49,10 @@ def samples(made, data, count=6):
     return list(stream.batches(0, count))
 
 
+@pytest.mark.parametrize("partner", [(40.0, 16.0, -36.0), (400.0, -160.0, 280.0)])
 @pytest.mark.parametrize("elastic", [0.0, 1.0])
-def test_a_marked_voxel_lies_where_its_label_was_taken_to(elastic):
-    data = marked_volume()
+def test_a_marked_voxel_lies_where_its_label_was_taken_to(elastic, partner):
+    data = marked_volume(partner=partner)
     found = 0
     for batch in samples(config(elastic=elastic), data):
         labels, marked = batch["labels"][0], batch["indicator/target"][0]
@@ -98,6 +99,22 @@ def test_samples_that_must_hold_a_site_do_and_the_others_are_random():
     batches = samples(made.model_copy(update={"training": wanted}), rare)
     assert all(batch["sites"][0] == 1 for batch in batches)
     assert sum(int(batch["sites"][0]) for batch in samples(made, rare)) < 3
+
+
+def test_a_partner_beyond_the_used_box_is_known_but_never_asked_for():
+    data = marked_volume()
+    few = data.synapses.select(np.array([655]))
+    beyond = few.replace(pre=few.pre - [4000.0, 0, 0])
+    made = config()
+    wanted = made.training.model_copy(update={"reject_probability": 1.0})
+    made = made.model_copy(update={"training": wanted})
+    for batch in samples(made, data._replace(synapses=beyond)):
+        assert batch["sites"][0] >= 1
+        known = batch["direction_vectors/mask"][0] > 0
+        assert (np.abs(batch["direction_vectors/target"][0][0][known]) > 3000).all()
+    far = few.replace(pre=few.pre - 4000.0, post=few.post - 4000.0)
+    with pytest.raises(ConfigError, match="200 held no postsynaptic site"):
+        samples(made, data._replace(synapses=far), 1)
 
 
 def test_a_head_that_learns_synapses_refuses_data_without():
