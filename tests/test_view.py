@@ -344,7 +344,7 @@ def test_a_container_is_shown_with_all_its_arrays_raw_below_labels(container):
     assert hidden == ["predictions/affinities", "fragments"]
     assert shown["dimensions"] == {"x": [4.6e-9, "m"], "y": [4.6e-9, "m"], "z": [40e-9, "m"]}
     middle = np.array(FRAME.offset) + np.array(SHAPE) / 2 * FRAME.voxel_size
-    np.testing.assert_allclose(shown["position"], (middle / FRAME.voxel_size)[::-1])
+    np.testing.assert_allclose(shown["position"], np.floor(middle / FRAME.voxel_size)[::-1] + 0.5)
 
 
 def test_arrays_of_one_name_are_told_apart(container, tmp_path):

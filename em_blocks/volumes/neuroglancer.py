@@ -139,7 +139,8 @@ def viewer_state(shown: Sequence[Shown], layers: Sequence[dict]) -> dict:
     extent, middle = np.array(roi.shape), np.array(roi.offset) + np.array(roi.shape) / 2
     return {
         "dimensions": _dimensions("xyz", size[::-1]),
-        "position": (middle / size)[::-1].tolist(),
+        # In the middle of a voxel: sites in that section are seen, too.
+        "position": (np.floor(middle / size) + 0.5)[::-1].tolist(),
         "crossSectionScale": float(extent[1:].max() / size.min() / _PIXELS),
         "projectionScale": float(extent.max() / size.min()),
         "layers": list(layers),
