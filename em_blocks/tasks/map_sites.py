@@ -116,8 +116,19 @@ class MapSites(LabelTask, SynapseTask):
             mapped[side] = table.replace(**{
                 f"{side}_supervoxel": objects.supervoxel[own], f"{side}_segment": objects.segment[own]
             })
-            rows.update(mapped[side], self._columns(side))
+        self._update(rows, **mapped)
         return mapped
+
+    def _update(self, rows: SynapseStore, pre: Synapses, post: Synapses) -> None:
+        """Write both sides; a row with both sites in the block, as most have, is written once."""
+        in_post, in_pre = np.isin(pre.id, post.id), np.isin(post.id, pre.id)
+        shared = post.select(in_pre)  # both tables are in the order of ids
+        both = pre.select(in_post).replace(
+            **{name: getattr(shared, name) for name in self._columns("post")}
+        )
+        rows.update(both, self._columns("pre") + self._columns("post"))
+        rows.update(pre.select(~in_post), self._columns("pre"))
+        rows.update(post.select(~in_pre), self._columns("post"))
 
     def _columns(self, side: str) -> list[str]:
         known = ["supervoxel", "segment"] if self.lut or self.labels_are_segments else ["supervoxel"]
