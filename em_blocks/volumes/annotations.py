@@ -224,7 +224,8 @@ def _write_indices(folder: Path, rows: _Rows) -> dict:
         "by_id": _write_index(folder / "by_id", rows, rows.n, _by("id"), _single),
         "spatial": [
             {"grid_shape": level.grid.shape.tolist(), "chunk_size": level.grid.cell.tolist(),
-             "limit": _LIMIT,
+             # What there really is: viewers thin out lines by the density that this promises.
+             "limit": max(1, _fullest(rows, level.keyed)),
              **_write_index(folder / f"spatial{number}", rows, level.share * rows.n, level.keyed,
                             _grouped)}
             for number, level in enumerate(levels)
@@ -250,7 +251,7 @@ def _levels(rows: _Rows, grid: Grid) -> list[_Level]:
     levels, begin = [], 0.0
     while True:
         left = 1 - begin
-        share = min(1.0, _LIMIT / max(1.0, left * _fullest(rows, grid)))
+        share = min(1.0, _LIMIT / max(1.0, left * _fullest(rows, grid.crossed)))
         finer = grid.finer()
         if share == 1 or finer.cell.max() < _SMALLEST_CELL_NM:
             return [*levels, _Level(grid, begin, 1.0)]
@@ -258,11 +259,11 @@ def _levels(rows: _Rows, grid: Grid) -> list[_Level]:
         grid, begin = finer, levels[-1].end
 
 
-def _fullest(rows: _Rows, grid: Grid) -> int:
-    """Most lines that pass through one cell."""
+def _fullest(rows: _Rows, keyed: Keyed) -> int:
+    """Most lines that one key has, for example the cell that they pass through."""
     codes, counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
     for part in rows:
-        new, found = np.unique(grid.crossed(part)[1], return_counts=True)
+        new, found = np.unique(keyed(part)[1], return_counts=True)
         codes, place = np.unique(np.concatenate([codes, new]), return_inverse=True)
         counts = np.bincount(place, np.concatenate([counts, found])).astype(np.int64)
     return int(counts.max(initial=0))

@@ -181,6 +181,14 @@ def test_levels_of_the_spatial_index_hold_every_line_once_where_it_passes(limit,
         assert 0 < len(decoded_list(first[0])) <= 3 * limit
 
 
+@pytest.mark.parametrize("limit", [5000, 20])
+def test_a_level_promises_as_many_lines_in_a_cell_as_there_are(limit, tmp_path):
+    info = written(tmp_path, table(300), limit=limit).info
+    for level in info["spatial"]:
+        counts = [len(decoded_list(data)) for data in entries(tmp_path / "layer", level).values()]
+        assert level["limit"] == max(counts)
+
+
 def test_a_large_layer_has_several_shards_and_is_the_same_however_its_table_is_cut(tmp_path):
     made = table(200)
     folder = tmp_path / "layer"
