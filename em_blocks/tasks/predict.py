@@ -25,6 +25,8 @@ from em_blocks.tasks.predict_options import (
 from em_blocks.volumes import Volume
 
 DEFAULT_SCALE = {"uint8": 255.0, "int8": 127.0}
+VECTOR_SCALE = {"int8": 0.25}
+"""Of vectors in nm: 4 nm are stored as 1, and up to 508 nm fit."""
 DEFAULT_CHUNK = 64
 
 
@@ -106,13 +108,15 @@ class Predict(BlockwiseTask):
     def _spec(self, name: str, out: HeadOutput) -> OutputSpec:
         head = self._setup.config.heads[name]
         chunk = out.chunk_shape or tuple(_divisor(b) for b in self.block_shape)
+        vectors = _holds_vectors(head)
+        dtype = out.dtype or ("int8" if vectors else "uint8")
         attributes = {}
-        if scale := out.scale or DEFAULT_SCALE.get(out.dtype):
+        if scale := out.scale or (VECTOR_SCALE if vectors else DEFAULT_SCALE).get(dtype):
             attributes["scale"] = scale
         if neighborhood := getattr(head, "neighborhood", None):
             attributes["neighborhood"] = [list(shift) for shift in neighborhood]
         return OutputSpec(
-            name=name, path=f"{self.output}/{out.dataset or name}", dtype=out.dtype,
+            name=name, path=f"{self.output}/{out.dataset or name}", dtype=dtype,
             chunk_shape=chunk, channels=head.channels, format=out.format,
             shard_shape=self.block_shape if out.format == "zarr3" else None, attributes=attributes,
         )
@@ -159,6 +163,13 @@ class Predict(BlockwiseTask):
                 raise ConfigError(
                     f"'outputs' names the head {name!r}, but the setup {self.setup} has the heads "
                     f"{', '.join(known)}. Use one of these."
+                )
+        for name, out in self.outputs.items():
+            if _holds_vectors(known[name]) and out.dtype == "uint8":
+                raise ConfigError(
+                    f"'outputs' stores the vectors of the head {name!r} as uint8, which has no negative "
+                    'numbers: half of all partners would be lost. Use "int8" (steps of 4 nm), '
+                    '"float16" or "float32".'
                 )
         datasets = [out.dataset or name for name, out in self.outputs_by_head().items()]
         if len(set(datasets)) < len(datasets):
@@ -333,6 +344,10 @@ class Predict(BlockwiseTask):
     @property
     def _tile_shape(self) -> Triple:
         return self.tile_shape or self._setup.config.tile_shape
+
+
+def _holds_vectors(head) -> bool:
+    return head.kind == "direction_vectors"
 
 
 def _divisor(size: int) -> int:

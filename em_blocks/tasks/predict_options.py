@@ -21,9 +21,13 @@ class HeadOutput(StrictModel):
     """Where and how one head of the network is stored."""
 
     dataset: str | None = Field(None, description="Name in the output; default: the head's name.")
-    dtype: Literal["uint8", "int8", "float16", "float32"] = "uint8"
+    dtype: Literal["uint8", "int8", "float16", "float32"] | None = Field(
+        None, description="Default: uint8, for direction vectors int8."
+    )
     scale: PositiveFloat | None = Field(
-        None, description="Stored = output * scale. Default: 255 for uint8, 127 for int8."
+        None,
+        description="Stored = output * scale. Default: 255 for uint8, 127 for int8; 0.25 for int8 of "
+        "direction vectors, which is 4 nm and reaches to 508 nm.",
     )
     format: Format = "zarr"
     chunk_shape: Shape3 | None = Field(

@@ -25,6 +25,7 @@ from em_blocks.geometry import Box, Frame
 from em_blocks.tasks.predict import Predict
 from em_blocks.training.setup import Setup
 from em_blocks.volumes import Volume
+from tiny_setup import tiny_config, write_setup
 
 SETUPS = Path(__file__).parents[2] / "setups"
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, 9.2))
@@ -260,3 +261,28 @@ def test_a_corrupt_chunk_fails_its_blocks_and_no_others(raw, setup_folder, tmp_p
     for document in failed:
         assert str(chunk) in document["error"]["message"]
         assert document["error"]["stage"] == "read"
+
+
+@pytest.fixture
+def vector_setup(tmp_path):
+    values = tiny_config()
+    values["heads"] = {"vectors": {"kind": "direction_vectors", "unit_nm": 50}}
+    return write_setup(tmp_path / "vectors", values)
+
+
+def vector_prediction(setup, raw, tmp_path, outputs):
+    return Predict.from_dict({
+        "kind": "predict", "run": "vectors", "raw": raw.path, "setup": str(setup), "outputs": outputs,
+        "output": str(tmp_path / "predictions.zarr"), "block_shape": (8, 32, 32),
+    })
+
+
+def test_vectors_are_stored_as_signed_integers_of_4_nm(vector_setup, raw, tmp_path):
+    (spec,) = vector_prediction(vector_setup, raw, tmp_path, {}).output_specs()
+    assert (spec.dtype, spec.attributes["scale"], spec.channels) == ("int8", 0.25, 3)
+
+
+def test_vectors_are_not_stored_without_their_signs(vector_setup, raw, tmp_path):
+    task = vector_prediction(vector_setup, raw, tmp_path, {"vectors": {"dtype": "uint8"}})
+    with pytest.raises(ConfigError, match="no negative numbers"):
+        task._check_heads()
