@@ -37,7 +37,7 @@ demo: install
 	$(BIN)/em-blocks demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -70,6 +70,7 @@ setup(
             "moto[s3]",
             "pytest",
             "pytest-timeout",
+            "pytest-xdist",
             "ruff",
             "setuptools>=77",
         ],
