@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from em_blocks.db.connect import connect
+from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.geometry import BlockGrid, Frame
@@ -21,6 +22,7 @@ SHAPE = (9, 22, 25)
 PIECE = (5, 12, 13)
 """Voxels of a block of fragments: no fragment crosses its border."""
 RUN = "detected"
+RADIUS = 22.0
 
 
 def make_supervoxels(folder: Path, name="fragments", seed=0) -> Volume:
@@ -96,6 +98,36 @@ class Database:
     def documents(self, run=RUN) -> dict[int, dict]:
         with connect(self.uri) as client:
             return {d["_id"]: d for d in self.store(client, run).synapses.find({"run": run})}
+
+
+# A test module that wants these fixtures gives them names of its own:
+# `uri, database = mapping.uri, mapping.database`.
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    """A server for the tests of one module."""
+    with database_uri(None, tmp_path_factory.mktemp("server")) as uri:
+        yield uri
+
+
+@pytest.fixture
+def database(uri):
+    """An empty database for one test."""
+    database = Database(uri)
+    yield database
+    with connect(uri) as client:
+        client.drop_database(database.name)
+
+
+def mapping_settings(volume: Volume, folder: Path, database: Database, **options) -> dict:
+    """Keys of a config that maps the detected synapses; an option of None leaves its key out."""
+    values = {
+        "kind": "map_synapses", "run": "mapped", "run_dir": str(folder), "synapses": RUN,
+        "labels": volume.path, "search_radius_nm": RADIUS, "block_shape": list(PIECE),
+        **database.settings(), **options,
+    }
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def here(task, database: Database, blocks=None) -> dict[str, int]:

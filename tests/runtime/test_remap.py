@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import mapping
 from em_blocks.cli.main import main
-from em_blocks.db.connect import connect, database_uri
+from em_blocks.db.connect import connect
 from em_blocks.db.runs import RunStore, grid_document
 from em_blocks.db.synapse_mapping import replace_segments
 from em_blocks.errors import FingerprintMismatchError, RefusedError, VolumeError
@@ -17,7 +18,16 @@ from em_blocks.runtime.preflight import check_task
 from em_blocks.runtime.remap import remap
 from em_blocks.tasks.map_synapses import MapSynapses
 from em_blocks.volumes.tables import BlockTables
-from mapping import RUN, Database, assert_same_rows, here, make_lut, make_supervoxels, make_synapses
+from mapping import (
+    assert_same_rows,
+    here,
+    make_lut,
+    make_supervoxels,
+    make_synapses,
+    mapping_settings,
+)
+
+uri, database = mapping.uri, mapping.database
 
 
 def proofread(ids):
@@ -26,12 +36,6 @@ def proofread(ids):
     segments[segments == 3] = 2
     segments[ids % 7 == 2] += 2**41
     return segments
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory):
-    with database_uri(None, tmp_path_factory.mktemp("remap")) as uri:
-        yield uri
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +48,8 @@ def inputs(tmp_path_factory):
 
 
 @pytest.fixture
-def database(uri):
-    database = Database(uri)
-    yield database
-    with connect(uri) as client:
-        client.drop_database(database.name)
-
-
-@pytest.fixture
 def settings(inputs, database, tmp_path):
-    return {
-        "kind": "map_synapses", "run": "mapped", "run_dir": str(tmp_path), "synapses": RUN,
-        "labels": inputs[0].path, "lut": inputs[1], "search_radius_nm": 22,
-        "block_shape": [5, 12, 13], **database.settings(),
-    }
+    return mapping_settings(inputs[0], tmp_path, database, lut=inputs[1])
 
 
 @pytest.fixture
