@@ -42,28 +42,42 @@ def make_volume(folder, name, values, frame=FRAME):
     return volume
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def arrays():
-    """Neurons without any 0, true synapses, predicted ones."""
+    """Neurons without any 0, true synapses, predicted ones; no test changes them."""
     neurons, truth = random_volume(0, shape=SHAPE)
     return {"neurons": neurons + np.uint64(7), "truth": truth.astype(np.uint32),
             "prediction": random_volume(1, shape=SHAPE)[1]}
 
 
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory, arrays):
+    """The three volumes."""
+    folder = tmp_path_factory.mktemp("volumes")
+    return {name: make_volume(folder, name, values).path for name, values in arrays.items()}
+
+
+def crediting(paths, folder, **options):
+    """A task over the three volumes; an option of None leaves its key out."""
+    values = {
+        "kind": "credit_synapses", "run": "credited", "reach_voxels": 2, "contacts": True,
+        "output": str(folder / "connectivity"), "block_shape": (4, 25, 30), **paths, **options,
+    }
+    return CreditSynapses.from_dict({k: v for k, v in values.items() if v is not None})
+
+
 @pytest.fixture
-def make(tmp_path, arrays):
-    """A function that makes a task over the three volumes."""
-    paths = {name: make_volume(tmp_path, name, values).path for name, values in arrays.items()}
+def make(tmp_path, paths):
+    """A function that makes a task in a folder of the test."""
+    return lambda name="a", **options: crediting(paths, tmp_path / name, **options)
 
-    def make(name="a", **options):
-        values = {
-            "kind": "credit_synapses", "run": "credited", "reach_voxels": 2, "contacts": True,
-            "output": str(tmp_path / name / "connectivity"), "block_shape": (4, 25, 30), **paths,
-        }
-        values.update(options)
-        return CreditSynapses.from_dict({k: v for k, v in values.items() if v is not None})
 
-    return make
+@pytest.fixture(scope="module")
+def undisturbed(paths, tmp_path_factory):
+    """A run of two workers that nothing disturbed, and that no test changes."""
+    task = crediting(paths, tmp_path_factory.mktemp("undisturbed"), num_workers=2)
+    assert run(task).ok
+    return task
 
 
 def slow_tables(arrays, n):
@@ -122,9 +136,8 @@ def test_neurons_are_read_around_synapses_at_faces_edges_and_corners(make, array
     assert len(expected) > len(voxels) > 100 and found["prediction"] == found["truth"]
 
 
-def test_workers_credit_the_same(make, arrays):
-    task = make(num_workers=2)
-    assert run(task).ok
+def test_workers_credit_the_same(undisturbed, arrays):
+    task = undisturbed
     assert as_dicts(stored(task)) == slow_tables(arrays, 2)
     here = credit_here(task, task.grid().blocks())
     assert evaluate_connectivity(task, stored(task)).document() == evaluate_connectivity(
@@ -132,15 +145,13 @@ def test_workers_credit_the_same(make, arrays):
     ).document()
 
 
-def test_blocks_that_are_done_again_count_once(make):
-    assert_retry_equals_once(make("again"), make("once"))
+def test_blocks_that_are_done_again_count_once(make, undisturbed):
+    assert_retry_equals_once(make(), undisturbed)
 
 
 @pytest.mark.parametrize("victim", ["worker", "scheduler"])
-def test_killed_and_run_again_equals_undisturbed(make, tmp_path, victim):
-    options = {"block_shape": (4, 16, 32), "contacts": False}
-    undisturbed, task = make("undisturbed", **options), make("killed", **options)
-    assert run(undisturbed).ok
+def test_killed_and_run_again_equals_undisturbed(make, undisturbed, tmp_path, victim):
+    task = make("killed")
     process = start_in_background(task, tmp_path)
     wait_for(lambda: len(list((tmp_path / "killed").rglob("*.parquet"))) > 9, timeout_s=240)
     if victim == "scheduler":

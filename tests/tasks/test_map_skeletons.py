@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from em_blocks.db.connect import connect, database_uri
+import mapping
+from em_blocks.db.connect import connect
 from em_blocks.errors import ConfigError, SynapseFileError
 from em_blocks.kernels.site_lookup import as_voxels
 from em_blocks.kernels.synapses import TOO_FAR, UNMAPPED, Synapses
@@ -16,23 +17,17 @@ from em_blocks.tasks.map_synapses import MapSynapses
 from em_blocks.volumes.synapse_files import write_synapses
 from mapping import (
     FRAME,
-    RUN,
     SHAPE,
-    Database,
     assert_same_rows,
     here,
     make_lut,
     make_supervoxels,
     make_synapses,
+    mapping_settings,
 )
 
+uri, database = mapping.uri, mapping.database
 BOUND, NOISE = 60.0, 2
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory):
-    with database_uri(None, tmp_path_factory.mktemp("skeletons")) as uri:
-        yield uri
 
 
 def make_nodes(folder):
@@ -62,26 +57,14 @@ def inputs(tmp_path_factory):
 
 
 @pytest.fixture
-def database(uri):
-    database = Database(uri)
-    yield database
-    with connect(uri) as client:
-        client.drop_database(database.name)
-
-
-@pytest.fixture
 def make(inputs, database, tmp_path):
     volume, lut, path, _, _, truth = inputs
 
     def make(name="a", skeletons=None, **options):
         chosen = {"path": str(path), "max_distance_nm": BOUND, "noise_nodes": NOISE,
                   "truth": str(truth), **(skeletons or {})}
-        values = {
-            "kind": "map_synapses", "run": "mapped", "run_dir": str(tmp_path / name), "synapses": RUN,
-            "labels": volume.path, "lut": lut, "search_radius_nm": 22, "block_shape": (5, 12, 13),
-            "skeletons": chosen, **database.settings(), **options,
-        }
-        return MapSynapses.from_dict({key: v for key, v in values.items() if v is not None})
+        options = {"lut": lut, "skeletons": chosen, **options}
+        return MapSynapses.from_dict(mapping_settings(volume, tmp_path / name, database, **options))
 
     return make
 
@@ -141,7 +124,7 @@ def test_workers_do_all_steps_and_synapses_stored_anew_get_their_skeletons_again
 ):
     synapses = make_synapses(80)
     database.fill(synapses)
-    steps = make(num_workers=2).steps()
+    steps = make().steps()
     reports = run_steps(steps, console=Console(quiet=True))
     assert [report.ok for report in reports] == [True] * 4
     assert_mapped(inputs, database)
