@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 from scipy import ndimage
 
-from em_blocks.db.connect import connect, database_uri
+import mapping
+from em_blocks.db.connect import connect
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Box
 from em_blocks.kernels.cleft_clustering import clefts_on_lines, connectors
@@ -15,15 +16,10 @@ from em_blocks.runtime.preflight import check_task
 from em_blocks.runtime.run import run_steps
 from em_blocks.tasks.cluster_clefts import ClusterClefts
 from em_blocks.volumes import Volume
-from mapping import FRAME, RUN, SHAPE, Database, assert_same_rows, here, make_synapses
+from mapping import FRAME, RUN, SHAPE, assert_same_rows, here, make_synapses
 
 LONGEST = 150.0
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory):
-    with database_uri(None, tmp_path_factory.mktemp("clefts")) as uri:
-        yield uri
+uri, database = mapping.uri, mapping.database
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +34,6 @@ def prediction(tmp_path_factory):
     )
     volume.write(volume.box, values)
     return volume
-
-
-@pytest.fixture
-def database(uri):
-    database = Database(uri)
-    yield database
-    with connect(uri) as client:
-        client.drop_database(database.name)
 
 
 @pytest.fixture
@@ -137,7 +125,7 @@ def test_workers_do_all_steps_and_rows_stored_anew_are_clustered_again(predictio
     assert_clustered(prediction, database, task, synapses)
     with connect(database.uri) as client:
         database.store(client).replace_block("0/0/1", synapses.select([1, 4]))
-    reports = run_steps(task.steps(), console=Console(quiet=True))
+    reports = run_steps(make().steps(), console=Console(quiet=True))
     assert [report.blocks["computed"] for report in reports][:3] == [0, 0, 0]
     assert 0 < reports[3].blocks["computed"] <= 2 and reports[4].blocks["computed"] == 1
     kept = np.isin(synapses.id, database.rows().id)

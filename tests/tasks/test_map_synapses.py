@@ -7,8 +7,9 @@ import signal
 import numpy as np
 import pytest
 
+import mapping
 from blockwise import block_documents, run, start_in_background, store_of, wait_for
-from em_blocks.db.connect import connect, database_uri
+from em_blocks.db.connect import connect
 from em_blocks.db.runs import DONE
 from em_blocks.errors import ConfigError, RefusedError, VolumeError
 from em_blocks.geometry import BlockGrid, Box, Frame
@@ -21,23 +22,18 @@ from em_blocks.tasks.map_synapses import MapSynapses
 from em_blocks.volumes import Volume
 from mapping import (
     FRAME,
+    RADIUS,
     RUN,
     SHAPE,
-    Database,
     assert_same_rows,
     here,
     make_lut,
     make_supervoxels,
     make_synapses,
+    mapping_settings,
 )
 
-RADIUS = 22.0
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory):
-    with database_uri(None, tmp_path_factory.mktemp("mapping")) as uri:
-        yield uri
+uri, database = mapping.uri, mapping.database
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +45,13 @@ def inputs(tmp_path_factory):
 
 
 @pytest.fixture
-def database(uri):
-    database = Database(uri)
-    yield database
-    with connect(uri) as client:
-        client.drop_database(database.name)
-
-
-@pytest.fixture
 def make(inputs, database, tmp_path):
     """A function that makes a config; `labels` and `lut` may be replaced."""
     volume, lut = inputs
 
     def make(**options):
-        values = {
-            "kind": "map_synapses", "run": "mapped", "run_dir": str(tmp_path), "synapses": RUN,
-            "labels": volume.path, "lut": lut, "search_radius_nm": RADIUS, "block_shape": (5, 12, 13),
-            **database.settings(), **options,
-        }
-        return MapSynapses.from_dict({key: v for key, v in values.items() if v is not None})
+        options = {"lut": lut, **options}
+        return MapSynapses.from_dict(mapping_settings(volume, tmp_path, database, **options))
 
     return make
 
@@ -178,7 +162,7 @@ def test_workers_map_every_site_and_what_is_forgotten_or_damaged_is_done_again(
     documents = block_documents(task)
     with store_of(task) as store:
         store.blocks.delete_many({"run": task.run})
-    report = run(task)
+    report = run(make().sites())
     assert report.ok and report.blocks["computed"] == 8 and report.counts["sites"] == 120
     assert_same_rows(database.rows(), mapped)
     for key, document in block_documents(task).items():
@@ -208,7 +192,7 @@ def test_synapses_that_are_stored_anew_are_mapped_again(inputs, database, make):
 def test_a_killed_run_is_finished_by_the_next(inputs, database, make, tmp_path):
     synapses = make_synapses()
     database.fill(synapses)
-    task = make(block_shape=(3, 8, 7), num_workers=2).sites()
+    task = make(block_shape=(3, 8, 7)).sites()
     process = start_in_background(task, tmp_path)
     with store_of(task) as store:
         wait_for(lambda: store.counts()[DONE] or process.poll() is not None, timeout_s=120)
