@@ -411,7 +411,11 @@ def test_bad_input_is_one_paragraph_with_exit_code_2(tmp_path, monkeypatch, argu
 
 
 def test_the_printed_address_holds_a_state_whose_sources_are_served_until_ctrl_c(container):
-    code = f"from em_blocks.cli.main import main; main(['view', {str(container)!r}])"
+    # A job in the background ignores Ctrl-C, and what it starts would too.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"from em_blocks.cli.main import main; main(['view', {str(container)!r}])"
+    )
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", code], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -428,5 +432,9 @@ def test_the_printed_address_holds_a_state_whose_sources_are_served_until_ctrl_c
         assert ask(f"{unwritten}/0/0/0")[0] == 404, "a chunk that is not written yet"
     finally:
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        try:
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
     assert process.returncode == 0 and "Stopped." in output and not errors
