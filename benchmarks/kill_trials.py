@@ -31,6 +31,7 @@ from em_blocks.cli.common import load_config
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import DONE, RunStore
 from em_blocks.db.server import running_uri
+from em_blocks.errors import DatabaseError
 from parts.affinities import segment_config
 from parts.noise import small_config
 from parts.synapse_prediction import extract_config
@@ -115,8 +116,11 @@ def done_now(folder: Path) -> int | str:
     uri = running_uri(folder / "db")
     if uri is None:
         return "?"  # a busy machine: the database did not answer at once
-    with connect(uri) as client:
-        return client["em_blocks"].blocks.count_documents({"state": DONE})
+    try:
+        with connect(uri) as client:
+            return client["em_blocks"].blocks.count_documents({"state": DONE})
+    except DatabaseError:
+        return "?"  # the command has just ended, and stopped its server
 
 
 def workers(process: subprocess.Popen) -> list[int]:
