@@ -22,6 +22,7 @@ from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import BlockAlignmentError, ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.synapses import Synapses
+from em_blocks.tasks.cluster import Cluster, Container
 from em_blocks.tasks.outputs import Output, OutputSpec, RowsSpec, TableSpec, checksum
 from em_blocks.volumes import Volume
 from em_blocks.volumes.tables import BlockTables, checksum_of_columns
@@ -93,7 +94,8 @@ class RunConfig(StrictModel, ABC):
 
     operational: ClassVar[frozenset[str]] = frozenset(
         {"run", "run_dir", "db_host", "db_name", "num_workers", "block_timeout_s", "max_retries",
-         "launcher", "launcher_options", "scheduler_host"}
+         "launcher", "launcher_options", "cluster", "container", "scheduler_host", "scheduler_port",
+         "worker_timeout_s", "db_outage_s", "speculate"}
     )
     """Fields that say how to run, not what comes out; not part of the fingerprint."""
 
@@ -108,15 +110,22 @@ class RunConfig(StrictModel, ABC):
         description="Volume of any voxel size; a block where it is 0 everywhere is not computed.",
     )
     num_workers: PositiveInt = Field(1, description="Worker processes (slots).")
-    launcher: Literal["local", "slurm", "lsf"] = Field(
-        "local", description="How worker processes are started: here, by srun, or by bsub -K."
+    launcher: Literal["local", "slurm", "lsf", "external"] = Field(
+        "local",
+        description="How worker processes are started: here, by Slurm, by LSF, or by hand with "
+        "`em-blocks join`.",
     )
+    cluster: Cluster = Field(Cluster(), description="What a worker asks of the cluster.")
     launcher_options: tuple[str, ...] = Field(
-        (), description='Options of srun or bsub, for example ["--partition=gpu", "--gres=gpu:1"].'
+        (), description='Further options of srun, sbatch or bsub, for example ["--qos=long"].'
     )
+    container: Container | None = Field(None, description="Run workers in a container.")
     scheduler_host: str = Field(
         "127.0.0.1",
         description="Address of this machine that workers connect to; only that interface listens.",
+    )
+    scheduler_port: int = Field(
+        0, ge=0, le=65535, description="Port that workers connect to; 0 takes any that is free."
     )
     db_host: str | None = Field(
         None,
@@ -124,8 +133,20 @@ class RunConfig(StrictModel, ABC):
         "to stand here. Default: a private mongod in run_dir.",
     )
     db_name: str = Field("em_blocks", pattern=r"^[A-Za-z0-9_-]{1,60}$")
-    block_timeout_s: PositiveFloat = Field(
-        3600, description="A block that takes longer is given to another worker."
+    block_timeout_s: PositiveFloat | None = Field(
+        None,
+        description="A block that takes longer is given to another worker. Default: an hour until "
+        "five blocks have been measured, then 20 times the longest of nine in ten, at least 2 min.",
+    )
+    worker_timeout_s: PositiveFloat = Field(
+        30, ge=2, description="A worker that is silent for so long is lost; others do its blocks."
+    )
+    db_outage_s: PositiveFloat = Field(
+        120, description="How long scheduler and workers wait for a database that does not answer."
+    )
+    speculate: bool = Field(
+        False,
+        description="Give blocks that take unusually long to a second, idle worker; the first counts.",
     )
     max_retries: NonNegativeInt = Field(
         2, description="Further attempts at a failing block before it is quarantined."

@@ -61,7 +61,7 @@ class Clean(RunConfig):
                 min_size=self.min_size, largest_id=min(MAX_ID, int(np.iinfo(dtype).max)),
                 num_workers=1,
                 # One block for the whole volume: reading its tables takes 2 ms for each of theirs.
-                block_timeout_s=max(self.block_timeout_s, _DAY_S),
+                block_timeout_s=max(self.block_timeout_s or 0.0, _DAY_S),
             )),
             ApplyParts.from_dict(self._step(
                 "apply_parts", "cleaned", changes=changes, output=self.output, dtype=str(dtype),

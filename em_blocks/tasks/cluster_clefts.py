@@ -63,7 +63,7 @@ class ClusterClefts(RunConfig):
         changes, folder = self._folder("changes"), self._folder("parts")
         rows = {"prediction": self.prediction, "clefts": self.output, "synapses": self.synapses,
                 "sums": self._folder("sums")}
-        whole = {"num_workers": 1, "block_timeout_s": max(self.block_timeout_s, _DAY_S)}
+        whole = {"num_workers": 1, "block_timeout_s": max(self.block_timeout_s or 0.0, _DAY_S)}
         return [
             self._step(FindCleftParts, "find_cleft_parts", "parts", output=folder, **found),
             self._step(
