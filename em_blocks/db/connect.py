@@ -1,30 +1,43 @@
-"""A client for the configured database, with errors that say what to do."""
+"""A client for the configured database, and calls that outlive its outages."""
 
 from __future__ import annotations
 
-import os
-import re
+import random
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import pymongo
-from pymongo.errors import (
-    AutoReconnect,
-    ConfigurationError,
-    InvalidURI,
-    OperationFailure,
-    PyMongoError,
-)
+from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
 
-from em_blocks.db.server import embedded_server, running_uri
-from em_blocks.errors import DatabaseError
+from em_blocks.db.address import expand_uri, redacted, scrub
+from em_blocks.db.problems import is_outage, is_refusal, unreachable
+from em_blocks.db.server import embedded_server, running_uri, why_down
+from em_blocks.errors import DatabaseError, EmBlocksError
+
+__all__ = [
+    "OUTAGE_S", "ServerError", "connect", "database_home", "database_uri", "expand_uri", "redacted",
+    "scrub", "unreachable", "uri_if_running", "with_patience",
+]
 
 SELECT_TIMEOUT_MS = 10_000
 OUTAGE_S = 120.0
+
+# A link that is cut sends no sign of it. The client's monitor asks the server every 5 s and
+# waits 5 s for the answer; without one it ends the calls that are under way, so they fail
+# after at most 10 s. There is no socketTimeoutMS: a call may take long while the server works on it (an
+# index, the rows of a large run), and a time limit could not tell that from a cut link.
+# Routers forget connections that are idle for long: they are not used again after a minute.
+# retryWrites stays on: a replica set takes back to a new primary what it has half done. A server
+# that stands alone does not know it; `with_patience` is for both.
+_OPTIONS = {
+    "heartbeatFrequencyMS": 5_000, "connectTimeoutMS": 5_000, "maxIdleTimeMS": 60_000,
+    "appname": "em_blocks", "tz_aware": True,
+}
+_LONGEST_PAUSE_S = 2.0
 
 Result = TypeVar("Result")
 
@@ -39,12 +52,20 @@ def database_home(home: Path) -> Path:
 
 @contextmanager
 def database_uri(db_host: str | None, home: Path) -> Iterator[str]:
-    """URI of the database: the configured one, or an embedded server that is held meanwhile."""
+    """URI of the database: the configured one, or an embedded server that is held meanwhile.
+
+    An error that ends its use while an embedded server is down says why that is down.
+    """
     if db_host is not None:
         yield expand_uri(db_host)
         return
     with embedded_server(database_home(home)) as uri:
-        yield uri
+        try:
+            yield uri
+        except EmBlocksError as error:
+            if (why := why_down(database_home(home))) and why not in str(error):
+                raise type(error)(f"{error} {why}") from error
+            raise
 
 
 def uri_if_running(db_host: str | None, home: Path) -> str | None:
@@ -52,73 +73,94 @@ def uri_if_running(db_host: str | None, home: Path) -> str | None:
     return expand_uri(db_host) if db_host is not None else running_uri(database_home(home))
 
 
-def expand_uri(db_host: str) -> str:
-    """A URI from a host name or URI, with environment variables filled in."""
-    uri = os.path.expandvars(db_host)
-    if missing := re.search(r"\$\{?\w+\}?", uri):
-        raise DatabaseError(
-            f"'db_host' uses the environment variable {missing.group(0)}, which is not set. Export it "
-            "in the shell (and in the job environment of a cluster)."
-        )
-    return uri if uri.startswith(("mongodb://", "mongodb+srv://")) else f"mongodb://{uri}"
-
-
-def redacted(uri: str) -> str:
-    """`uri` without user, password and options, for messages."""
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 @contextmanager
-def connect(uri: str) -> Iterator[pymongo.MongoClient]:
-    """A client whose server answered.
+def connect(uri: str, *, outage_s: float = 0.0) -> Iterator[pymongo.MongoClient]:
+    """A client whose server answered and accepted the login.
+
+    Parameters
+    ----------
+    outage_s : float
+        How long to wait for a server that is away: for workers, whose run has begun.
 
     Raises
     ------
     DatabaseError
-        If the URI is wrong, nobody answers, or the login is refused.
+        If the URI is wrong, nobody answers, or the login is refused; also where a call of the block
+        is refused, or the server is lost during it, and nobody takes care of that.
     """
-    try:
-        client = pymongo.MongoClient(uri, serverSelectionTimeoutMS=SELECT_TIMEOUT_MS, tz_aware=True)
-    except (InvalidURI, ConfigurationError, ValueError) as error:
-        raise DatabaseError(
-            f"'db_host' is not a usable MongoDB address ({type(error).__name__}). Give host:port, or a "
-            "URI mongodb://user:${PASSWORD}@host:port/?options with special characters escaped."
-        ) from error
-    with client:
+    with _client(uri) as client:
         try:
-            client.admin.command("ping")
+            with_patience(lambda: _greet(client), outage_s) if outage_s else _greet(client)
         except PyMongoError as error:
             raise DatabaseError(unreachable(uri, error)) from error
-        yield client
+        try:
+            yield client
+        except PyMongoError as error:
+            if is_outage(error) or is_refusal(error):
+                raise DatabaseError(unreachable(uri, error)) from error
+            raise
 
 
-def unreachable(uri: str, error: PyMongoError) -> str:
-    """One paragraph on a database that cannot be used."""
-    reason = str(error).split(", Timeout")[0][:300]
-    kind = "refused" if isinstance(error, OperationFailure) else "does not answer"
-    return (
-        f"The database at {redacted(uri)} {kind}: {reason}. Finished blocks are recorded there, so "
-        "nothing can start without it. Check 'db_host' and that mongod runs and can be reached from "
-        "here; without 'db_host' a private server is started."
-    )
+def _greet(client: pymongo.MongoClient) -> None:
+    # Unlike ping this needs a login where there are logins; any user may do it.
+    client.admin.command("listDatabases", nameOnly=True, authorizedDatabases=True)
 
 
-def with_patience(call: Callable[[], Result]) -> Result:
+def _client(uri: str) -> pymongo.MongoClient:
+    options = {"serverSelectionTimeoutMS": SELECT_TIMEOUT_MS, **_OPTIONS}
+    chosen = {name: v for name, v in options.items() if f"{name}=".lower() not in uri.lower()}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # of options that are misspelt, and ignored
+            return pymongo.MongoClient(uri, **chosen)
+    except (InvalidURI, ConfigurationError, ValueError, OSError, UserWarning) as error:
+        if "DNS" in str(error):  # of mongodb+srv://
+            raise DatabaseError(unreachable(uri, error)) from error
+        raise DatabaseError(
+            f"'db_host' is not a usable MongoDB address: {scrub(str(error))[:300]}. Give host:port, or "
+            "a URI mongodb://user:${PASSWORD}@host:port/?options with special characters escaped."
+        ) from None  # the context may quote what is no message's business
+
+
+def with_patience(call: Callable[[], Result], outage_s: float = OUTAGE_S) -> Result:
     """Repeat `call` while the database is away; only for what may be done twice.
+
+    A call that seemed to fail may have been done, or be done later still: a cut link delivers what
+    it held when it heals. So what `call` writes must be right whenever, and however often, any part of
+    it arrives: rows with ids of their own, never "delete all and add".
+
+    Parameters
+    ----------
+    outage_s : float
+        Seconds from the first failure after which nothing is begun any more.
 
     Raises
     ------
     DatabaseError
-        If the database stayed away for `OUTAGE_S`.
+        If the database stayed away for longer.
+    pymongo.errors.PyMongoError
+        At once, for what waiting does not heal: a login or a right that is missing, a full disk.
     """
-    deadline = time.monotonic() + OUTAGE_S
+    since, pause = None, 0.1
     while True:
         try:
             return call()
-        except AutoReconnect as error:
-            if time.monotonic() > deadline:
-                raise DatabaseError(
-                    f"The database was away for more than {OUTAGE_S:.0f} s; this worker gives up."
-                ) from error
-            time.sleep(0.2)
+        except PyMongoError as error:
+            if not is_outage(error):
+                raise
+            now = time.monotonic()
+            since = since or now
+            if now - since >= outage_s:
+                raise DatabaseError(_too_long(outage_s, error)) from error
+        # Not all workers at once: thousands of them may have waited for this server.
+        time.sleep(pause * random.uniform(0.5, 1.0))
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def _too_long(outage_s: float, error: PyMongoError) -> str:
+    reason = str(error).split(", Timeout")[0][:300]
+    return scrub(
+        f"The database was away for more than {outage_s:.0f} s ('db_outage_s'): {reason}. What it has "
+        "confirmed is safe. Run the same command again when it is back: blocks without a record are "
+        "done then."
+    )

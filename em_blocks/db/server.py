@@ -44,6 +44,15 @@ def running_uri(home: Path) -> str | None:
     return _uri(values["port"]) if supervise.accepts(values["port"]) else None
 
 
+def why_down(home: Path) -> str | None:
+    """Why the embedded server in `home`, which somebody uses, does not run; None if it does."""
+    if running_uri(home) is not None:
+        return None
+    if supervise.lacks_space(home):
+        return _no_space(home)
+    return f"The embedded mongod in {home} does not run: {_log_tail(home)}"
+
+
 @contextmanager
 def embedded_server(home: Path) -> Iterator[str]:
     """Use the private server whose data lies in `home`; yields its URI.
@@ -58,6 +67,8 @@ def embedded_server(home: Path) -> Iterator[str]:
     """
     binary = mongod_binary()
     _make_home(home)
+    if running_uri(home) is None and supervise.lacks_space(home):
+        raise DatabaseError(_no_space(home))
     with open(home / "users.lock", "a") as users:
         uri = _join(home, users, binary)
         try:
@@ -108,6 +119,8 @@ def _join(home: Path, users, binary: str) -> str:
             started += 1
             time.sleep(0.3)
         time.sleep(0.02)
+    if supervise.lacks_space(home):
+        raise DatabaseError(_no_space(home))
     raise DatabaseError(
         f"The embedded mongod in {home} did not start: {_log_tail(home)} Look at {home}/mongod.log; "
         "if another server holds the folder, stop it; or set 'db_host' to a MongoDB server."
@@ -152,6 +165,15 @@ def _log_tail(home: Path) -> str:
         return "it wrote no log."
     errors = [line for line in lines[-50:] if '"s":"E"' in line or '"s":"F"' in line]
     return "its log says " + (errors or lines or ["nothing"])[-1][:300] + "."
+
+
+def _no_space(home: Path) -> str:
+    free = shutil.disk_usage(home).free
+    return (
+        f"The disk of the embedded database in {home} is full: {free / 1e6:.3g} MB are free, and "
+        f"mongod needs {supervise.NEEDED_BYTES / 1e6:.3g} MB to start. Finished blocks are "
+        "recorded there; what was confirmed is safe. Free some space, or set 'run_dir' to another disk."
+    )
 
 
 def _uri(port: int) -> str:

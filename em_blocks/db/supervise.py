@@ -3,13 +3,15 @@
 Run as a script with the standard library alone: ``python supervise.py HOME MONGOD``. Every user
 of the database holds a shared lock on ``HOME/users.lock``; the kernel drops it however the user
 ends, ``kill -9`` included. When the lock is free (and ``HOME/keep`` does not exist) mongod is
-stopped. A mongod that dies is started again on the same port, so a run survives its crash.
+stopped. A mongod that dies is started again on the same port, so a run survives its crash; on
+a full disk, where it would die again at once, only when there is space.
 """
 
 import ctypes
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +21,13 @@ from pathlib import Path
 
 POLL_S = 0.2
 MAX_RESTARTS = 20
+LONGEST_PAUSE_S = 30.0
+# What lived for so long has not died of its start.
+STABLE_S = 60.0
+# Recovery from the journal and a checkpoint; an empty database takes 5 MB.
+NEEDED_BYTES = 32 << 20
 PORT_IN_USE = 48
+KILLED = {-signal.SIGKILL, -signal.SIGTERM}
 PR_SET_PDEATHSIG = 1
 
 
@@ -53,6 +61,9 @@ def supervise(home: Path, mongod: str) -> int:
     signal.signal(signal.SIGTERM, end)
     port = free_port()
     while crashes < MAX_RESTARTS:
+        if not wait_for_space(home):
+            return 0
+        began = time.monotonic()
         server = start(home, mongod, port)
         code, announced = watch(home, server, port)
         if code is None:
@@ -60,11 +71,35 @@ def supervise(home: Path, mongod: str) -> int:
             return 0
         if code == PORT_IN_USE and not announced:
             port = free_port()
-        elif not announced:
+        elif not (announced or code in KILLED or lacks_space(home)):
             break  # it cannot start at all; its log says why
-        crashes += 1
+        crashes = crashes + 1 if time.monotonic() - began < STABLE_S else 1
+        if not pause(home, min(LONGEST_PAUSE_S, 0.1 * 2 ** (crashes - 1))):
+            return 0
     (home / "server.json").unlink(missing_ok=True)
     return 1
+
+
+def pause(home: Path, seconds: float) -> bool:
+    """Wait before another start; False if nobody needs it any more."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if unused(home):
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def wait_for_space(home: Path) -> bool:
+    """Wait while the disk is full; False if nobody needs the server any more."""
+    while lacks_space(home):
+        if not pause(home, 1.0):
+            return False
+    return True
+
+
+def lacks_space(home: Path) -> bool:
+    return shutil.disk_usage(home).free < NEEDED_BYTES
 
 
 def start(home: Path, mongod: str, port: int) -> subprocess.Popen:
@@ -104,19 +139,23 @@ def watch(home: Path, server: subprocess.Popen, port: int) -> tuple[int | None, 
         if code is not None:
             return code, announced
         if not announced and accepts(port):
-            announce(home, server.pid, port)
-            announced = True
+            announced = announce(home, server.pid, port)
         if announced and unused(home):
             return None, announced
         time.sleep(POLL_S if announced else 0.02)
 
 
-def announce(home: Path, pid: int, port: int) -> None:
-    """Tell others where the server is, in one piece."""
+def announce(home: Path, pid: int, port: int) -> bool:
+    """Tell others where the server is, in one piece; False if that cannot be written now."""
     values = {"port": port, "pid": pid, "supervisor": os.getpid()}
     temporary = home / "server.json.new"
-    temporary.write_text(json.dumps(values))
-    temporary.replace(home / "server.json")
+    try:
+        temporary.write_text(json.dumps(values))
+        temporary.replace(home / "server.json")
+    except OSError as error:  # a full disk, which must not end the server as well
+        print(f"server.json: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def unused(home: Path) -> bool:
