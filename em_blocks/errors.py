@@ -62,6 +62,10 @@ class CommitRefusedError(RefusedError):
     """A worker of a replaced scheduler tried to record a block."""
 
 
+class SchedulerLostError(EmBlocksError):
+    """A worker cannot reach its scheduler, or the scheduler no longer counts on it."""
+
+
 class RunFailedError(EmBlocksError):
     """A run that cannot go on although its configuration is fine."""
 

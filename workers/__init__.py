@@ -1,1 +1,1 @@
-"""Processes that the scheduler starts; each takes the path of a job file."""
+"""Processes that the scheduler starts; each takes the path of a session file."""

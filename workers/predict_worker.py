@@ -1,18 +1,16 @@
-"""Worker for predictions: ``python -m em_blocks.workers.predict_worker JOB``."""
+"""Worker for predictions: ``python -m em_blocks.workers.predict_worker SESSION``."""
 
-import logging
 import os
 import sys
 from pathlib import Path
 
 import torch
 
-from em_blocks.runtime.worker import run_worker
+from em_blocks.runtime.worker import main
 
 if __name__ == "__main__":
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # torch counts the machine's cores otherwise, and the slots would fight for them. On a
     # cluster the allocation says which cores are ours.
     threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
     torch.set_num_threads(int(threads))
-    run_worker(Path(sys.argv[1]))
+    main(Path(sys.argv[1]))

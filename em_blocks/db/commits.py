@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import queue
-import socket
+import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +23,13 @@ from em_blocks.geometry import Block, BlockGrid
 
 FLUSH_S = 0.05
 FLUSH_BLOCKS = 64
-HEARTBEAT_S = 1.0
+IDLE_S = 0.5
 DUPLICATE_KEY = 11000
+
+
+def host_name() -> str:
+    """Name of this machine, as the cluster calls it."""
+    return os.environ.get("SLURMD_NODENAME") or platform.node()
 
 
 @dataclass
@@ -32,16 +39,22 @@ class WorkerIdentity:
     worker: str
     epoch: int
     device: str
-    host: str = field(default_factory=socket.gethostname)
+    host: str = field(default_factory=host_name)
     pid: int = field(default_factory=os.getpid)
+
+    @classmethod
+    def of_this_process(cls) -> WorkerIdentity:
+        """A name that no other process has, and what this one may use. The epoch is that of a run."""
+        # Process numbers are used again, and all nodes count from one.
+        name = f"{host_name()}-{os.getpid()}-{secrets.token_hex(2)}"
+        return cls(name, 0, os.environ.get("CUDA_VISIBLE_DEVICES") or "cpu")
 
 
 class CommitWriter:
     """Writes done and failed blocks from a thread of its own.
 
-    A commit is durable (journal, majority) when it is written, not when it is queued; the
-    runner's comparison at the end catches what a crash loses in between. While the
-    database is away, commits are held and tried again, for at most `OUTAGE_S`.
+    A commit is durable (journal, majority) when it is written, not when it is queued. While the
+    database is away, commits are held and tried again, for at most `outage_s`.
 
     Parameters
     ----------
@@ -51,28 +64,28 @@ class CommitWriter:
     identity : WorkerIdentity
     max_failures : int
         Failed attempts after which a block is quarantined.
+    outage_s : float
+    on_durable : function of a list of Block
+        Told which blocks are recorded, by the writing thread.
     """
 
     def __init__(
-        self, store: RunStore, grid: BlockGrid, identity: WorkerIdentity, max_failures: int
+        self, store: RunStore, grid: BlockGrid, identity: WorkerIdentity, *, max_failures: int,
+        outage_s: float, on_durable: Callable[[list[Block]], None],
     ):
         self._store, self._grid, self._identity = store, grid, identity
-        self._max_failures = max_failures
-        self._queue: queue.Queue = queue.Queue(maxsize=16 * FLUSH_BLOCKS)
-        self._holding: dict[str, None] = {}
+        self._max_failures, self._outage_s = max_failures, outage_s
+        self._on_durable = on_durable
+        self._queue: queue.Queue[tuple[Block, UpdateOne] | None]
+        self._queue = queue.Queue(maxsize=16 * FLUSH_BLOCKS)
         self._closing = threading.Event()
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="commits", daemon=True)
         self._thread.start()
 
-    def holding(self, block: Block) -> None:
-        """This worker has taken `block`; shown as running."""
-        self._holding[block.key] = None
-
     def done(self, block: Block, started: float, report) -> None:
         """Queue the commit of a finished block, whose outputs are on disk."""
-        self._holding.pop(block.key, None)
-        self._put(UpdateOne(*self._done(block, started, report), upsert=True))
+        self._put((block, UpdateOne(*self._done(block, started, report), upsert=True)))
 
     def failed(self, block: Block, started: float, error: dict) -> None:
         """Record a failed attempt, and quarantine the block after too many.
@@ -80,8 +93,11 @@ class CommitWriter:
         Returns when it is recorded: the next attempt, maybe by another worker, must not
         be overtaken by the record of this one.
         """
-        self._holding.pop(block.key, None)
-        with_patience(lambda: self._write_failed(block, started, error))
+        with_patience(lambda: self._write_failed(block, started, error), self._outage_s)
+
+    def hurry(self) -> None:
+        """Write what is queued now: nothing will follow soon."""
+        self._put(None)
 
     def _put(self, item: UpdateOne) -> None:
         while self.error is None:
@@ -102,6 +118,7 @@ class CommitWriter:
             If the database stayed away; the blocks will be found missing and done again.
         """
         self._closing.set()
+        self._put(None)
         self._thread.join()
         if self.error is not None:
             raise self.error
@@ -109,32 +126,32 @@ class CommitWriter:
     # -- the writing thread ---------------------------------------------------------
 
     def _run(self) -> None:
-        heartbeat = 0.0
         try:
             while not (self._closing.is_set() and self._queue.empty()):
-                if updates := self._take():
-                    with_patience(lambda u=updates: self._write_done(u))
-                if time.monotonic() - heartbeat > HEARTBEAT_S:
-                    with_patience(self._heartbeat)
-                    heartbeat = time.monotonic()
+                if taken := self._take():
+                    updates = [update for _, update in taken]
+                    with_patience(lambda u=updates: self._write_done(u), self._outage_s)
+                    self._on_durable([block for block, _ in taken])
         except Exception as error:  # handed to the worker's main thread by close()
             self.error = error
 
-    def _take(self) -> list[UpdateOne]:
-        """Commits of the next 50 ms, at most 64."""
-        items, deadline = [], time.monotonic() + FLUSH_S
+    def _take(self) -> list[tuple[Block, UpdateOne]]:
+        """Commits of the next 50 ms, at most 64, and none later than a call of `hurry`."""
+        items, deadline = [], None
         while len(items) < FLUSH_BLOCKS:
-            wait = deadline - time.monotonic()
-            if wait <= 0 or (self._closing.is_set() and self._queue.empty()):
-                break
+            wait = IDLE_S if deadline is None else deadline - time.monotonic()
             try:
-                items.append(self._queue.get(timeout=wait))
+                item = self._queue.get(timeout=max(0.0, wait))
             except queue.Empty:
                 break
+            if item is None:
+                break
+            items.append(item)
+            deadline = deadline or time.monotonic() + FLUSH_S
         return items
 
     def _write_done(self, updates: list[UpdateOne]) -> None:
-        self._store.check_epoch(self._identity.epoch)
+        self._store.check_worker(self._identity.worker, self._identity.epoch)
         try:
             self._store.blocks.bulk_write(updates, ordered=False)
         except BulkWriteError as error:
@@ -173,7 +190,7 @@ class CommitWriter:
 
     def _write_failed(self, block: Block, started: float, error: dict) -> None:
         identity, store = self._identity, self._store
-        store.check_epoch(identity.epoch)
+        store.check_worker(identity.worker, identity.epoch)
         attempt = {
             "_id": f"{store.run}/{block.key}/{identity.worker}/{started:.6f}",
             "run": store.run, "block": block.key, "epoch": identity.epoch,
@@ -193,19 +210,6 @@ class CommitWriter:
         )
         if found["failures"] >= self._max_failures:
             store.blocks.update_one({"_id": found["_id"]}, {"$set": {"state": QUARANTINED}})
-
-    def _heartbeat(self) -> None:
-        identity, store = self._identity, self._store
-        store.check_epoch(identity.epoch)
-        store.workers.update_one(
-            {"_id": f"{store.run}/{identity.worker}"},
-            [{"$set": {
-                "run": store.run, "epoch": identity.epoch, "host": identity.host,
-                "pid": identity.pid, "device": identity.device,
-                "blocks": {"$literal": list(self._holding)}, "heartbeat": "$$NOW",
-            }}],
-            upsert=True,
-        )
 
 
 def peak_memory_mb() -> int:

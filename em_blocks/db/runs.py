@@ -8,7 +8,7 @@ from datetime import datetime
 
 import numpy as np
 import pymongo
-from pymongo import ReturnDocument, WriteConcern
+from pymongo import ReturnDocument, UpdateOne, WriteConcern
 from pymongo.errors import PyMongoError
 
 from em_blocks.db.connect import unreachable
@@ -25,6 +25,10 @@ WORKER_TIMEOUT_S = 15.0
 VOXELS = {"$multiply": [{"$arrayElemAt": ["$shape", axis]} for axis in range(3)]}
 
 DONE, FAILED, QUARANTINED = "done", "failed", "quarantined"
+WORKING = "working"
+
+# Attempts that ended with their worker: they say nothing about the task.
+LOSSES = ["WorkerLost", "BlockTimeout"]
 
 
 class RunStore:
@@ -131,12 +135,15 @@ class RunStore:
 
     def release(self, epoch: int, *, state: str, summary: dict) -> None:
         """End the lease of `epoch` and store how the run stands."""
+        self.workers.update_many(
+            {"run": self.run, "epoch": {"$lte": epoch}, "state": WORKING},
+            [{"$set": {"state": "left", "reason": "the run ended", "left": "$$NOW", "blocks": []}}],
+        )
         self.runs.update_one(
             {"_id": self.run, "lease.epoch": epoch},
             [{"$set": {"lease.owner": None, "state": state, "summary": {"$literal": summary},
                        "updated": "$$NOW"}}],
         )
-        self.workers.delete_many({"run": self.run})
 
     def check_epoch(self, epoch: int) -> None:
         """Raise `CommitRefusedError` if the scheduler of `epoch` was replaced."""
@@ -146,6 +153,52 @@ class RunStore:
                 f"Run {self.run!r} belongs to epoch {lease.get('epoch')} now, this worker to epoch "
                 f"{epoch}: its scheduler was replaced, so its block is not recorded."
             )
+
+    # -- workers --------------------------------------------------------------------
+
+    def admit_worker(self, document: dict) -> None:
+        """List a worker as working, durably: without that its commits are refused."""
+        self.workers.update_one(
+            {"_id": f"{self.run}/{document['worker']}"},
+            [{"$set": {**_literal(document), "run": self.run, "joined": "$$NOW", "left": None,
+                       "heartbeat": "$$NOW"}}],
+            upsert=True,
+        )
+
+    def update_workers(self, documents: list[dict]) -> None:
+        """Write how admitted workers stand; the heartbeat of those that work."""
+        updates = []
+        for document in documents:
+            seen = "heartbeat" if document["state"] == WORKING else "left"
+            updates.append(UpdateOne(
+                {"_id": f"{self.run}/{document['worker']}"},
+                [{"$set": {**_literal(document), seen: "$$NOW"}}],
+            ))
+        self.workers.bulk_write(updates, ordered=False)
+
+    def check_worker(self, worker: str, epoch: int) -> None:
+        """Raise `CommitRefusedError` unless the scheduler of `epoch` counts on a worker."""
+        self.check_epoch(epoch)
+        wanted = {"state": 1, "epoch": 1, "reason": 1}
+        listed = self.workers.find_one({"_id": f"{self.run}/{worker}"}, wanted)
+        if listed is None or listed["epoch"] != epoch:
+            raise CommitRefusedError(
+                f"The scheduler of run {self.run!r} has not admitted the worker {worker}, so its "
+                "block is not recorded."
+            )
+        if listed["state"] != WORKING:
+            raise CommitRefusedError(
+                f"The scheduler of run {self.run!r} no longer counts on the worker {worker} "
+                f"({listed['state']}: {listed['reason']}). Its blocks were given to others, so this one "
+                "is not recorded."
+            )
+
+    def record_loss(self, block: str, worker: dict, error: dict) -> None:
+        """An attempt that its worker could not record itself."""
+        self.attempts.insert_one({
+            "run": self.run, "block": block, "epoch": worker["epoch"], "worker": worker["worker"],
+            "host": worker["host"], "device": worker["device"], "finished": self.now(), "error": error,
+        })
 
     # -- blocks ---------------------------------------------------------------------
 
@@ -174,7 +227,7 @@ class RunStore:
         """Number of blocks that living workers hold."""
         alive = {"$gt": ["$heartbeat", {"$subtract": ["$$NOW", WORKER_TIMEOUT_S * 1000]}]}
         found = self.workers.aggregate([
-            {"$match": {"run": self.run, "$expr": alive}},
+            {"$match": {"run": self.run, "state": WORKING, "$expr": alive}},
             {"$group": {"_id": None, "n": {"$sum": {"$size": "$blocks"}}}},
         ])
         return next(iter(found), {"n": 0})["n"]
@@ -258,7 +311,7 @@ class RunStore:
             workers failed before their first block).
         """
         found = self.attempts.aggregate([
-            {"$match": {"run": self.run, "epoch": epoch}},
+            {"$match": {"run": self.run, "epoch": epoch, "error.type": {"$nin": LOSSES}}},
             {"$group": {
                 "_id": {"type": "$error.type", "stage": "$error.stage"},
                 "message": {"$first": "$error.message"},
@@ -299,6 +352,11 @@ def grid_document(grid: BlockGrid) -> dict:
         "shape": list(grid.shape),
         "n_voxels": math.prod(grid.volume_shape),
     }
+
+
+def _literal(document: dict) -> dict:
+    """Values for an update by pipeline, in which strings with a dollar would be expressions."""
+    return {key: {"$literal": value} for key, value in document.items()}
 
 
 def _address(client: pymongo.MongoClient) -> str:

@@ -53,11 +53,51 @@ class Job:
 
     def save(self, path: Path) -> None:
         """Write the job so that only its owner can read it."""
-        temporary = path.with_suffix(".new")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(asdict(self), file)
-        temporary.replace(path)
+        save_private(path, asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> Job:
         return cls(**json.loads(path.read_text()))
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that lets a worker take part in one start of a run.
+
+    Attributes
+    ----------
+    steps : list of Job
+        What it may be asked to do blocks of.
+    address : (str, int)
+        Of the scheduler.
+    secret : str
+        What it must know to be given any.
+    """
+
+    steps: list[Job]
+    address: tuple[str, int]
+    secret: str
+
+    def save(self, path: Path) -> None:
+        """Write the session so that only its owner can read it."""
+        save_private(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Session:
+        values = json.loads(path.read_text())
+        return cls([Job(**step) for step in values["steps"]], tuple(values["address"]),
+                   values["secret"])
+
+
+def save_private(path: Path, values: dict) -> None:
+    """Write JSON in one piece, for the eyes of its owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(values, file)
+    temporary.replace(path)
+
+
+def session_path(task: BlockwiseTask) -> Path:
+    """Where the session of a run lies whose first step is `task`."""
+    return task.home / "sessions" / f"{task.run}.json"

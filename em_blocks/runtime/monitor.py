@@ -2,155 +2,168 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from em_blocks.db.connect import OUTAGE_S, ServerError
+from em_blocks.db.connect import ServerError
 from em_blocks.db.runs import RunStore
+from em_blocks.runtime import dispatch
+from em_blocks.runtime.roster import Roster
 
 HEARTBEAT_S = 2.0
+SHOW_S = 0.5
 LOG_EVERY_S = 15.0
 MIN_ALIKE = 3
+RESERVE_BYTES = 64e6
 
 
 class Monitors:
-    """Observer of a daisy run of several tasks: one `Monitor` for each, one progress display.
+    """Watches all steps of a start from a thread of its own, and shows them.
 
     Parameters
     ----------
     monitors : list of Monitor
+        One for each step.
+    roster : Roster
+        Written to the database with every beat.
     console : rich.console.Console
+    outage_s : float
+        How long the database may be away.
+
+    Attributes
+    ----------
+    reason : str or None
+        Why the run must end, once it must.
+    hopeless : bool
+        Whether nothing that is in work could still be recorded.
     """
 
-    def __init__(self, monitors: list[Monitor], console: Console):
-        self._monitors = monitors
+    def __init__(
+        self, monitors: list[Monitor], roster: Roster, console: Console, *, outage_s: float
+    ):
+        self._monitors, self._roster, self._console = monitors, roster, console
+        self._outage_s = outage_s
         self._progress = _bars(console)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
+        self.reason: str | None = None
+        self.hopeless = False
+        self.last_words: Callable[[], str] = lambda: "nothing"
 
     def __enter__(self) -> Monitors:
         self._progress.start()
         for monitor in self._monitors:
-            monitor.start(self._progress)
+            monitor.start(self._progress, self._console)
+        self._thread.start()
         return self
 
     def __exit__(self, *exc) -> None:
-        for monitor in self._monitors:
-            monitor.stop()
+        self._stop.set()
+        self._roster.urgent.set()
+        self._thread.join()
         self._progress.stop()
 
     @property
-    def reason(self) -> str | None:
-        """Why a monitor stopped the run."""
-        return next((m.reason for m in self._monitors if m.reason is not None), None)
-
-    @property
     def any_failed(self) -> bool:
-        """Whether daisy gave up on a block."""
-        return any(monitor.any_failed for monitor in self._monitors)
+        """Whether any block was given up."""
+        return any(monitor.progress.failed for monitor in self._monitors)
 
-    # -- called by daisy --------------------------------------------------------------
+    def tell(self, event: str) -> None:
+        """Tell the user."""
+        self._console.print(event, markup=False, highlight=False)
 
-    def on_start(self, states) -> None:
-        self.on_progress(states)
-
-    def on_progress(self, states) -> None:
+    def _watch(self) -> None:
+        away_since, beat = None, 0.0
+        while not self._stop.is_set():
+            self._roster.urgent.wait(SHOW_S)
+            for monitor in self._monitors:
+                monitor.show()
+            if time.monotonic() - beat < HEARTBEAT_S and not self._roster.urgent.is_set():
+                continue
+            beat = time.monotonic()
+            try:
+                self._beat()
+                away_since = None
+            except ServerError as error:
+                away_since = away_since or beat
+                self._away(error, time.monotonic() - away_since)
         for monitor in self._monitors:
-            monitor.update(states)
+            monitor.show()
 
-    def on_finish(self, states) -> None:
-        self.on_progress(states)
+    def _beat(self) -> None:
+        self._roster.flush()
+        for monitor in self._monitors:
+            self.reason = self.reason or monitor.check(self.last_words)
+
+    def _away(self, error: Exception, seconds: float) -> None:
+        if seconds < 1.0:
+            self.tell(
+                f"The database does not answer; workers hold what is done for {self._outage_s:.0f} s."
+            )
+        if seconds > self._outage_s and self.reason is None:
+            self.hopeless = True
+            self.reason = f"the database was away for {self._outage_s:.0f} s ({error})"[:300]
+        self._stop.wait(SHOW_S)
 
 
 class Monitor:
-    """Watches one task of a run, with a thread that keeps the lease alive.
-
-    Stops the run (by SIGINT to this process, which daisy turns into an orderly end) if the
-    lease is lost, the database stays away, or the first blocks all fail in the same way.
+    """Watches one step of a run, and keeps its lease alive.
 
     Parameters
     ----------
     store : RunStore
     epoch : int
-    name : str
-        Of the run.
-    n_blocks : int
-        Blocks to do, of `n_voxels` voxels in all.
-    num_workers : int
-    console : rich.console.Console
+    work : dispatch.Work
+    progress : dispatch.Progress
+        Kept up to date by the dispatcher.
+    roster : Roster
     """
 
     def __init__(
-        self, store: RunStore, epoch: int, *, name: str, n_blocks: int, n_voxels: int,
-        num_workers: int, console: Console,
+        self, store: RunStore, epoch: int, work: dispatch.Work, progress: dispatch.Progress,
+        roster: Roster,
     ):
-        self._store, self._epoch, self._name = store, epoch, name
-        self._n_blocks, self._voxels_per_block = n_blocks, n_voxels / max(1, n_blocks)
-        self._num_workers, self._console = num_workers, console
-        self._stop = threading.Event()
-        self._states = None
+        self._store, self._epoch, self._roster = store, epoch, roster
+        self._n_blocks, self._num_workers = int(work.todo.sum()), work.task.num_workers
+        self._voxels_per_block = work.n_voxels / max(1, self._n_blocks)
+        self._folders = [Path(o.folder) for o in work.task.output_specs() if o.folder is not None]
         self._start = self._logged = time.monotonic()
-        self._progress = self._row = None
-        self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
-        self.reason: str | None = None
-        self.ended: float | None = None
+        self._bars = self._row = self._console = None
+        self.progress = progress
 
-    def start(self, progress: Progress) -> None:
-        """Begin to watch, and show it in a row of `progress`."""
-        self._progress = progress
-        self._row = progress.add_task(self._name, total=self._n_blocks, rate=0.0, failed=0)
-        self._thread.start()
+    def start(self, bars: Progress, console: Console) -> None:
+        """Show the step in a row of `bars`."""
+        self._bars, self._console = bars, console
+        self._row = bars.add_task(self._store.run, total=self._n_blocks, rate=0.0, failed=0)
 
-    def stop(self) -> None:
-        """Watch no longer."""
-        self._stop.set()
-        self._thread.join()
+    def check(self, last_words: Callable[[], str]) -> str | None:
+        """Keep the lease; why the run must end, if it must.
 
-    @property
-    def any_failed(self) -> bool:
-        """Whether daisy gave up on a block."""
-        return self._states is not None and self._states.failed_count > 0
-
-    def update(self, states) -> None:
-        """Take over what daisy says about all tasks."""
-        self._states = states[self._name]
-        if self.ended is None and self._finished() == self._n_blocks:
-            self.ended = time.monotonic()
-
-    # -- the watching thread ------------------------------------------------------------
-
-    def _watch(self) -> None:
-        away_since = None
-        while not self._stop.wait(0.5 if self._console.is_terminal else HEARTBEAT_S):
-            self._show()
-            try:
-                self._check()
-                away_since = None
-            except ServerError as error:
-                away_since = away_since or time.monotonic()
-                if time.monotonic() - away_since > OUTAGE_S:
-                    self._interrupt(f"the database was away for {OUTAGE_S:.0f} s ({error})"[:300])
-        self._show()
-
-    def _check(self) -> None:
+        That is if the lease is lost, the disk is full, or the first blocks all fail in the same way.
+        """
         if not self._store.heartbeat(self._epoch):
-            self._interrupt("another scheduler took the run over")
-        elif self._finished() == 0 and (reason := self._systematic_failure()):
-            self._interrupt(reason)
+            return "another scheduler took the run over"
+        return self._full_disk() or (
+            self._systematic_failure(last_words) if self.progress.done == 0 else None
+        )
 
-    def _interrupt(self, reason: str) -> None:
-        if self.reason is None:
-            self.reason = reason
-            os.kill(os.getpid(), signal.SIGINT)
+    def _full_disk(self) -> str | None:
+        for folder in self._folders:
+            if folder.exists() and (free := psutil.disk_usage(str(folder)).free) < RESERVE_BYTES:
+                return (
+                    f"the disk of {folder} is full ({free / 1e6:.0f} MB are free, "
+                    f"{RESERVE_BYTES / 1e6:.0f} MB are kept for the records of what is done); free "
+                    "some space and start the same command again"
+                )
+        return None
 
-    def _finished(self) -> int:
-        state = self._states
-        return state.completed_count - state.skipped_count if state is not None else 0
-
-    def _systematic_failure(self) -> str | None:
+    def _systematic_failure(self, last_words: Callable[[], str]) -> str | None:
         """Why no block will ever succeed, judged by the first ones."""
         groups = self._store.failure_groups(self._epoch)
         if len(groups) == 1:
@@ -162,27 +175,25 @@ class Monitor:
             alike = 100 if group["type"] == "VolumeError" else max(MIN_ALIKE, 2 * self._num_workers)
             if alike <= group["blocks"] < self._n_blocks:
                 return f"the first {group['blocks']} blocks all failed with {error}"
-        deaths = self._states.worker_failure_count if self._states is not None else 0
-        if deaths >= 5 + 5 * self._num_workers:
-            last = (self._states.last_worker_error or "").strip()[-500:]
-            return f"workers die before they finish a block: {last}"
+        if self._roster.barren >= 5 + 5 * self._num_workers:
+            return f"workers die before they finish a block: {last_words()}"
         return None
 
     # -- progress -----------------------------------------------------------------------
 
-    def _show(self) -> None:
-        finished = self._finished()
+    def show(self) -> None:
+        """Bring the row up to date; without a terminal, print a line now and then."""
+        finished, failed = self.progress.done, self.progress.failed
         seconds = time.monotonic() - self._start
         rate = finished * self._voxels_per_block / 1e6 / max(seconds, 1e-6)
-        failed = self._states.failed_count if self._states is not None else 0
-        self._progress.update(self._row, completed=finished, rate=rate, failed=failed)
+        self._bars.update(self._row, completed=finished + failed, rate=rate, failed=failed)
         due = time.monotonic() - self._logged > LOG_EVERY_S and 0 < finished < self._n_blocks
         if due and not self._console.is_terminal:
             self._logged = time.monotonic()
             left = seconds * (self._n_blocks - finished) / finished
             self._console.print(
-                f"{self._name}: {finished} of {self._n_blocks} blocks, {rate:.3g} Mvoxel/s, {failed} "
-                f"failed, about {left:.0f} s left"
+                f"{self._store.run}: {finished} of {self._n_blocks} blocks, {rate:.3g} Mvoxel/s, "
+                f"{failed} failed, about {left:.0f} s left"
             )
 
 

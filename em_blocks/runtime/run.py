@@ -18,11 +18,11 @@ from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import EmBlocksError, RunFailedError
 from em_blocks.runtime.claim import claim
+from em_blocks.runtime.dispatch import Work
 from em_blocks.runtime.job import Job
-from em_blocks.runtime.monitor import Monitor, Monitors
 from em_blocks.runtime.preflight import Checked, check_space, check_task
 from em_blocks.runtime.report import RunReport, make_report, write_summary
-from em_blocks.runtime.schedule import Work, schedule
+from em_blocks.runtime.schedule import Step, schedule
 from em_blocks.runtime.verify import requeue_damaged
 from em_blocks.tasks.base import BlockwiseTask, RowsSpec, SynapseTask
 
@@ -130,27 +130,19 @@ def _why(reason: str | None, complete: bool) -> str | None:
 
 
 def _schedule(sessions: list[_Session], console: Console) -> tuple[bool, str | None]:
-    """Have missing blocks done; whether the scheduler gave up on any, and why it all ended early."""
+    """Have missing blocks done; whether any was given up, and why it all ended early."""
     active = [session for session in sessions if session.left.any()]
     if not active:
         return False, None
     with ExitStack() as stack:
         for session in active:
             stack.enter_context(session.working())
-        monitors = Monitors([session.monitor for session in active], console)
-        reason = None
-        try:
-            with monitors:
-                schedule([session.work() for session in active], monitors)
-        except KeyboardInterrupt:
-            reason = monitors.reason or "interrupted"
-            if monitors.reason is not None:
-                # A cause that hits every block is no fault of the blocks.
-                for session in active:
-                    session.store.requeue()
-        except RuntimeError as error:  # daisy gave a task up
-            reason = f"the scheduler gave up: {error}"[:2000]
-        return monitors.any_failed, reason
+        given_up, reason = schedule([session.step() for session in active], console)
+    if reason is not None:
+        # A cause that hits every block is no fault of the blocks.
+        for session in active:
+            session.store.requeue()
+    return given_up, reason
 
 
 class _Session:
@@ -161,7 +153,6 @@ class _Session:
         self.uri, self.epoch, self.console = uri, epoch, console
         self.skipped = 0
         self.wall_s = 0.0
-        self.monitor: Monitor | None = None
         self.todo = self.left = self.missing = np.zeros(checked.grid.shape, bool)
 
     def prepare(self, *, requeue: bool, before: _Session | None = None) -> None:
@@ -201,24 +192,20 @@ class _Session:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """The job for workers exists, and the wall time counts."""
-        self._job.parent.mkdir(parents=True, exist_ok=True)
-        Job.of(self.task, measured=self.measured, uri=self.uri, epoch=self.epoch).save(self._job)
+        """The wall time counts."""
         self.store.update(session={"started": self.store.now()})
-        self.monitor = Monitor(
-            self.store, self.epoch, name=self.task.run, n_blocks=int(self.left.sum()),
-            n_voxels=self.checked.n_voxels(self.left), num_workers=self.task.num_workers,
-            console=self.console,
-        )
         start = time.monotonic()
         try:
             yield
         finally:
-            self.wall_s += (self.monitor.ended or time.monotonic()) - start
-            self._job.unlink(missing_ok=True)
+            self.wall_s += time.monotonic() - start
 
-    def work(self) -> Work:
-        return Work(self.task, self.checked.grid, self.left, self._job, self._logs)
+    def step(self) -> Step:
+        """What is left, for the scheduler."""
+        n_voxels = self.checked.n_voxels(self.left)
+        work = Work(self.task, self.checked.grid, self.left, n_voxels)
+        job = Job.of(self.task, measured=self.measured, uri=self.uri, epoch=self.epoch)
+        return Step(work, job, self.store)
 
     def lost(self) -> np.ndarray:
         """Blocks to do without a record: not yet tried, or died with their worker or its commit."""
@@ -284,10 +271,6 @@ class _Session:
     @property
     def _logs(self) -> Path:
         return self.task.home / "logs" / self.task.run
-
-    @property
-    def _job(self) -> Path:
-        return self._logs / "job.json"
 
 
 @contextmanager

@@ -1,97 +1,128 @@
-"""Blocks to workers, by daisy."""
+"""One start of a run: gateway, workers and watch, from the first block to the last."""
 
 from __future__ import annotations
 
-import functools
-import operator
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import daisy.logging as daisy_logging
-import daisy.v2 as daisy
-import numpy as np
+from rich.console import Console
 
-from em_blocks.geometry import BlockGrid
-from em_blocks.runtime.launch import worker_launcher
+from em_blocks.db.runs import RunStore
+from em_blocks.runtime.arrays import Arrays
+from em_blocks.runtime.dispatch import Dispatcher, Work
+from em_blocks.runtime.gateway import Gateway
+from em_blocks.runtime.job import Job, Session, session_path
+from em_blocks.runtime.monitor import Monitor, Monitors
+from em_blocks.runtime.processes import Processes
+from em_blocks.runtime.roster import Roster
+from em_blocks.runtime.wire import new_secret
 from em_blocks.tasks.base import BlockwiseTask
+
+POLL_S = 0.1
+DRAIN_S = 30.0
 
 
 @dataclass(frozen=True)
-class Work:
-    """The blocks of one task that are to be done.
+class Step:
+    """What is to be done of one run, and what the workers need for it."""
 
-    Attributes
-    ----------
-    task : BlockwiseTask
-    grid : BlockGrid
-    todo : (z, y, x) bool array
-        Blocks of `grid` to do.
-    job_path : Path
-        File that tells the workers what to do.
-    logs : Path
-        Folder for their output.
-    """
-
-    task: BlockwiseTask
-    grid: BlockGrid
-    todo: np.ndarray
-    job_path: Path
-    logs: Path
+    work: Work
+    job: Job
+    store: RunStore
 
 
-def schedule(works: Sequence[Work], observer) -> None:
+def schedule(steps: Sequence[Step], console: Console) -> tuple[bool, str | None]:
     """Hand blocks to workers until none is left to try.
 
-    Parameters
-    ----------
-    works : sequence of Work
-        A block waits for those of the work before that its reads touch.
-    observer
-        Told about progress: ``on_start``, ``on_progress``, ``on_finish``.
+    Returns
+    -------
+    bool, str or None
+        Whether any block was given up; why the run ended early, if it did.
 
     Raises
     ------
     KeyboardInterrupt
-        After SIGINT, when the blocks in flight have ended.
-    RuntimeError
-        If daisy gives a task up.
+        After SIGINT, when the blocks in work have ended or were handed back.
+    EmBlocksError
+        If the scheduler cannot listen, or the cluster takes no workers.
     """
-    # daisy makes a folder per task in it, of the task's name: that of the run.
-    daisy_logging.set_log_basedir(str(works[0].logs))
-    shared = len(works) > 1
-    pipeline = functools.reduce(operator.add, (_task(work, shared) for work in works))
-    daisy.Server().run_blockwise(
-        pipeline,
-        # Steps take turns: the workers of all of them together are no more than those of one.
-        resources={"worker": max(work.task.num_workers for work in works)} if shared else None,
-        progress=observer,
-        host=works[0].task.scheduler_host,
-        block_tracking=False,
-        summary=False,
+    task = steps[0].work.task
+    dispatcher = Dispatcher([step.work for step in steps])
+    roster = Roster([step.store for step in steps], [step.job.epoch for step in steps])
+    secret, path = new_secret(), session_path(task)
+    monitors = Monitors(
+        [Monitor(step.store, step.job.epoch, step.work, progress, roster)
+         for step, progress in zip(steps, dispatcher.progress, strict=True)],
+        roster, console, outage_s=task.db_outage_s,
     )
+    gateway = Gateway(
+        dispatcher, roster, host=task.scheduler_host, port=task.scheduler_port, secret=secret,
+        timeout_s=task.worker_timeout_s, on_event=monitors.tell,
+    )
+    with gateway:
+        Session([step.job for step in steps], gateway.address, secret).save(path)
+        pool = _pool(steps, path)
+        try:
+            with monitors:
+                _watch(gateway, pool, roster, monitors, console)
+        finally:
+            path.unlink(missing_ok=True)
+            gateway.close()
+            pool.stop()
+    return monitors.any_failed, monitors.reason
 
 
-def _task(work: Work, shared: bool) -> daisy.Task:
-    task, grid = work.task, work.grid
-    origin = daisy.Coordinate(0, 0, 0)
-    context = daisy.Coordinate(task.read_context())
-    write = daisy.Roi(origin, grid.block_shape)
-    return daisy.Task(
-        task_id=task.run,
-        # The total of all reads: the first block writes from the origin on.
-        total_roi=daisy.Roi(origin, grid.volume_shape).grow(context, context),
-        read_roi=write.grow(context, context),
-        write_roi=write,
-        process_function=worker_launcher(task, work.job_path),
-        read_write_conflict=False,
-        fit="shrink",
-        max_workers=min(task.num_workers, int(work.todo.sum())),
-        max_retries=task.max_retries,
-        # A worker holds several blocks, which wait for each other.
-        timeout=task.block_timeout_s * task.concurrent_blocks,
-        # Every exit of a worker counts, clean ones too; the monitor knows better when to stop.
-        max_worker_restarts=1_000_000,
-        requires={"worker": 1} if shared else None,
-        skip_mask=~work.todo,
+def _watch(gateway: Gateway, pool, roster: Roster, monitors: Monitors, console: Console) -> None:
+    monitors.last_words = pool.last_words
+    try:
+        while not gateway.finished.wait(POLL_S) and monitors.reason is None:
+            pool.poll(gateway, roster)
+        gateway.check()
+        if monitors.reason is not None and not monitors.hopeless:
+            _drain(gateway, roster, pool, monitors)
+    except KeyboardInterrupt:
+        console.print(
+            f"Stopping: {gateway.n_held} blocks in work are finished first, for {DRAIN_S:.0f} s at "
+            "most. Once more, and they are handed back at once."
+        )
+        _drain(gateway, roster, pool, monitors)
+        raise
+
+
+def _drain(gateway: Gateway, roster: Roster, pool, monitors: Monitors) -> None:
+    """Let workers finish what they have; a second Ctrl-C raises."""
+    gateway.stop()
+    deadline = time.monotonic() + DRAIN_S
+    while not gateway.finished.wait(POLL_S) and time.monotonic() < deadline:
+        if monitors.hopeless:
+            return
+
+
+def _pool(steps: Sequence[Step], session: Path):
+    """What starts the workers of all steps; no more than there are blocks for."""
+    task: BlockwiseTask = steps[0].work.task
+    n = min(
+        max(step.work.task.num_workers for step in steps),
+        sum(int(step.work.todo.sum()) for step in steps),
     )
+    logs = task.home / "logs" / task.run
+    if task.launcher == "external":
+        return NoPool()
+    if task.launcher == "slurm" and task.cluster.array:
+        return Arrays(task, session, logs, n)
+    return Processes(task, session, logs, n)
+
+
+class NoPool:
+    """Workers are started by somebody else."""
+
+    def poll(self, gateway, roster) -> None:
+        """Nothing is missing that could be started here."""
+
+    def stop(self) -> None:
+        """They know that the run has ended."""
+
+    def last_words(self) -> str:
+        return "nothing that could be seen here"

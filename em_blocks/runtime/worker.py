@@ -1,64 +1,154 @@
-"""The worker loop: acquire, process, commit, release."""
+"""The worker loop: take, process, write, commit."""
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
+import signal
+import sys
 import threading
 import time
 import traceback
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-
-import daisy.v2 as daisy
 
 from em_blocks.db.commits import CommitWriter, WorkerIdentity, peak_memory_mb
 from em_blocks.db.connect import connect
 from em_blocks.db.runs import RunStore
 from em_blocks.db.synapses import SynapseStore
+from em_blocks.errors import CommitRefusedError, EmBlocksError, SchedulerLostError
 from em_blocks.geometry import Block, BlockGrid
-from em_blocks.runtime.job import Job
+from em_blocks.runtime.client import Client
+from em_blocks.runtime.job import Job, Session
+from em_blocks.runtime.walltime import Walltime
+from em_blocks.runtime.wire import Key
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 
 log = logging.getLogger(__name__)
 
+GRACE_S = 20.0
+EXIT_LEFT = 4
 
-def run_worker(job_path: Path) -> None:
-    """Do blocks of a job until none is left. The entry point of a worker process.
 
-    What `open` of the task loads (a network, volumes) is loaded once. A failing block is
-    recorded and the process goes on.
+def main(session_path: Path) -> None:
+    """A worker process, from its session file to its exit code."""
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        run_worker(Session.load(session_path))
+    except EmBlocksError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.flush()
+        # Threads may still compute a block that no longer counts.
+        os._exit(error.exit_code)
+
+
+def run_worker(session: Session) -> None:
+    """Do blocks until none is left. The entry point of a worker process.
+
+    What `open` of a task loads (a network, volumes) is loaded once. A failing block is recorded and
+    the process goes on.
 
     Raises
     ------
+    SchedulerLostError
+        If the scheduler is gone, or gave this worker up.
     CommitRefusedError
         If the scheduler was replaced.
     DatabaseError
         If the database stayed away.
     """
-    job = Job.load(job_path)
-    task = job.task()
-    grid = task.grid()
-    with connect(job.uri) as client:
-        store = RunStore(client, task.db_name, task.run)
-        identity = WorkerIdentity(
-            worker=f"{socket.gethostname()}-{os.getpid()}",
-            epoch=job.epoch,
-            device=os.environ.get("CUDA_VISIBLE_DEVICES") or "cpu",
-        )
+    # Ctrl-C reaches every process of a terminal; what follows from it is the scheduler's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    identity = WorkerIdentity.of_this_process()
+    client = Client(session.address, session.secret, {
+        "worker": identity.worker, "host": identity.host, "pid": identity.pid,
+        "device": identity.device, "slot": os.environ.get("EM_BLOCKS_SLOT", ""),
+    })
+    signal.signal(signal.SIGTERM, lambda *_: client.leave(within_s=GRACE_S))
+    with ExitStack() as stack:
+        steps = Steps(session.steps, identity, client, stack)
+        Walltime.of_this_job(steps.tasks[0].cluster.walltime_min).leave_in_time(client)
+        _work(steps, client)
+
+
+class Steps:
+    """The steps of a session; each is opened at its first block and stays open.
+
+    Parameters
+    ----------
+    jobs : list of Job
+    identity : WorkerIdentity
+    client : Client
+    stack : contextlib.ExitStack
+        Closes them.
+    """
+
+    def __init__(self, jobs: list[Job], identity: WorkerIdentity, client: Client, stack: ExitStack):
+        self._jobs, self._identity, self._client, self._stack = jobs, identity, client, stack
+        self._opened: dict[int, _Step] = {}
+        self._opening = threading.Lock()
+        self.tasks = [job.task() for job in jobs]
+
+    def __getitem__(self, step: int) -> _Step:
+        with self._opening:
+            if step not in self._opened:
+                self._opened[step] = self._open(step)
+            return self._opened[step]
+
+    @property
+    def n_threads(self) -> int:
+        """Blocks to hold at a time, which every step can do."""
+        return min(task.concurrent_blocks for task in self.tasks)
+
+    def hurry(self) -> None:
+        """Have commits written at once: there is no next block yet."""
+        for step in list(self._opened.values()):
+            step.commits.hurry()
+
+    def check(self) -> None:
+        """Raise why commits are no longer possible, if so."""
+        for step in list(self._opened.values()):
+            if step.commits.error is not None:
+                raise step.commits.error
+
+    def close(self) -> None:
+        """Have everything written that is done. Raises why it could not be."""
+        for step in list(self._opened.values()):
+            step.commits.close()
+
+    def _open(self, number: int) -> _Step:
+        job, task, identity = self._jobs[number], self.tasks[number], self._identity
+        mongo = self._stack.enter_context(connect(job.uri))
+        store = RunStore(mongo, task.db_name, task.run)
+        own = WorkerIdentity(identity.worker, job.epoch, identity.device, identity.host, identity.pid)
         synapses = SynapseStore(
-            client, task.db_name, task.run, guard=lambda: store.check_epoch(job.epoch)
+            mongo, task.db_name, task.run, guard=lambda: store.check_worker(own.worker, own.epoch)
         )
-        with ExitStack() as stack:
-            try:
-                process = stack.enter_context(task.start(job.measured, synapses))
-            except Exception as error:
-                record_start_failure(store, identity, error)
-                raise
-            commits = CommitWriter(store, grid, identity, max_failures=task.max_retries + 1)
-            stack.callback(commits.close)
-            _work(task, grid, process, commits)
+        try:
+            process = self._stack.enter_context(task.start(job.measured, synapses))
+        except Exception as error:
+            record_start_failure(store, own, error)
+            raise
+        grid = task.grid()
+        commits = CommitWriter(
+            store, grid, own, max_failures=task.max_retries + 1, outage_s=task.db_outage_s,
+            on_durable=lambda blocks: self._tell(number, blocks),
+        )
+        self._stack.callback(commits.close)
+        return _Step(task, grid, process, commits)
+
+    def _tell(self, number: int, blocks: list[Block]) -> None:
+        for block in blocks:
+            self._client.done((number, *block.index))
+
+
+@dataclass(frozen=True)
+class _Step:
+    task: BlockwiseTask
+    grid: BlockGrid
+    process: ProcessBlock
+    commits: CommitWriter
 
 
 def record_start_failure(store: RunStore, identity: WorkerIdentity, error: Exception) -> None:
@@ -70,61 +160,69 @@ def record_start_failure(store: RunStore, identity: WorkerIdentity, error: Excep
     })
 
 
-def _work(
-    task: BlockwiseTask, grid: BlockGrid, process: ProcessBlock, commits: CommitWriter
-) -> None:
-    """Hold several blocks at a time, each in a thread with a daisy client of its own.
+def _work(steps: Steps, client: Client) -> None:
+    """Hold several blocks at a time, each in a thread.
 
     While one computes, others read and write: the task's stages take turns by locks.
     """
     failures: list[BaseException] = []
     threads = [
-        threading.Thread(target=_loop, args=(grid, process, commits, failures), name=f"block-{n}")
-        for n in range(task.concurrent_blocks)
+        threading.Thread(target=_loop, args=(steps, client, failures), name=f"block-{n}", daemon=True)
+        for n in range(steps.n_threads)
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    while any(thread.is_alive() for thread in threads):
+        threads[0].join(0.05) if threads[0].is_alive() else time.sleep(0.05)
+        if client.deadline is not None and time.monotonic() > client.deadline:
+            _hand_back(steps, client)
     if failures:
+        client.bye(f"{type(failures[0]).__name__}: {failures[0]}"[:300], fault=True)
         raise failures[0]
+    _end(steps, client)
 
 
-def _loop(
-    grid: BlockGrid, process: ProcessBlock, commits: CommitWriter, failures: list[BaseException]
-) -> None:
+def _loop(steps: Steps, client: Client, failures: list[BaseException]) -> None:
     try:
-        client = daisy.Client()
-        while commits.error is None and not failures:
-            with client.acquire_block() as acquired:
-                if acquired is None:
-                    return
-                block = grid.block(_index(acquired, grid))
-                if not do_block(block, process, commits):
-                    acquired.status = daisy.BlockStatus.FAILED
+        while not failures and (key := client.take(idle=steps.hurry)) is not None:
+            steps.check()
+            _do(key, steps[key[0]], client)
     except BaseException as error:  # to the main thread, which raises it
         failures.append(error)
+        client.leave(within_s=GRACE_S)
 
 
-def _index(acquired, grid: BlockGrid) -> tuple[int, ...]:
-    # daisy's own block number is not dense; the grid index is.
-    return tuple(
-        int(b) // s for b, s in zip(acquired.write_roi.begin, grid.block_shape, strict=True)
-    )
-
-
-def do_block(block: Block, process: ProcessBlock, commits: CommitWriter) -> bool:
-    """One attempt at one block; True if it is done."""
-    report, started = BlockReport(), time.time()
-    commits.holding(block)
+def _do(key: Key, step: _Step, client: Client) -> None:
+    report, started = BlockReport(fence=client.wait_until_fresh), time.time()
+    block = step.grid.block(key[1:])
     try:
-        process(block, report)
+        step.process(block, report)
+    except (SchedulerLostError, CommitRefusedError):
+        raise  # no fault of the block, and nobody would take the record of it
     except Exception as error:  # a block must not end the worker: the model stays loaded
         log.exception("block %s failed in stage %s", block.key, report.stage)
-        commits.failed(block, started, describe_error(error, report.stage))
-        return False
-    commits.done(block, started, report)
-    return True
+        step.commits.failed(block, started, describe_error(error, report.stage))
+        client.failed(key)
+        return
+    step.commits.done(block, started, report)
+    client.longest_s = max(client.longest_s, time.time() - started)
+
+
+def _hand_back(steps: Steps, client: Client) -> None:
+    """Leave at once: what is finished is recorded, what is in work goes to others."""
+    steps.hurry()
+    time.sleep(0.5)
+    client.bye("it had to go before its blocks were finished")
+    log.info("handed back what was in work (scheduler: %s)", client.lost or "still there")
+    sys.stderr.flush()
+    os._exit(EXIT_LEFT)
+
+
+def _end(steps: Steps, client: Client) -> None:
+    steps.close()
+    if client.lost is not None and not client.dismissed:
+        raise SchedulerLostError(f"The scheduler was lost ({client.lost}); this worker ends.")
+    client.bye("no further blocks")
 
 
 def describe_error(error: BaseException, stage: str | None) -> dict:

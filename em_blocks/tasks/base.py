@@ -50,12 +50,15 @@ class BlockReport:
         a damaged block from a good one.
     stage : str or None
         Stage that is running, or that failed.
+    fence : function
+        Called before anything is written; raises if the scheduler gave the block to another worker.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     checksums: dict[str, int] = field(default_factory=dict)
     stage: str | None = None
+    fence: Callable[[], None] = lambda: None
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -68,6 +71,7 @@ class BlockReport:
 
     def write(self, name: str, volume: Volume, box: Box, values: np.ndarray) -> None:
         """Store a block's values and remember their checksum."""
+        self.fence()
         volume.write(box, values)
         self.checksums[name] = checksum(values)
 
@@ -75,6 +79,7 @@ class BlockReport:
         self, name: str, tables: BlockTables, block: Block, columns: Mapping[str, np.ndarray]
     ) -> None:
         """Store a block's rows and remember their checksum."""
+        self.fence()
         tables.write(block.key, columns)
         self.checksums[name] = checksum_of_columns(columns)
 
@@ -82,6 +87,7 @@ class BlockReport:
         self, spec: RowsSpec, store: SynapseStore, block: Block, synapses: Synapses, flags: Flags
     ) -> None:
         """Store the synapses that a block detected and remember their checksum."""
+        self.fence()
         store.replace_block(block.key, synapses, flags)
         self.checksums[spec.name] = spec.checksum(synapses, flags)
 

@@ -1,0 +1,100 @@
+"""Workers in Slurm job arrays: one submission for many, and another for those that are missing."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from em_blocks.errors import RunFailedError
+from em_blocks.runtime.job_scripts import slurm_script
+from em_blocks.runtime.launch import cluster_environment, worker_command
+from em_blocks.tasks.base import BlockwiseTask
+
+POLL_S = 5.0
+LONGEST_PAUSE_S = 120.0
+STOP_S = 10.0
+
+
+@dataclass
+class Arrays:
+    """Workers of a task in job arrays of Slurm.
+
+    Asked every few seconds, the queue says how many there are, waiting ones included; what is missing
+    (their walltime ended, their node is lost) is submitted anew.
+    """
+
+    task: BlockwiseTask
+    session: Path
+    logs: Path
+    n_slots: int
+    submitted: list[str] = field(default_factory=list)
+    _due: float = 0.0
+    _pause: float = POLL_S
+    _missing: set[str] = field(default_factory=set)
+
+    def poll(self, gateway, roster) -> None:
+        """Submit as many workers as are missing, and dismiss those whose jobs are gone."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + POLL_S
+        alive = self._alive() if self.submitted else set()
+        if alive is None:
+            return
+        missing = {slot for slot in gateway.slots if slot.split("_")[0] in self.submitted} - alive
+        for slot in missing & self._missing:
+            gateway.dismiss(slot, "its job is gone from the queue")
+        self._missing = missing
+        if len(alive) < self.n_slots:
+            self._submit(self.n_slots - len(alive), gateway.hosts_lost)
+            # Workers that end as soon as they start must not fill the queue's books.
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_S) if roster.barren else POLL_S
+            self._due = now + self._pause
+
+    def stop(self) -> None:
+        """Cancel what still waits; those that run know that the run has ended."""
+        if not self.submitted:
+            return
+        self._call(["scancel", "--state=PENDING", *self.submitted])
+        deadline = time.monotonic() + STOP_S
+        while time.monotonic() < deadline and self._alive():
+            time.sleep(0.5)
+        self._call(["scancel", *self.submitted])
+
+    def last_words(self) -> str:
+        """The end of the log that was written last."""
+        logs = sorted(self.logs.glob("worker-*.log"), key=lambda path: path.stat().st_mtime)
+        lines = logs[-1].read_text(errors="replace").strip().splitlines() if logs else []
+        return lines[-1][:500] if lines else "nothing"
+
+    def _alive(self) -> set[str] | None:
+        """Workers that the queue has, as ``job_task``; None if it does not answer."""
+        found = self._call(["squeue", "--noheader", "--array", "--format=%i",
+                            f"--jobs={','.join(self.submitted)}"])
+        if found is None:
+            return None
+        # Slurm forgets jobs that ended, and says so with an error.
+        return set(found.stdout.split()) if found.returncode == 0 else set()
+
+    def _submit(self, n: int, avoid: set[str]) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        script = slurm_script(self.task, worker_command(self.task, self.session), self.logs, n)
+        away = [f"--exclude={','.join(sorted(avoid))}"] if avoid else []
+        done = subprocess.run(
+            ["sbatch", "--parsable", *away], input=script, capture_output=True, text=True, check=False,
+            env=cluster_environment(self.task.cluster.cpus),
+        )
+        if done.returncode != 0:
+            raise RunFailedError(
+                f"Slurm does not take the workers of run {self.task.run!r}: {done.stderr.strip()[:500]} "
+                "Check 'cluster' and 'launcher_options'; `--print-only` shows the script."
+            )
+        self.submitted.append(done.stdout.strip().split(";")[0])
+
+    def _call(self, command: list[str]) -> subprocess.CompletedProcess | None:
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        except subprocess.TimeoutExpired:
+            return None

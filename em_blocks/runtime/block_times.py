@@ -1,0 +1,49 @@
+"""How long blocks take, and what follows for blocks that take longer."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+FIRST_LIMIT_S, LEAST_LIMIT_S = 3600.0, 120.0
+LEAST_UNUSUAL_S = 10.0
+ENOUGH, KEPT, REFRESH = 5, 500, 25
+
+
+class BlockTimes:
+    """Seconds from the hand-out of a block to its record, waiting in the worker included.
+
+    Parameters
+    ----------
+    limit : float or None
+        Seconds that a block may take, as configured; None: judged by the blocks measured.
+    """
+
+    def __init__(self, limit: float | None):
+        self._limit = limit
+        self._seconds: deque[float] = deque(maxlen=KEPT)
+        self._added = 0
+        self.median = self.long = 0.0
+
+    def add(self, seconds: float) -> None:
+        """A block was done."""
+        self._seconds.append(seconds)
+        self._added += 1
+        # Quantiles of every block would cost more than the hand-out itself.
+        if self._added <= REFRESH or self._added % REFRESH == 0:
+            self.median, self.long = np.quantile(self._seconds, (0.5, 0.9)).tolist()
+
+    def limit(self, timeouts: int) -> float:
+        """Seconds that a block may take which ran out of its time so often before."""
+        return self._base() * 2**timeouts
+
+    def _base(self) -> float:
+        measured = self._added >= ENOUGH
+        if self._limit is None:
+            return max(LEAST_LIMIT_S, 20 * self.long) if measured else FIRST_LIMIT_S
+        return max(self._limit, 3 * self.median) if measured else self._limit
+
+    def unusual(self, seconds: float) -> bool:
+        """Whether a block that takes so long is worth a warning."""
+        return self._added >= ENOUGH and seconds > max(LEAST_UNUSUAL_S, 5 * self.long)

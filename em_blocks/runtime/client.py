@@ -1,0 +1,181 @@
+"""A worker's side of the gateway: proof, blocks, pings, and knowing when it no longer counts."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import threading
+import time
+
+from em_blocks.errors import RefusedError, SchedulerLostError
+from em_blocks.runtime.wire import LINE_BYTES, Key, decode, encode, new_secret, proof, proven
+
+log = logging.getLogger(__name__)
+
+CONNECT_S = 20.0
+LOST_S = 2.0
+
+
+class Client:
+    """A connection to the scheduler.
+
+    Parameters
+    ----------
+    address : tuple of str and int
+    secret : str
+        Of the run.
+    hello : dict
+        ``worker``, ``host``, ``pid``, ``device``, ``slot``.
+
+    Raises
+    ------
+    SchedulerLostError
+        If nobody answers at the address.
+    RefusedError
+        If it is not the scheduler of this run, or takes no workers.
+    """
+
+    def __init__(self, address: tuple[str, int], secret: str, hello: dict):
+        self._leaving = threading.Event()
+        self.deadline: float | None = None
+        """When this worker must be gone, by the monotonic clock."""
+        self.longest_s = 0.0
+        """Of the blocks that it did."""
+        self._socket = _reach(address, hello["host"])
+        self._lines = self._socket.makefile("rb")
+        self._sending = threading.Lock()
+        self._blocks: queue.Queue[Key | None] = queue.Queue()
+        timeout_s, self._ping_s = self._greet(secret, hello)
+        # What is written after this much silence may already have been given to another worker.
+        self._fresh_s = 0.6 * timeout_s
+        self._heard = time.monotonic()
+        self._socket.settimeout(timeout_s)
+        self.dismissed = False
+        """Whether the scheduler said that there are no further blocks."""
+        self.lost: str | None = None
+        """Why the scheduler no longer counts on this worker."""
+        for name, run in (("hears", self._hear), ("pings", self._ping)):
+            threading.Thread(target=run, name=name, daemon=True).start()
+
+    def take(self, idle) -> Key | None:
+        """The next block, or None if there will be none. `idle` is called if it is not there at once."""
+        if self._leaving.is_set() or self.lost is not None:
+            return None
+        self._send(want=1)
+        try:
+            return self._blocks.get(timeout=0.005)
+        except queue.Empty:
+            idle()
+        while not self._leaving.is_set():
+            try:
+                return self._blocks.get(timeout=0.2)
+            except queue.Empty:
+                continue
+        return None
+
+    def done(self, key: Key) -> None:
+        """A block is durably recorded."""
+        self._send(done=key)
+
+    def failed(self, key: Key) -> None:
+        """An attempt failed, and that is recorded."""
+        self._send(failed=key)
+
+    def leave(self, within_s: float | None = None) -> None:
+        """Take no further blocks; hand back after `within_s` what is not finished until then."""
+        if within_s is not None and self.deadline is None:
+            self.deadline = time.monotonic() + within_s
+        self._leaving.set()
+
+    def bye(self, reason: str, *, fault: bool = False) -> None:
+        """Say that this worker goes, maybe for a fault of its own; what it holds goes to others."""
+        self._send(bye=reason, fault=fault)
+        self._socket.close()
+
+    def wait_until_fresh(self) -> None:
+        """Return once the scheduler is known to count on this worker: call it before writing.
+
+        Raises
+        ------
+        SchedulerLostError
+            If it does not.
+        """
+        while time.monotonic() - self._heard > self._fresh_s:
+            if self.lost is not None:
+                break
+            time.sleep(0.05)
+        if self.lost is not None:
+            raise SchedulerLostError(
+                f"The scheduler no longer counts on this worker ({self.lost}); the block is not written."
+            )
+
+    # -- the connection -----------------------------------------------------------------
+
+    def _greet(self, secret: str, hello: dict) -> tuple[float, float]:
+        nonce = new_secret()
+        try:
+            challenge = decode(self._lines.readline(LINE_BYTES))["nonce"]
+            self._send(**hello, nonce=nonce, proof=proof(secret, "worker", challenge, hello["worker"]))
+            answer = decode(self._lines.readline(LINE_BYTES))
+        except (OSError, ValueError, KeyError) as error:
+            raise RefusedError(
+                f"{_place(self._socket)} is not the scheduler of this run, or it refused this worker "
+                f"({error!r}). The job file belongs to another start of the run; start the worker anew."
+            ) from error
+        if not proven(answer.get("proof"), secret, "scheduler", nonce):
+            raise RefusedError(
+                f"The scheduler at {_place(self._socket)} takes no worker: "
+                f"{answer.get('end', 'it does not know the secret of this run')}."
+            )
+        return float(answer["timeout_s"]), float(answer["ping_s"])
+
+    def _send(self, **message) -> None:
+        try:
+            with self._sending:
+                self._socket.sendall(encode(message))
+        except OSError as error:
+            self._lose(f"sending failed: {error}")
+
+    def _ping(self) -> None:
+        while self.lost is None:
+            self._send(ping=1)
+            time.sleep(self._ping_s)
+
+    def _hear(self) -> None:
+        try:
+            while line := self._lines.readline(LINE_BYTES):
+                self._heard = time.monotonic()
+                message = decode(line)
+                if "block" in message:
+                    self._blocks.put(tuple(message["block"]))
+                if "end" in message:
+                    log.info("no further blocks: %s", message["end"])
+                    self.dismissed = True
+                    self._leaving.set()
+            self._lose("it closed the connection")
+        except (OSError, ValueError) as error:
+            self._lose(f"{error}")
+
+    def _lose(self, reason: str) -> None:
+        self.lost = self.lost or reason
+        self.leave(within_s=LOST_S)
+
+
+def _reach(address: tuple[str, int], host: str) -> socket.socket:
+    try:
+        connection = socket.create_connection(address, timeout=CONNECT_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+    except OSError as error:
+        raise SchedulerLostError(
+            f"The scheduler at {address[0]}:{address[1]} cannot be reached from {host}: {error}. "
+            "Workers get their blocks from there. Set 'scheduler_host' to an address of the submit host "
+            "that the nodes can reach (and 'scheduler_port' to a port that the firewall lets through), "
+            "or start the command again if it has ended."
+        ) from error
+
+
+def _place(connection: socket.socket) -> str:
+    host, port = connection.getpeername()[:2]
+    return f"{host}:{port}"

@@ -1,0 +1,87 @@
+"""The server of the page, until it is interrupted."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import uvicorn
+
+from em_blocks.errors import ConfigError
+from em_blocks.runtime.dashboard.app import make_app
+from em_blocks.runtime.overview import Step
+from em_blocks.runtime.watch import Database, Watcher
+from em_blocks.tasks.base import BlockwiseTask
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """A page that listens, and answers once `serve` was called."""
+
+    url: str
+    is_private: bool
+    _server: uvicorn.Server
+    _socket: socket.socket
+
+    def serve(self) -> None:
+        """Answer until SIGINT (then KeyboardInterrupt is raised) or SIGTERM."""
+        self._server.run(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """End `serve`, from another thread."""
+        self._server.should_exit = True
+
+
+@contextmanager
+def open_dashboard(
+    steps: Mapping[Step, BlockwiseTask], *, title: str, host: str, port: int
+) -> Iterator[Dashboard]:
+    """The page of a config's runs; it listens already.
+
+    Parameters
+    ----------
+    host, port : str, int
+        Where it listens; port 0 is any free one.
+
+    Raises
+    ------
+    ConfigError
+        If nobody can listen there.
+    """
+    word = secrets.token_urlsafe(12)
+    with ExitStack() as stack:
+        listening = stack.enter_context(_listen(host, port))
+        database = Database(steps)
+        stack.callback(database.close)
+        watcher = stack.enter_context(Watcher(database.stores))
+        private = _is_loopback(listening)
+        app = make_app(watcher, title=title, word=word, hosts=LOOPBACK if private else None)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, lifespan="off", server_header=False,
+            timeout_graceful_shutdown=2, ws="none",
+        )
+        address = f"[{host}]" if ":" in host else host
+        url = f"http://{address}:{listening.getsockname()[1]}/{word}/"
+        yield Dashboard(url, private, uvicorn.Server(config), listening)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"The address {host}:{port} cannot be listened on ({error.strerror or error}): another "
+            "program may use the port, or the address is none of this machine. Choose another --port, "
+            "or 0 for any free one, and a --host of this machine."
+        ) from error
+
+
+def _is_loopback(listening: socket.socket) -> bool:
+    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback

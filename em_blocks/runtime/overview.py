@@ -1,0 +1,159 @@
+"""How all steps of a config stand, with their workers and failures: what a person looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from em_blocks.db import progress
+from em_blocks.db.runs import WORKER_TIMEOUT_S, RunStore
+from em_blocks.errors import ConfigError
+from em_blocks.geometry import BlockGrid, Frame
+from em_blocks.runtime.status import status_of
+
+NOT_STARTED = "waiting"
+
+# Bounds of what is sent and shown; a run with more is counted, but not listed.
+N_WORKERS = 200
+N_KINDS = 20
+N_FAILING = 2000
+N_ATTEMPTS = 10
+TRACEBACK = 8000
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run of a config, as a person knows it.
+
+    Attributes
+    ----------
+    name : str
+        Of the step within its config, e.g. ``fragments``.
+    replay : str
+        Command that does one block again; ``{block}`` stands for its key.
+    """
+
+    name: str
+    replay: str
+
+
+def overview(steps: Mapping[Step, RunStore]) -> dict:
+    """Everything but the blocks one by one.
+
+    Returns
+    -------
+    dict
+        ``{"steps": [...], "workers": [...], "worker_states": {...}, "failures": [...]}``, all of
+        values that JSON knows. A step is what `run_status` returns of its run, with ``step``,
+        ``replay``, ``task``, ``grid`` (as in the database), ``reason`` (why it ended early) and
+        ``failing_sections`` (z of the block grid). Only the first four of a step that was not
+        started are there.
+    """
+    runs = {step: store.load() for step, store in steps.items()}
+    started = {step: store for step, store in steps.items() if runs[step] is not None}
+    found = {"steps": [_step(step, store, runs[step]) for step, store in steps.items()],
+             "workers": [], "worker_states": {}, "failures": []}
+    for step, store in started.items():
+        found["workers"] += _workers(step, store, runs[step])
+        found["failures"] += _failures(step, store)
+        for state, n in progress.worker_states(store).items():
+            found["worker_states"][state] = found["worker_states"].get(state, 0) + n
+    found["workers"].sort(key=lambda worker: worker["state"] != "working")
+    del found["workers"][N_WORKERS:]
+    return found
+
+
+def _step(step: Step, store: RunStore, run: dict | None) -> dict:
+    shown = {"step": step.name, "run": store.run, "replay": step.replay}
+    if run is None:
+        return {**shown, "state": NOT_STARTED}
+    status = status_of(store, run)
+    failing = status["blocks"]["failed"] + status["blocks"]["quarantined"]
+    keys = progress.failing(store, N_FAILING) if failing else []
+    reason = None if status["state"] == "running" else (run.get("summary") or {}).get("reason")
+    return {
+        **shown, **status, "task": run["task"], "grid": run["grid"], "reason": reason,
+        "failing_sections": sorted({int(key.partition("/")[0]) for key in keys}),
+    }
+
+
+def _workers(step: Step, store: RunStore, run: dict) -> list[dict]:
+    now, voxels = store.now(), _mean_block_voxels(run)
+    return [_worker(step, d, now, voxels) for d in progress.workers(store, N_WORKERS)]
+
+
+def _worker(step: Step, document: dict, now: datetime, block_voxels: float) -> dict:
+    heartbeat, joined = document.get("heartbeat"), document.get("joined")
+    last, done = document.get("left") or heartbeat or now, document.get("done", 0)
+    seconds = (last - joined).total_seconds() if joined else 0.0
+    age = (now - heartbeat).total_seconds() if heartbeat else None
+    state = document.get("state", "working")
+    if state == "working" and age is not None and age > WORKER_TIMEOUT_S:
+        state = "silent"  # nobody has said yet what became of it
+    return {
+        "step": step.name,
+        **{key: document.get(key) for key in ("worker", "host", "device", "pid", "slot", "reason")},
+        "state": state,
+        "blocks": document.get("blocks", []),
+        "done": done,
+        "failed": document.get("failed", 0),
+        "rate_mvox_s": done * block_voxels / 1e6 / seconds if seconds > 0 else None,
+        "heartbeat_age_s": age,
+    }
+
+
+def _mean_block_voxels(run: dict) -> float:
+    grid = run["grid"]
+    return grid["n_voxels"] / max(1, run["n_blocks"])
+
+
+def _failures(step: Step, store: RunStore) -> list[dict]:
+    found = progress.failures_by_error(store, N_KINDS)
+    return [
+        {**failure, "step": step.name, "last": _text(failure["last"]),
+         "traceback": (failure["traceback"] or "")[-TRACEBACK:] or None,
+         "replay": step.replay.format(block=failure["block"]) if failure["block"] else None}
+        for failure in found
+    ]
+
+
+def block_details(step: Step, store: RunStore, key: str) -> dict:
+    """One block: where it lies, its record, and its failed tries, latest first.
+
+    Raises
+    ------
+    ConfigError
+        If the run was not started.
+    GeometryError
+        If its grid has no such block.
+    """
+    run = store.load()
+    if run is None:
+        raise ConfigError(f"Run {store.run!r} was not started.")
+    grid = grid_of(run)
+    block = grid.block(tuple(map(int, key.split("/"))))
+    document = store.block(block.key)
+    return {
+        "step": step.name, "block": block.key,
+        "offset_nm": grid.frame.to_roi(block.write_box).offset, "shape": block.write_box.shape,
+        "record": document and _plain(document),
+        "attempts": [_plain(d) for d in progress.attempts(store, block.key, N_ATTEMPTS)],
+        "replay": step.replay.format(block=block.key),
+    }
+
+
+def grid_of(run: dict) -> BlockGrid:
+    """The block grid of a run's document."""
+    grid = run["grid"]
+    frame = Frame(grid["voxel_size"], grid["offset"])
+    return BlockGrid(frame, tuple(grid["volume_shape"]), tuple(grid["block_shape"]))
+
+
+def _plain(document: dict) -> dict:
+    return {key: _text(value) if isinstance(value, datetime) else value
+            for key, value in document.items()}
+
+
+def _text(date: datetime | None) -> str | None:
+    return date and date.isoformat(timespec="milliseconds")

@@ -1,0 +1,153 @@
+"""Who works on a run, written to the database; the only writer of its collection ``workers``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from em_blocks.db.runs import RunStore
+from em_blocks.runtime.dispatch import Worker
+from em_blocks.runtime.wire import Key
+
+
+@dataclass(eq=False)
+class Member:
+    """A worker and what it has done.
+
+    Attributes
+    ----------
+    slot : str
+        Place of the scheduler's that it was started for; empty if it came by itself.
+    """
+
+    worker: Worker
+    pid: int
+    device: str
+    slot: str
+    done: int = 0
+    failed: int = 0
+    steps: set[int] = field(default_factory=set)
+    blocks: list[Key] = field(default_factory=list)
+    state: str = "working"
+    reason: str | None = None
+    changed: bool = False
+
+    @classmethod
+    def of(cls, hello: dict, name: str) -> Member:
+        """The worker that said hello."""
+        return cls(
+            Worker(name, str(hello.get("host"))[:100]), int(hello.get("pid", 0)),
+            str(hello.get("device"))[:100], str(hello.get("slot", ""))[:100],
+        )
+
+
+class Roster:
+    """The workers of some steps, for the database.
+
+    Parameters
+    ----------
+    stores : sequence of RunStore
+        One for each step.
+    epochs : sequence of int
+    """
+
+    def __init__(self, stores: Sequence[RunStore], epochs: Sequence[int]):
+        self._stores, self._epochs = stores, epochs
+        self._members: dict[str, Member] = {}
+        self._losses: list[tuple[Member, Key, str, str]] = []
+        self._lock = threading.Lock()
+        self.urgent = threading.Event()
+        """Somebody left: until the database knows, commits of that worker count."""
+        self._vacated: set[str] = set()
+        self.runs = [store.run for store in stores]
+        self.hosts_lost: set[str] = set()
+        self.barren = 0
+        """Workers in a row that were lost before they finished a block."""
+
+    # -- told by the gateway, which must not wait ---------------------------------------------
+
+    def joined(self, member: Member) -> None:
+        """A worker is there."""
+        with self._lock:
+            self._members[member.worker.name] = member
+
+    def holds(self, member: Member, keys: list[Key]) -> None:
+        """What a worker has in work now."""
+        with self._lock:
+            member.blocks, member.changed = keys, True
+
+    def left(self, member: Member, state: str, reason: str) -> None:
+        """A worker is gone; `state` is left, lost or revoked."""
+        with self._lock:
+            member.state, member.reason, member.blocks, member.changed = state, reason, [], True
+            if state != "left":
+                self.hosts_lost.add(member.worker.host)
+            self._vacated.add(member.slot)
+            if member.done:
+                self.barren = 0
+            elif state == "lost":
+                self.barren += 1
+        self.urgent.set()
+
+    def vacated(self) -> set[str]:
+        """Slots whose workers left since the last call, whether or not their processes ended."""
+        with self._lock:
+            found, self._vacated = self._vacated, set()
+            return found
+
+    def lost_block(self, member: Member, key: Key, kind: str, reason: str) -> None:
+        """A block was taken from a worker, which cannot record that itself."""
+        with self._lock:
+            self._losses.append((member, key, kind, reason))
+
+    # -- called by threads that may wait for the database ---------------------------------------
+
+    def admit(self, member: Member, step: int) -> None:
+        """List a worker as working on a step: from now on its commits count."""
+        self._stores[step].admit_worker(self._document(member, step))
+        with self._lock:
+            member.steps.add(step)
+
+    def flush(self) -> None:
+        """Write what has changed. What the database does not take stays to be written."""
+        self.urgent.clear()
+        with self._lock:
+            members = [m for m in self._members.values() if m.changed or m.state == "working"]
+            for member in members:
+                member.changed = False
+            losses, self._losses = self._losses, []
+        try:
+            self._write(members)
+            for loss in losses:
+                self._write_loss(*loss)
+        except Exception:
+            with self._lock:
+                self._losses = losses + self._losses
+                for member in members:
+                    member.changed = True
+            raise
+        with self._lock:
+            for member in members:
+                if member.state != "working" and not member.changed:
+                    self._members.pop(member.worker.name, None)
+
+    def _write(self, members: list[Member]) -> None:
+        for step, store in enumerate(self._stores):
+            here = [self._document(m, step) for m in members if step in m.steps]
+            if here:
+                store.update_workers(here)
+
+    def _write_loss(self, member: Member, key: Key, kind: str, reason: str) -> None:
+        self._stores[key[0]].record_loss(
+            "/".join(map(str, key[1:])), self._document(member, key[0]),
+            {"type": kind, "message": reason, "stage": None, "traceback": None},
+        )
+
+    def _document(self, member: Member, step: int) -> dict:
+        return {
+            "worker": member.worker.name, "epoch": self._epochs[step], "host": member.worker.host,
+            "pid": member.pid, "device": member.device, "slot": member.slot, "state": member.state,
+            "reason": member.reason, "done": member.done, "failed": member.failed,
+            "blocks": ["/".join(map(str, key[1:])) for key in member.blocks if key[0] == step],
+        }

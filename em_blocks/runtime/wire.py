@@ -1,0 +1,50 @@
+"""What scheduler and workers say to each other: one JSON object per line, after a mutual proof.
+
+Either side proves that it knows the secret of the run by the HMAC of the other's nonce; the secret
+itself is in the private job file and never sent. Nothing is encrypted: what is sent are block
+indices and names of hosts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+
+Key = tuple[int, int, int, int]
+"""A block: step, then block index (z, y, x)."""
+
+PING_S = 1.0
+LINE_BYTES = 65536
+
+
+def new_secret() -> str:
+    """A secret or nonce, as hex."""
+    return secrets.token_hex(32)
+
+
+def proof(secret: str, role: str, *parts: str) -> str:
+    """What only who knows `secret` can say about `parts`, in one role and not in another."""
+    message = "\n".join((role, *parts)).encode()
+    return hmac.new(bytes.fromhex(secret), message, hashlib.sha256).hexdigest()
+
+
+def proven(given: object, secret: str, role: str, *parts: str) -> bool:
+    """Whether `given` is the right proof."""
+    return isinstance(given, str) and hmac.compare_digest(
+        given.encode(), proof(secret, role, *parts).encode()
+    )
+
+
+def encode(message: dict) -> bytes:
+    """A message as it is sent."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> dict:
+    """A message as it came. Raises `ValueError` if it is none."""
+    message = json.loads(line)
+    if not isinstance(message, dict):
+        raise ValueError(f"a message is a JSON object, not {message!r:.100}")
+    return message
