@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
+from operator import itemgetter
 
-from em_blocks.db.connect import with_patience
+from pymongo import ReplaceOne
+
 from em_blocks.db.synapse_rows import table_of
 from em_blocks.db.synapses import ScratchSynapses, SynapseStore
 from em_blocks.kernels.synapses import Synapses
@@ -20,30 +22,43 @@ def prepare_clefts(synapses: SynapseStore) -> None:
     synapses.synapses.database["clefts"].create_index([("run", 1)])
 
 
-def rows_by_cleft(synapses: SynapseStore) -> Iterator[tuple[int, Synapses]]:
-    """The rows of one cleft after the other, in the order of their ids."""
-    query = {"run": synapses.run, "cleft": {"$gt": 0}}
+def rows_by_cleft(synapses: SynapseStore, *, rows: int = _BATCH) -> Iterator[tuple[int, Synapses]]:
+    """The rows of one cleft after the other, in the order of their ids.
+
+    Read about `rows` at a time, each time by a query of its own: nothing expires, and a server that
+    comes back is asked for what is left.
+    """
+    last = 0
+    while found := synapses.patiently(lambda last=last: _clefts_after(synapses, last, rows)):
+        for last, group in groupby(found, key=itemgetter("cleft")):
+            yield last, table_of(group).sorted()
+
+
+def _clefts_after(synapses: SynapseStore, last: int, rows: int) -> list[dict]:
+    """The rows of the next clefts, whole ones: about so many."""
+    query = {"run": synapses.run, "cleft": {"$gt": last}}
     # By the index: nothing is sorted in memory.
-    found = synapses.synapses.find(query, sort=[("run", 1), ("cleft", 1)], batch_size=_BATCH)
-    for cleft, rows in groupby(found, key=lambda document: document["cleft"]):
-        yield cleft, table_of(rows).sorted()
+    order = {"sort": [("run", 1), ("cleft", 1)], "batch_size": _BATCH}
+    found = list(synapses.synapses.find(query, limit=rows, **order))
+    if len(found) == rows:
+        # The limit may have cut the last of them.
+        cut = found[-1]["cleft"]
+        found = [row for row in found if row["cleft"] != cut]
+        found += synapses.synapses.find({"run": synapses.run, "cleft": cut}, batch_size=_BATCH)
+    return found
 
 
 def replace_clefts(synapses: SynapseStore, run: str, documents: Iterable[dict]) -> int:
     """Make `documents` all clefts of a run; how many there are. ``_id`` becomes ``run/cleft``."""
-    collection, n = synapses.synapses.database["clefts"], 0
-    scratch = isinstance(synapses, ScratchSynapses)
+    scratch, kept = isinstance(synapses, ScratchSynapses), set()
+    named = ({"_id": f"{run}/{document['cleft']}", "run": run, **document} for document in documents)
+    while batch := list(islice(named, _BATCH)):
+        kept.update(document["cleft"] for document in batch)
+        if not scratch:
+            synapses.patiently(lambda batch=batch: _write(synapses, batch))
     if not scratch:
-        remove_clefts(synapses, run)
-    batch: list[dict] = []
-    for document in documents:
-        batch.append({"_id": f"{run}/{document['cleft']}", "run": run, **document})
-        n += 1
-        if len(batch) == _BATCH:
-            _insert(collection, batch, scratch)
-            batch = []
-    _insert(collection, batch, scratch)
-    return n
+        synapses.patiently(lambda: _delete_others(synapses, run, kept))
+    return len(kept)
 
 
 def remove_clefts(synapses: SynapseStore, run: str) -> None:
@@ -53,6 +68,10 @@ def remove_clefts(synapses: SynapseStore, run: str) -> None:
 
 def checksum_of_clefts(synapses: SynapseStore, run: str) -> int:
     """CRC-32 of which clefts there are, and how many partners face each."""
+    return synapses.patiently(lambda: _checksum(synapses, run))
+
+
+def _checksum(synapses: SynapseStore, run: str) -> int:
     crc = 0
     chosen = {"cleft": 1, "synapses": 1, "_id": 0}
     for document in synapses.synapses.database["clefts"].find({"run": run}, chosen).sort("cleft", 1):
@@ -60,12 +79,15 @@ def checksum_of_clefts(synapses: SynapseStore, run: str) -> int:
     return crc
 
 
-def _insert(collection, batch: list[dict], scratch: bool) -> None:
-    if batch and not scratch:
-        ids = [document["_id"] for document in batch]
+def _write(synapses: SynapseStore, batch: list[dict]) -> None:
+    updates = [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in batch]
+    synapses.synapses.database["clefts"].bulk_write(updates, ordered=False)
 
-        def insert() -> None:
-            collection.delete_many({"_id": {"$in": ids}})
-            collection.insert_many(batch, ordered=False)
 
-        with_patience(insert)
+def _delete_others(synapses: SynapseStore, run: str, kept: set[int]) -> None:
+    """Delete the clefts of a run that are not among `kept`."""
+    collection = synapses.synapses.database["clefts"]
+    found = collection.find({"run": run}, {"cleft": 1}, batch_size=_BATCH)
+    others = [document["_id"] for document in found if document["cleft"] not in kept]
+    for start in range(0, len(others), _BATCH):
+        collection.delete_many({"_id": {"$in": others[start : start + _BATCH]}})

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from pymongo.database import Database
 
+from em_blocks.db.connect import OUTAGE_S, with_patience
+
 _LARGEST_INTEGER = 2**63 - 1
 
 
-def save_evaluations(database: Database, run: str, documents: dict[str, dict]) -> None:
+def save_evaluations(
+    database: Database, run: str, documents: dict[str, dict], *, outage_s: float = OUTAGE_S
+) -> None:
     """Store the scores of a run's segmentations, replacing those of an earlier evaluation.
 
     Parameters
     ----------
     documents : dict
         By name of the segmentation. ``_id`` becomes ``run/name``.
+    outage_s : float
+        How long to wait for a database that is away: scores may have taken hours.
     """
+    with_patience(lambda: _save(database, run, documents), outage_s)
+
+
+def _save(database: Database, run: str, documents: dict[str, dict]) -> None:
     collection = database["evaluations"]
     collection.create_index([("run", 1)])
     now = database.client.admin.command("hello")["localTime"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 from pymongo import UpdateMany
 
-from em_blocks.db.connect import with_patience
+from em_blocks.db.connect import ServerError
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.geometry import Roi
 
@@ -48,7 +49,10 @@ def sites_outside(synapses: SynapseStore, roi: Roi) -> Outside | None:
         for axis, (begin, end) in enumerate(zip(roi.offset, roi.end, strict=True))
         for bound in ({"$lt": begin}, {"$gte": end})
     ]
-    query = {"run": synapses.run, "$or": beyond}
+    return synapses.patiently(lambda: _outside(synapses, roi, {"run": synapses.run, "$or": beyond}))
+
+
+def _outside(synapses: SynapseStore, roi: Roi, query: dict) -> Outside | None:
     if synapses.synapses.find_one(query, {"_id": 1}) is None:
         return None
     first = synapses.synapses.find_one(query, sort=[("_id", 1)])
@@ -64,17 +68,23 @@ def _within(position: Sequence[float], roi: Roi) -> bool:
 def sites_without(synapses: SynapseStore, side: str, path: str) -> Iterator[np.ndarray]:
     """Positions (n, 3) nm (z, y, x) of the sites of rows that lack the field `path`, in batches.
 
-    Null is a field: nothing was found there.
+    Null is a field: nothing was found there. After an outage all positions are read again, so some
+    may come twice.
     """
-    place = f"{side}.position"
-    query = {"run": synapses.run, path: {"$exists": False}}
-    batch: list[list[float]] = []
-    for document in synapses.synapses.find(query, {place: 1, "_id": 0}, batch_size=_BATCH):
-        batch.append(document[side]["position"])
-        if len(batch) == _BATCH:
-            yield np.array(batch)
-            batch = []
-    if batch:
+    place, found = f"{side}.position", None
+
+    def take() -> list[list[float]]:
+        nonlocal found
+        if found is None:
+            query = {"run": synapses.run, path: {"$exists": False}}
+            found = synapses.synapses.find(query, {place: 1, "_id": 0}, batch_size=_BATCH)
+        try:
+            return [document[side]["position"] for document in islice(found, _BATCH)]
+        except ServerError:
+            found = None  # a server that was away knows nothing of it any more
+            raise
+
+    while batch := synapses.patiently(take):
         yield np.array(batch)
 
 
@@ -101,7 +111,8 @@ def replace_segments(
     n = 0
     for start in range(0, len(changes), _MOST_IDS):
         part = changes[start : start + _MOST_IDS]
-        n += with_patience(lambda p=part: synapses.synapses.bulk_write(p, ordered=False)).modified_count
+        done = synapses.patiently(lambda p=part: synapses.synapses.bulk_write(p, ordered=False))
+        n += done.modified_count
     return n
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import pymongo
-from pymongo import UpdateOne, WriteConcern
+from pymongo import ReplaceOne, UpdateOne, WriteConcern
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from em_blocks.db.connect import with_patience
+from em_blocks.db.connect import OUTAGE_S, with_patience
 from em_blocks.db.runs import DURABLE
 from em_blocks.db.synapse_rows import Flags, changes_of, documents_of, flags_of, table_of
 from em_blocks.errors import DatabaseError
@@ -19,6 +19,7 @@ from em_blocks.kernels.synapses import LARGEST_ID, Synapses
 
 Site = Literal["post", "pre", "either"]
 Ids = int | Sequence[int] | np.ndarray
+Result = TypeVar("Result")
 
 DUPLICATE_KEY = 11000
 _BATCH = 20_000
@@ -48,20 +49,28 @@ class SynapseStore:
         Name of the run that detects them.
     guard : function, optional
         Called before every change; raises where this process must not write any more.
+    outage_s : float
+        How long every call waits for a database that is away, before it fails.
     """
 
     def __init__(
         self, client: pymongo.MongoClient, db_name: str, run: str, *,
-        guard: Callable[[], None] = lambda: None,
+        guard: Callable[[], None] = lambda: None, outage_s: float = OUTAGE_S,
     ):
         database = client.get_database(db_name, write_concern=DURABLE)
-        self.run, self._guard = run, guard
+        self.run, self._guard, self._outage_s = run, guard, outage_s
         self.synapses, self.id_ranges = database["synapses"], database["id_ranges"]
 
     def of_run(self, run: str) -> Self:
         """The synapses of another run in the same database."""
         database = self.synapses.database
-        return type(self)(database.client, database.name, run, guard=self._guard)
+        return type(self)(
+            database.client, database.name, run, guard=self._guard, outage_s=self._outage_s
+        )
+
+    def patiently(self, call: Callable[[], Result]) -> Result:
+        """`call`, repeated while the database is away; only for what may be done twice."""
+        return with_patience(call, self._outage_s)
 
     def prepare(self) -> None:
         """Make the indexes, where they do not exist."""
@@ -77,6 +86,9 @@ class SynapseStore:
 
         The first run of a database gets 0, so its ids are what it numbers: its voxels.
         """
+        return self.patiently(lambda: self._reserve(n))
+
+    def _reserve(self, n: int) -> int:
         while True:
             known = self.id_ranges.find_one({"_id": self.run})
             if known is not None and known["size"] == n:
@@ -104,10 +116,11 @@ class SynapseStore:
     def replace_block(self, block: str, synapses: Synapses, flags: Flags | None = None) -> None:
         """Make `synapses` the rows of the block ``zi/yi/xi``, whatever an earlier attempt left.
 
-        Interrupted in between, some rows are missing until the block is done again.
+        Interrupted in between, some rows are missing or of the earlier attempt until the block is
+        done again.
         """
         documents = documents_of(synapses, flags or {}, run=self.run, block=block)
-        with_patience(lambda: self._replace(block, documents))
+        self.patiently(lambda: self._replace(block, documents))
 
     def update(self, synapses: Synapses, columns: Sequence[str], *, nulls: bool = False) -> int:
         """Set `columns` of the rows with these ids, for example ``pre_segment``; how many there were.
@@ -118,40 +131,70 @@ class SynapseStore:
         updates = [
             UpdateOne({"_id": id}, change) for id, change in changes_of(synapses, columns, nulls=nulls)
         ]
-        return with_patience(lambda: self._update(updates))
+        return self.patiently(lambda: self._update(updates))
 
     def remove(self) -> None:
         """Delete all rows of the run."""
         self.synapses.delete_many({"run": self.run})
 
     def _replace(self, block: str, documents: list) -> None:
+        # Nothing is deleted that is written again: a deletion which a cut link held back, and
+        # delivers when the block was long done in another way, must not take its rows.
         self._guard()
+        stored = self._ids_of(block)
+        wanted = {document["_id"] for document in documents}
         # The journal keeps the order: rows that are durable make the deletion before them durable.
-        concern = WriteConcern(w=1) if documents else DURABLE
-        self.synapses.with_options(write_concern=concern).delete_many({"run": self.run, "block": block})
+        self._delete(block, sorted(stored - wanted), DURABLE if not documents else WriteConcern(w=1))
         for start in range(0, len(documents), _BATCH):
-            self._insert(documents[start : start + _BATCH])
+            batch = documents[start : start + _BATCH]
+            self._overwrite([document for document in batch if document["_id"] in stored])
+            self._insert([document for document in batch if document["_id"] not in stored])
+
+    def _ids_of(self, block: str) -> set[int]:
+        found = self.synapses.find({"run": self.run, "block": block}, {"_id": 1}, batch_size=_BATCH)
+        return {document["_id"] for document in found}
+
+    def _delete(self, block: str, ids: list[int], concern: WriteConcern) -> None:
+        synapses = self.synapses.with_options(write_concern=concern)
+        for start in range(0, len(ids), _BATCH):
+            chosen = {"_id": {"$in": ids[start : start + _BATCH]}, "run": self.run, "block": block}
+            synapses.delete_many(chosen)
 
     def _insert(self, documents: list) -> None:
         try:
-            self.synapses.insert_many(documents, ordered=False)
+            if documents:
+                self.synapses.insert_many(documents, ordered=False)
         except BulkWriteError as error:
-            if {e["code"] for e in error.details["writeErrors"]} != {DUPLICATE_KEY}:
+            known = {e["keyValue"]["_id"] for e in error.details["writeErrors"] if _is_duplicate(e)}
+            if len(known) < len(error.details["writeErrors"]) or error.details["writeConcernErrors"]:
                 raise
-            self._insert_again(documents)
+            self._overwrite([document for document in documents if document["_id"] in known])
 
-    def _insert_again(self, documents: list) -> None:
-        """Rows of this run with the same ids are those of a block that no longer exists."""
-        ids = [document["_id"] for document in documents]
-        self.synapses.delete_many({"_id": {"$in": ids}, "run": self.run})
-        foreign = self.synapses.find_one({"_id": {"$in": ids}})
+    def _overwrite(self, documents: list) -> None:
+        """Replace rows of this run with the same ids, also those of a block that no longer exists."""
+        replacements = [
+            ReplaceOne({"_id": document["_id"], "run": self.run}, document, upsert=True)
+            for document in documents
+        ]
+        if not replacements:
+            return
+        try:
+            self.synapses.bulk_write(replacements, ordered=False)
+        except BulkWriteError as error:
+            if not any(map(_is_duplicate, error.details["writeErrors"])):
+                raise
+            self._refuse_foreign([document["_id"] for document in documents])
+            # Somebody else of this run was adding the same rows.
+            self.synapses.bulk_write(replacements, ordered=False)
+
+    def _refuse_foreign(self, ids: list[int]) -> None:
+        foreign = self.synapses.find_one({"_id": {"$in": ids}, "run": {"$ne": self.run}})
         if foreign is not None:
             raise DatabaseError(
                 f"The synapse {foreign['_id']} of run {self.run!r} exists already, as one of run "
                 f"{foreign.get('run')!r}, which did not reserve its ids. Nothing is overwritten: remove "
                 "those rows, or use another 'db_name'."
             )
-        self.synapses.insert_many(documents, ordered=False)
 
     def _update(self, updates: list[UpdateOne]) -> int:
         self._guard()
@@ -183,7 +226,7 @@ class SynapseStore:
             block=block, roi=roi, at=at, pre_segment=pre_segment, post_segment=post_segment,
             min_score=min_score,
         )
-        return table_of(self.synapses.find(query, batch_size=_BATCH)).sorted()
+        return self.patiently(lambda: table_of(self.synapses.find(query, batch_size=_BATCH))).sorted()
 
     def tables(self, *, rows: int = 200_000) -> Iterator[Synapses]:
         """All rows in the order of their ids, at most so many at a time.
@@ -193,23 +236,27 @@ class SynapseStore:
         """
         last = -1
         while True:
-            found = self.synapses.find({"run": self.run, "_id": {"$gt": last}}, batch_size=_BATCH)
-            # By the index of ids: with another one the server would sort all that is left.
-            table = table_of(found.sort("_id", 1).hint("_id_").limit(rows))
+            table = self.patiently(lambda last=last: self._after(last, rows))
             if not len(table):
                 return
             yield table
             last = int(table.id[-1])
 
+    def _after(self, id: int, rows: int) -> Synapses:
+        found = self.synapses.find({"run": self.run, "_id": {"$gt": id}}, batch_size=_BATCH)
+        # By the index of ids: with another one the server would sort all that is left.
+        return table_of(found.sort("_id", 1).hint("_id_").limit(rows))
+
     def read_block(self, block: str) -> tuple[Synapses, Flags]:
         """The rows of a block with their flags, in the order of their ids."""
-        found = list(self.synapses.find({"run": self.run, "block": block}))
+        query = {"run": self.run, "block": block}
+        found = self.patiently(lambda: list(self.synapses.find(query)))
         found.sort(key=lambda document: document["_id"])
         return table_of(found), flags_of(found)
 
     def count(self, **filters) -> int:
         """How many rows `read` would give."""
-        return self.synapses.count_documents(self.query(**filters))
+        return self.patiently(lambda: self.synapses.count_documents(self.query(**filters)))
 
     def query(
         self, *, block: str | None = None, roi: Roi | None = None, at: Site = "post",
@@ -244,6 +291,10 @@ class ScratchSynapses(SynapseStore):
 
     def _update(self, updates: list) -> int:
         return len(updates)
+
+
+def _is_duplicate(write_error: dict) -> bool:
+    return write_error["code"] == DUPLICATE_KEY
 
 
 def _within(roi: Roi, site: str) -> dict:
