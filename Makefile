@@ -4,6 +4,7 @@
 # make lint      ruff
 # make schemas   configs/*.schema.json from the models
 # make bench     every benchmark; each ends with one line of JSON
+# make docker-check   builds the image without a Docker engine and runs a job in it; as root
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,7 @@ INSTALLED := $(VENV)/.installed
 # CUDA build, which brings several GB of libraries. Empty: what pip is configured to use.
 TORCH_INDEX ?=
 
-.PHONY: install demo test lint schemas bench
+.PHONY: install demo test lint schemas bench docker-check
 
 install: $(INSTALLED)
 
@@ -47,3 +48,6 @@ schemas: install
 
 bench: install
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docker-check: install
+	PATH="$(CURDIR)/$(BIN):$$PATH" TORCH_INDEX="$(TORCH_INDEX)" docker/check.sh

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 [ "$(id -u)" = 0 ] || { echo "docker/check.sh must run as root: it makes a base image by chroot." >&2; exit 2; }
 
-if ! command -v buildah debootstrap >/dev/null; then
+if ! { command -v buildah && command -v debootstrap; } >/dev/null; then
   echo "== installing buildah and debootstrap"
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends buildah debootstrap >/dev/null
@@ -90,21 +90,21 @@ SECONDS=0
 build_s=$SECONDS
 
 echo "== run"
-read -ra entrypoint < <("${store[@]}" inspect --type image \
-  --format '{{range .OCIv1.Config.Entrypoint}}{{.}} {{end}}' em_blocks)
+read -ra entrypoint <<<"$("${store[@]}" inspect --type image \
+  --format '{{range .OCIv1.Config.Entrypoint}}{{.}} {{end}}' em_blocks)"
 container=$("${store[@]}" from --pull-never em_blocks)
 # As the user of the image, and as one that the image does not know (docker run --user).
 mkdir "$scratch/data"
-within 1000 "${entrypoint[@]}" --version
+within 1000 "${entrypoint[@]}" em-blocks --version
 chown 4711:4711 "$scratch/data"
 SECONDS=0
-within 4711:4711 "${entrypoint[@]}" generate /data/volume.zarr --shape 16,128,128 --seed 1
+within 4711:4711 "${entrypoint[@]}" em-blocks generate /data/volume.zarr --shape 16,128,128 --seed 1
 # The demo is a job of five steps with a mongod of its own; smaller here.
-within 4711:4711 python -c '
+within 4711:4711 "${entrypoint[@]}" python3 -c '
 from em_blocks.pipelines import demo
 demo.SHAPE = (16, 128, 256)
 demo.main(["/data/demo"])'
-within 4711:4711 "${entrypoint[@]}" status /data/demo/segment.json
+within 4711:4711 "${entrypoint[@]}" em-blocks status /data/demo/segment.json
 [ -z "$(find "$scratch/data" ! -user 4711)" ]
 
 size=$("${store[@]}" images --format '{{.Size}}' em_blocks)
