@@ -160,7 +160,7 @@ def with_patience(call: Callable[[], Result], outage_s: float = OUTAGE_S) -> Res
 def _too_long(outage_s: float, error: PyMongoError) -> str:
     reason = str(error).split(", Timeout")[0][:300]
     return scrub(
-        f"The database was away for more than {outage_s:.0f} s ('db_outage_s'): {reason}. What it has "
+        f"The database was away for more than {outage_s:g} s ('db_outage_s'): {reason}. What it has "
         "confirmed is safe. Run the same command again when it is back: blocks without a record are "
         "done then."
     )
