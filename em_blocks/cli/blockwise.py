@@ -10,6 +10,7 @@ import click
 from em_blocks.cli.common import (
     config_argument,
     json_option,
+    print_only_option,
     print_report,
     set_option,
     shows_errors,
@@ -26,16 +27,21 @@ def blockwise_command(task_type: type[BlockwiseTask], name: str, help: str) -> c
     @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, stop.")
     @click.option("--overwrite", is_flag=True, help="Delete an earlier result of this run first.")
     @click.option("--adopt", is_flag=True, help="Keep finished blocks although settings differ.")
+    @print_only_option
     @json_option
     @shows_errors
     def command(
         config: Path, overrides: tuple[str, ...], dry_run: bool, overwrite: bool, adopt: bool,
-        as_json: bool,
+        print_only: bool, as_json: bool,
     ) -> None:
+        from em_blocks.runtime.job_scripts import hand_script
         from em_blocks.runtime.plan import plan
         from em_blocks.runtime.run import run_blockwise
 
         task = task_type.from_file(config, overrides)
+        if print_only:
+            click.echo(hand_script(name, task, config, overrides), nl=False)
+            return
         if dry_run:
             click.echo(plan(task, probe=False).text())
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from em_blocks.config import read_json
-from em_blocks.db.connect import connect, database_home, database_uri
+from em_blocks.db.connect import connect, database_home, database_uri, redacted
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import ConfigError, DatabaseError, EmBlocksError
+from em_blocks.runtime.overview import Step
 from em_blocks.tasks import task_class
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
 
@@ -31,6 +33,10 @@ set_option = click.option(
 )
 step_option = click.option(
     "--step", metavar="NAME", help="Only this step of a config with several, e.g. fragments."
+)
+print_only_option = click.option(
+    "--print-only", is_flag=True,
+    help="Print a job script that lets workers join this run, and start nothing.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
@@ -65,22 +71,53 @@ def load_steps(
     ConfigError
         If there is no step of that name.
     """
-    loaded = load_config(config, overrides)
-    steps = loaded.steps()
+    steps = named_steps(load_config(config, overrides))
     if step is None:
-        return steps
-    names = [task.run.removeprefix(loaded.run).lstrip("._") or loaded.run for task in steps]
-    if step not in names:
-        raise ConfigError(f"{config} has no step {step!r}; its steps are {', '.join(names)}.")
-    return [steps[names.index(step)]]
+        return list(steps.values())
+    if step not in steps:
+        raise ConfigError(f"{config} has no step {step!r}; its steps are {', '.join(steps)}.")
+    return [steps[step]]
+
+
+def named_steps(loaded: RunConfig) -> dict[str, BlockwiseTask]:
+    """The tasks of a config by what `--step` calls them."""
+    return {
+        task.run.removeprefix(loaded.run).lstrip("._") or loaded.run: task for task in loaded.steps()
+    }
+
+
+def watched_steps(
+    config: Path, overrides: tuple[str, ...] = (), step: str | None = None
+) -> dict[Step, BlockwiseTask]:
+    """The tasks of a config file (or its step named `step`), with the commands that replay a block."""
+    names = named_steps(load_config(config, overrides))
+    chosen = load_steps(config, overrides, step)
+    return {
+        Step(name, _replay_command(config, overrides, name if len(names) > 1 else None)): task
+        for name, task in names.items() if task in chosen
+    }
+
+
+def _replay_command(config: Path, overrides: tuple[str, ...], step: str | None) -> str:
+    command = ["em-blocks", "replay", str(config.absolute()), "{block}"]
+    for override in overrides:
+        key, _, value = override.partition("=")
+        # Shown to others, and copied: a password has no place in it.
+        command += ["--set", f"{key}={redacted(value)}" if "@" in value else override]
+    if step is not None:
+        command += ["--step", step]
+    return " ".join("{block}" if part == "{block}" else _quoted(part) for part in command)
+
+
+def _quoted(part: str) -> str:
+    return shlex.quote(part).replace("{", "{{").replace("}", "}}")
 
 
 def load_task(config: Path, overrides: tuple[str, ...], step: str | None) -> BlockwiseTask:
     """The one task of a config file, or its step named `step`."""
     steps = load_steps(config, overrides, step)
     if len(steps) > 1:
-        run = load_config(config, overrides).run
-        names = ", ".join(task.run.removeprefix(run).lstrip("._") or run for task in steps)
+        names = ", ".join(named_steps(load_config(config, overrides)))
         raise ConfigError(f"{config} has several steps; name one by --step: {names}.")
     return steps[0]
 

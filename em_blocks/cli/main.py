@@ -32,6 +32,8 @@ VERBS = {
     "view": ("em_blocks.cli.view", "Show volumes, synapses and runs in neuroglancer."),
     "plan": ("em_blocks.cli.plan", "Blocks, bytes, memory and time of a run, before it starts."),
     "status": ("em_blocks.cli.status", "How far a run is, from the database."),
+    "dashboard": ("em_blocks.cli.dashboard", "How a run stands, as a web page: map, failures, workers."),
+    "join": ("em_blocks.cli.join", "Be one more worker of a run, on any host."),
     "retry": ("em_blocks.cli.retry", "Run again, quarantined blocks included."),
     "replay": ("em_blocks.cli.replay", "Do one block in this process, changing nothing."),
     "verify": ("em_blocks.cli.verify", "Compare stored outputs with the database."),

@@ -16,6 +16,7 @@ from rich.table import Table
 from em_blocks.cli.common import (
     config_argument,
     json_option,
+    print_only_option,
     print_report,
     set_option,
     shows_errors,
@@ -47,16 +48,22 @@ def steps_command(
     @click.option("--overwrite", is_flag=True, help="Delete an earlier result of these runs first.")
     @click.option("--adopt", is_flag=True, help="Keep finished blocks although settings differ.")
     @click.option("--retry", is_flag=True, help="Also try quarantined blocks again.")
+    @print_only_option
     @json_option
     @shows_errors
     def command(
-        config: Path, overrides: tuple[str, ...], dry_run: bool, as_json: bool, retry: bool, **options
+        config: Path, overrides: tuple[str, ...], dry_run: bool, print_only: bool, as_json: bool,
+        retry: bool, **options,
     ) -> None:
+        from em_blocks.runtime.job_scripts import hand_script
         from em_blocks.runtime.plan import plan
         from em_blocks.runtime.preflight import check_task
 
         task = task_type.from_file(config, overrides)
         tasks = task.steps()
+        if print_only:
+            click.echo(hand_script(name, tasks[0], config, overrides), nl=False)
+            return
         for step in tasks:
             check_task(step)  # what is wrong with the last step is said before the first one starts
         if dry_run:

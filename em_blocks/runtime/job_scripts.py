@@ -3,40 +3,65 @@
 from __future__ import annotations
 
 import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from em_blocks.runtime.launch import contained, lsf_options, slurm_options, worker_variables
 from em_blocks.tasks.base import BlockwiseTask
 
 
-def slurm_script(task: BlockwiseTask, command: list[str], logs: Path, n: int) -> str:
+def slurm_script(
+    task: BlockwiseTask, command: list[str], logs: Path, n: int, remarks: Sequence[str] = ()
+) -> str:
     """A script for sbatch: `n` workers as a job array. Nothing in it is secret."""
     lines = [*slurm_options(task), f"--job-name={task.run}", f"--array=1-{n}",
              f"--output={logs}/worker-%A_%a.log", "--open-mode=append"]
     # The queue's name of the worker tells the scheduler when its job is gone.
     name = 'export EM_BLOCKS_SLOT="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"'
-    return _script([f"#SBATCH {line}" for line in lines], task, command, name)
+    return _script([*remarks, *(f"#SBATCH {line}" for line in lines)], task, command, name)
 
 
-def lsf_script(task: BlockwiseTask, command: list[str], logs: Path, n: int) -> str:
+def lsf_script(
+    task: BlockwiseTask, command: list[str], logs: Path, n: int, remarks: Sequence[str] = ()
+) -> str:
     """A script for ``bsub <``: `n` workers as a job array."""
     options = lsf_options(task)
     pairs = [" ".join(options[k:k + 2]) for k in range(0, len(options), 2)]
     lines = [*pairs, f'-J "{task.run}[1-{n}]"', f"-o {logs}/worker-%J_%I.log"]
-    return _script([f"#BSUB {line}" for line in lines], task, command)
+    return _script([*remarks, *(f"#BSUB {line}" for line in lines)], task, command)
 
 
-def hand_script(task: BlockwiseTask, config: Path, overrides: tuple[str, ...]) -> str:
-    """A script that lets workers join the run of `config`, whoever submits it."""
-    sets = [part for override in overrides for part in ("--set", override)]
-    command = ["em-blocks", "join", str(config.absolute()), *sets, "--wait-min=60"]
+def hand_script(
+    verb: str, task: BlockwiseTask, config: Path, overrides: tuple[str, ...]
+) -> str:
+    """A script that lets workers join the run of `config`, whoever submits it.
+
+    Parameters
+    ----------
+    verb : str
+        Of the command that runs the config.
+    task : BlockwiseTask
+        Its first step.
+    """
+    # Workers learn the database from the session file: its password is nothing for a script.
+    shown = [override for override in overrides if not override.startswith("db_host=")]
+    sets = [part for override in shown for part in ("--set", override)]
+    program = "em-blocks" if task.container else str(Path(sys.executable).with_name("em-blocks"))
+    command = [program, "join", str(config.absolute()), *sets, "--wait-min=60"]
     command = contained(task.container, command, task.home)
     logs = task.home / "logs" / task.run
+    start = shlex.join(["em-blocks", verb, str(config), *sets, "--set", "launcher=external"])
+    remarks = [
+        f"# {task.num_workers} workers for the run {task.run}. Submit this by sbatch or bsub, and start",
+        f"#   {start}",
+        "# on a host that they reach, before or after it. Workers wait for it, and end with it.",
+    ]
     if task.launcher == "lsf":
-        return lsf_script(task, command, logs, task.num_workers)
+        return lsf_script(task, command, logs, task.num_workers, remarks)
     if task.launcher == "slurm":
-        return slurm_script(task, command, logs, task.num_workers)
-    return _script([], task, command)
+        return slurm_script(task, command, logs, task.num_workers, remarks)
+    return _script(remarks, task, command)
 
 
 def _script(

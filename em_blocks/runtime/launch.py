@@ -40,12 +40,18 @@ def worker_variables(cpus: int | None) -> dict[str, str]:
     """What a worker needs in its environment. None of it is secret: job scripts show it."""
     variables = {
         # Workers find the same modules as this process: tasks may be the user's own.
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONPATH": os.pathsep.join(_own_paths()),
         # The threads of a worker pass large arrays on; with an arena for each thread, glibc keeps
         # much of what they free (measured: 678 MB instead of 484 MB).
         "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "1"),
     }
     return variables | (dict.fromkeys(THREAD_VARIABLES, str(cpus)) if cpus else {})
+
+
+def _own_paths() -> list[str]:
+    """Folders of modules beside those of Python and its packages, which every worker has."""
+    prefixes = (sys.prefix, sys.base_prefix)
+    return [p for p in sys.path if os.path.isabs(p) and not p.startswith(prefixes)]
 
 
 def worker_command(task: BlockwiseTask, session: Path) -> list[str]:

@@ -223,6 +223,8 @@ def _end(steps: Steps, client: Client) -> None:
     if client.lost is not None and not client.dismissed:
         raise SchedulerLostError(f"The scheduler was lost ({client.lost}); this worker ends.")
     client.bye("no further blocks")
+    if not client.dismissed:
+        sys.exit(EXIT_LEFT)  # told to go by a signal or its walltime: there may be more to do
 
 
 def describe_error(error: BaseException, stage: str | None) -> dict:

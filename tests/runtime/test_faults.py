@@ -174,14 +174,20 @@ def test_a_commit_of_an_older_epoch_is_refused(raw, tmp_path, undisturbed):
     task = undisturbed
     with store_of(task) as store:
         old = store.take_lease("old")
-        writer = CommitWriter(store, task.grid(), WorkerIdentity("w", old, "cpu"), max_failures=1)
-        time.sleep(0.3)
+        writer = _writer(store, task, old)
         assert store.take_lease("new", from_owner="old") == old + 1
         block = task.grid().block((0, 0, 0))
         writer.done(block, time.time(), BlockReport(counts={"odd": -1}))
         with pytest.raises(CommitRefusedError, match=f"epoch {old + 1} now"):
             writer.close()
         assert store.block("0/0/0")["counts"] != {"odd": -1}
+
+
+def _writer(store, task, epoch):
+    identity = WorkerIdentity("w", epoch, "cpu")
+    return CommitWriter(
+        store, task.grid(), identity, max_failures=1, outage_s=10.0, on_durable=lambda blocks: None
+    )
 
 
 def test_a_live_lease_is_not_taken(raw, tmp_path, undisturbed):
