@@ -9,7 +9,7 @@ import click
 from em_blocks.cli.common import (
     config_argument,
     json_option,
-    load_steps,
+    load_config,
     set_option,
     shows_errors,
     step_option,
@@ -20,22 +20,29 @@ from em_blocks.cli.common import (
 @config_argument
 @set_option
 @step_option
-@click.option("--no-probe", is_flag=True, help="Do not try three blocks for time and memory.")
+@click.option("--no-probe", is_flag=True, help="Try no blocks: no time, no memory.")
 @json_option
 @shows_errors
 def main(
     config: Path, overrides: tuple[str, ...], step: str | None, no_probe: bool, as_json: bool
 ) -> None:
-    """Check CONFIG and estimate blocks, bytes, memory and time of its run.
+    """Check CONFIG and estimate blocks, bytes, memory and time of what is left of its run.
 
-    Of several steps only the first is probed: the others need what it writes.
+    A few blocks of every step are done in a scratch folder, by as many processes at a time as the run
+    has workers; nothing that lasts is written. Steps that read what earlier ones write are tried on
+    a copy of a few neighbouring blocks. The time is that of the whole command.
+
+    --json prints one object: run, launcher, num_workers, cpus_per_worker, gpus, probed, steps, total,
+    better_block, notes. Every step has run, task, grid, block_shape, blocks, masked, done,
+    quarantined, left, read_amplification, bytes_in, bytes_in_are, bytes_out, bytes_out_are,
+    seconds_per_block, worker_start_s, memory_mb, wall_s, note; the total has blocks, masked, done,
+    left, bytes_in, bytes_out, memory_mb, fixed_s, wall_s, known_wall_s, core_hours, gpu_hours;
+    better_block, if there is one, block_shape, read_amplification, wall_s, now_s. What is not
+    known is null.
     """
-    from em_blocks.runtime.plan import plan
+    from em_blocks.runtime.plan import choose_step, plan
 
-    steps = load_steps(config, overrides, step)
-    results = [plan(task, probe=not no_probe and task is steps[0]) for task in steps]
-    if as_json:
-        values = [asdict(result) for result in results]
-        click.echo(json.dumps(values[0] if len(values) == 1 else values, indent=2))
-    else:
-        click.echo("\n\n".join(result.text() for result in results))
+    loaded = load_config(config, overrides)
+    only = None if step is None else choose_step(loaded, step)
+    result = plan(loaded, probe=not no_probe, only=only)
+    click.echo(json.dumps(asdict(result), indent=2) if as_json else result.text())

@@ -107,7 +107,7 @@ def test_plan_and_replay_change_no_row(finished, tmp_path):
 def test_a_plan_needs_no_database(paths, tmp_path):
     task = extraction(paths, BLOCK, run_dir=str(tmp_path / "none"))
     result = call("plan", task, tmp_path, "--json")
-    assert json.loads(result.stdout)["memory_mb"] > 0
+    assert json.loads(result.stdout)["total"]["memory_mb"] > 0
     assert not task.home.exists()
 
 
