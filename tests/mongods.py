@@ -74,9 +74,16 @@ class Mongod:
         """It answers nobody, and no connection breaks: as behind a cut link."""
         os.kill(self.process.pid, signal.SIGSTOP)
         try:
+            while not self._stopped():
+                time.sleep(0.001)
             yield
         finally:
             os.kill(self.process.pid, signal.SIGCONT)
+
+    def _stopped(self) -> bool:
+        """Whether no thread of it runs any more."""
+        states = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        return all(state.read_text().rpartition(")")[2].split()[0] in "tT" for state in states)
 
 
 @contextmanager

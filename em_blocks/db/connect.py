@@ -23,7 +23,7 @@ __all__ = [
     "scrub", "unreachable", "uri_if_running", "with_patience",
 ]
 
-SELECT_TIMEOUT_MS = 10_000
+SELECT_TIMEOUT_MS = 5_000
 OUTAGE_S = 120.0
 
 # A link that is cut sends no sign of it. The client's monitor asks the server every 5 s and

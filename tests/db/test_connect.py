@@ -192,7 +192,7 @@ def test_a_server_without_tls_is_recognized(mongod_with_auth):
 
 def test_nobody_listens():
     text = message("127.0.0.1:1")
-    assert "at mongodb://127.0.0.1:1 does not answer: 127.0.0.1:1: [Errno 111] Connection refused." in text
+    assert "at mongodb://127.0.0.1:1 does not answer: 127.0.0.1:1: [Errno 111]" in text
 
 
 def test_a_host_that_accepts_but_says_nothing():
