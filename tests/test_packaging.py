@@ -89,6 +89,14 @@ def test_the_wheel_holds_setups_with_weights_and_configs_with_schemas(wheel):
     assert wanted <= names, wanted - names
 
 
+def test_the_wheel_holds_every_file_of_the_library(wheel, source):
+    """Pages and pictures too, which setup.py must name."""
+    names = set(zipfile.ZipFile(wheel[0]).namelist())
+    files = (path for path in (source / "em_blocks").rglob("*") if path.is_file())
+    wanted = {str(path.relative_to(source)) for path in files}
+    assert wanted <= names, wanted - names
+
+
 def test_the_wheel_holds_nothing_but_em_blocks(wheel):
     names = zipfile.ZipFile(wheel[0]).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"em_blocks"}
