@@ -5,7 +5,7 @@
 #   make docker-check TORCH_INDEX=URL          where pip is not set up for torch's CPU build
 #
 # For root on Debian or Ubuntu. Installs buildah and debootstrap if they are missing; everything
-# else goes to a folder below $TMPDIR (about 12 GB) and is removed at the end.
+# else goes to a folder below $TMPDIR (15 GB) and is removed at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
