@@ -1,6 +1,8 @@
 # make install   everything into .venv; again after a change of setup.py or constraints.txt
 # make demo      a small volume from nothing: generate, predict, draw (demo/panel.png)
-# make test      all tests
+# make test      all tests that need no root
+# make test-slurm  tests on a real Slurm of three nodes on this machine; root
+# make system-packages  what these and a browser need from Debian or Ubuntu; root
 # make lint      ruff
 # make schemas   configs/*.schema.json from the models
 # make bench     every benchmark; each ends with one line of JSON
@@ -16,7 +18,7 @@ INSTALLED := $(VENV)/.installed
 # CUDA build, which brings several GB of libraries. Empty: what pip is configured to use.
 TORCH_INDEX ?=
 
-.PHONY: install demo test lint schemas bench docker-check
+.PHONY: install demo test test-slurm system-packages lint schemas bench docker-check
 
 install: $(INSTALLED)
 
@@ -39,6 +41,12 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+system-packages:
+	@tests/cluster/install.sh
+
+test-slurm: install system-packages
+	$(BIN)/python -m pytest -m slurm
 
 lint: install
 	$(BIN)/ruff check .

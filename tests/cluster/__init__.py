@@ -1,0 +1,1 @@
+"""A real cluster on this one machine: Slurm, network namespaces, MongoDB with a password."""
