@@ -42,6 +42,10 @@ class Client:
         """When this worker must be gone, by the monotonic clock."""
         self.longest_s = 0.0
         """Of the blocks that it did."""
+        self.dismissed = False
+        """Whether the scheduler said that there are no further blocks."""
+        self.lost: str | None = None
+        """Why the scheduler no longer counts on this worker."""
         self._socket = _reach(address, hello["host"])
         self._lines = self._socket.makefile("rb")
         self._sending = threading.Lock()
@@ -51,10 +55,6 @@ class Client:
         self._fresh_s = 0.6 * timeout_s
         self._heard = time.monotonic()
         self._socket.settimeout(timeout_s)
-        self.dismissed = False
-        """Whether the scheduler said that there are no further blocks."""
-        self.lost: str | None = None
-        """Why the scheduler no longer counts on this worker."""
         for name, run in (("hears", self._hear), ("pings", self._ping)):
             threading.Thread(target=run, name=name, daemon=True).start()
 
@@ -118,7 +118,7 @@ class Client:
             challenge = decode(self._lines.readline(LINE_BYTES))["nonce"]
             self._send(**hello, nonce=nonce, proof=proof(secret, "worker", challenge, hello["worker"]))
             answer = decode(self._lines.readline(LINE_BYTES))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise RefusedError(
                 f"{_place(self._socket)} is not the scheduler of this run, or it refused this worker "
                 f"({error!r}). The job file belongs to another start of the run; start the worker anew."
