@@ -53,7 +53,7 @@ class Client:
         timeout_s, self._ping_s = self._greet(secret, hello)
         # What is written after this much silence may already have been given to another worker.
         self._fresh_s = 0.6 * timeout_s
-        self._heard = time.monotonic()
+        self._counted = time.monotonic()
         self._socket.settimeout(timeout_s)
         for name, run in (("hears", self._hear), ("pings", self._ping)):
             threading.Thread(target=run, name=name, daemon=True).start()
@@ -101,7 +101,7 @@ class Client:
         SchedulerLostError
             If it does not.
         """
-        while time.monotonic() - self._heard > self._fresh_s:
+        while time.monotonic() - self._counted > self._fresh_s:
             if self.lost is not None:
                 break
             time.sleep(0.05)
@@ -139,14 +139,17 @@ class Client:
 
     def _ping(self) -> None:
         while self.lost is None:
-            self._send(ping=1)
+            self._send(ping=time.monotonic())
             time.sleep(self._ping_s)
 
     def _hear(self) -> None:
         try:
             while line := self._lines.readline(LINE_BYTES):
-                self._heard = time.monotonic()
                 message = decode(line)
+                if "pong" in message:
+                    # When the ping left, not when its answer is read: that may have waited here for
+                    # as long as this process was stopped.
+                    self._counted = float(message["pong"])
                 if "block" in message:
                     self._blocks.put(tuple(message["block"]))
                 if "end" in message:
