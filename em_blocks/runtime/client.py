@@ -46,6 +46,7 @@ class Client:
         """Whether the scheduler said that there are no further blocks."""
         self.lost: str | None = None
         """Why the scheduler no longer counts on this worker."""
+        self._place = f"{address[0]}:{address[1]}"
         self._socket = _reach(address, hello["host"])
         self._lines = self._socket.makefile("rb")
         self._sending = threading.Lock()
@@ -120,12 +121,12 @@ class Client:
             answer = decode(self._lines.readline(LINE_BYTES))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RefusedError(
-                f"{_place(self._socket)} is not the scheduler of this run, or it refused this worker "
+                f"{self._place} is not the scheduler of this run, or it refused this worker "
                 f"({error!r}). The job file belongs to another start of the run; start the worker anew."
             ) from error
         if not proven(answer.get("proof"), secret, "scheduler", nonce):
             raise RefusedError(
-                f"The scheduler at {_place(self._socket)} takes no worker: "
+                f"The scheduler at {self._place} takes no worker: "
                 f"{answer.get('end', 'it does not know the secret of this run')}."
             )
         return float(answer["timeout_s"]), float(answer["ping_s"])
@@ -177,8 +178,3 @@ def _reach(address: tuple[str, int], host: str) -> socket.socket:
             "that the nodes can reach (and 'scheduler_port' to a port that the firewall lets through), "
             "or start the command again if it has ended."
         ) from error
-
-
-def _place(connection: socket.socket) -> str:
-    host, port = connection.getpeername()[:2]
-    return f"{host}:{port}"
