@@ -106,11 +106,11 @@ class Steps:
         for step in list(self._opened.values()):
             step.commits.hurry()
 
-    def check(self) -> None:
-        """Raise why commits are no longer possible, if so."""
-        for step in list(self._opened.values()):
-            if step.commits.error is not None:
-                raise step.commits.error
+    @property
+    def error(self) -> Exception | None:
+        """Why commits are no longer possible, if so."""
+        errors = (step.commits.error for step in list(self._opened.values()))
+        return next((error for error in errors if error is not None), None)
 
     def close(self) -> None:
         """Have everything written that is done. Raises why it could not be."""
@@ -174,6 +174,10 @@ def _work(steps: Steps, client: Client) -> None:
         thread.start()
     while any(thread.is_alive() for thread in threads):
         threads[0].join(0.05) if threads[0].is_alive() else time.sleep(0.05)
+        if not failures and (error := steps.error) is not None:
+            # Nobody may ask for another block: the scheduler would wait for those that are done.
+            failures.append(error)
+            client.leave(within_s=GRACE_S)
         if client.deadline is not None and time.monotonic() > client.deadline:
             _hand_back(steps, client)
     if failures:
@@ -185,7 +189,6 @@ def _work(steps: Steps, client: Client) -> None:
 def _loop(steps: Steps, client: Client, failures: list[BaseException]) -> None:
     try:
         while not failures and (key := client.take(idle=steps.hurry)) is not None:
-            steps.check()
             _do(key, steps[key[0]], client)
     except BaseException as error:  # to the main thread, which raises it
         failures.append(error)
