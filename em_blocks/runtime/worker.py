@@ -119,7 +119,7 @@ class Steps:
 
     def _open(self, number: int) -> _Step:
         job, task, identity = self._jobs[number], self.tasks[number], self._identity
-        mongo = self._stack.enter_context(connect(job.uri))
+        mongo = self._stack.enter_context(connect(job.uri, outage_s=task.db_outage_s))
         store = RunStore(mongo, task.db_name, task.run)
         own = WorkerIdentity(identity.worker, job.epoch, identity.device, identity.host, identity.pid)
         synapses = SynapseStore(
