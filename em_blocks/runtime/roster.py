@@ -108,6 +108,9 @@ class Roster:
         self._stores[step].admit_worker(self._document(member, step))
         with self._lock:
             member.steps.add(step)
+            # It may have left meanwhile, and been written and forgotten as one without this step.
+            member.changed = True
+            self._members[member.worker.name] = member
 
     def flush(self) -> None:
         """Write what has changed. What the database does not take stays to be written."""
