@@ -194,11 +194,12 @@ class RunStore:
             )
 
     def record_loss(self, block: str, worker: dict, error: dict) -> None:
-        """An attempt that its worker could not record itself."""
-        self.attempts.insert_one({
+        """An attempt that its worker could not record itself; what is recorded again stays one."""
+        key = f"{self.run}/{block}/{worker['worker']}/{error['type']}"
+        self.attempts.replace_one({"_id": key}, {
             "run": self.run, "block": block, "epoch": worker["epoch"], "worker": worker["worker"],
             "host": worker["host"], "device": worker["device"], "finished": self.now(), "error": error,
-        })
+        }, upsert=True)
 
     # -- blocks ---------------------------------------------------------------------
 
