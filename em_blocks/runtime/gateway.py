@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from em_blocks.db.connect import ServerError
 from em_blocks.errors import ConfigError
 from em_blocks.runtime.dispatch import Dispatcher, Worker
 from em_blocks.runtime.roster import Member, Roster
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 HELLO_S = 10.0
 TICK_S = 0.25
+ADMIT_AGAIN_S = 0.5
 NAME_LENGTH = 200
 
 
@@ -302,9 +304,18 @@ class Gateway:
         task.add_done_callback(self._ended)
 
     async def _admit(self, connection: _Connection, key: Key) -> None:
-        await self._loop.run_in_executor(None, self._roster.admit, connection.member, key[0])
-        connection.admitted.add(key[0])
-        connection.send(block=key)
+        while not connection.gone:
+            try:
+                await self._loop.run_in_executor(
+                    None, self._roster.admit, connection.member, key[0]
+                )
+            except ServerError as error:  # how long it may be away is for the monitor to say
+                log.warning("%s waits to be admitted: %s", connection.worker.name, error)
+                await asyncio.sleep(ADMIT_AGAIN_S)
+            else:
+                connection.admitted.add(key[0])
+                connection.send(block=key)
+                return
 
     # -- ends of workers ------------------------------------------------------------------
 
