@@ -98,13 +98,15 @@ class Gateway:
     def __enter__(self) -> Gateway:
         self._thread.start()
         self._ready.wait()
-        if isinstance(self._failed, OSError):
+        if isinstance(self._failed, OSError | UnicodeError):
+            reason = getattr(self._failed, "strerror", None) or self._failed
             raise ConfigError(
-                f"The scheduler cannot listen on {self._host}, port {self._port or 'any'}: "
-                f"{self._failed.strerror or self._failed}. Workers connect to it there; set "
+                f"The scheduler cannot listen on {self._host}, port {self._port or 'any'}: {reason}. "
+                "Workers connect to it there; set "
                 "'scheduler_host' to an address of this machine and 'scheduler_port' to a free port, "
                 "or to 0."
             ) from self._failed
+        self.check()
         return self
 
     def __exit__(self, *exc) -> None:
@@ -153,8 +155,15 @@ class Gateway:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        with self._dispatcher:
-            self._listen()
+        try:
+            with self._dispatcher:
+                self._listen()
+        except Exception as error:  # for the main thread, which waits
+            self._failed = error
+        finally:
+            self._ready.set()
+            self.finished.set()
+            self._loop.close()
 
     def _listen(self) -> None:
         try:
@@ -168,14 +177,10 @@ class Gateway:
             self._loop.run_forever()
             server.close()
             self._part()
-        except OSError as error:
-            self._failed = error
         finally:
-            self._ready.set()
             for task in asyncio.all_tasks(self._loop):
                 task.cancel()  # those of clients that never proved anything, at the latest
             self._loop.run_until_complete(asyncio.sleep(0.02))  # what was sent leaves
-            self._loop.close()
 
     def _ended(self, task: asyncio.Task) -> None:
         if not task.cancelled() and task.exception() is not None:
