@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from em_blocks.db.connect import ServerError
 from em_blocks.db.runs import RunStore
 from em_blocks.runtime import dispatch
 from em_blocks.runtime.roster import Roster
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 2.0
 SHOW_S = 0.5
@@ -51,7 +54,7 @@ class Monitors:
         self._outage_s = outage_s
         self._progress = _bars(console)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
         self.reason: str | None = None
         self.hopeless = False
         self.last_words: Callable[[], str] = lambda: "nothing"
@@ -77,6 +80,13 @@ class Monitors:
     def tell(self, event: str) -> None:
         """Tell the user."""
         self._console.print(event, markup=False, highlight=False)
+
+    def _run(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:  # nobody would keep the lease, and nobody know
+            log.exception("the watch of the run failed")
+            self.reason = self.reason or f"its watch failed with {type(error).__name__}: {error}"[:300]
 
     def _watch(self) -> None:
         away_since, beat = None, 0.0
