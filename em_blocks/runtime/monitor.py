@@ -101,7 +101,9 @@ class Monitors:
                 self._beat()
                 away_since = None
             except ServerError as error:
-                away_since = away_since or beat
+                if away_since is None:
+                    away_since = beat
+                    self._tell_away()
                 self._away(error, time.monotonic() - away_since)
         for monitor in self._monitors:
             monitor.show()
@@ -111,11 +113,12 @@ class Monitors:
         for monitor in self._monitors:
             self.reason = self.reason or monitor.check(self.last_words)
 
+    def _tell_away(self) -> None:
+        self.tell(
+            f"The database does not answer; workers hold what is done for {self._outage_s:.0f} s."
+        )
+
     def _away(self, error: Exception, seconds: float) -> None:
-        if seconds < 1.0:
-            self.tell(
-                f"The database does not answer; workers hold what is done for {self._outage_s:.0f} s."
-            )
         if seconds > self._outage_s and self.reason is None:
             self.hopeless = True
             self.reason = f"the database was away for {self._outage_s:.0f} s ({error})"[:300]
