@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from em_blocks.db.connect import expand_uri
+from em_blocks.db.connect import database_home, expand_uri
 from em_blocks.db.server import mongod_binary
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid
 from em_blocks.runtime.launch import check_launcher
 from em_blocks.tasks.base import BlockwiseTask, fingerprint
 from em_blocks.tasks.masks import masked_blocks
+
+# Of an embedded database: its journal and a checkpoint beside the old one, on top of what mongod
+# needs to start. A block's record takes 150 bytes when it is written once (10^5 measured).
+DATABASE_BYTES = 64 << 20
+DATABASE_BYTES_PER_BLOCK = 1000
 
 
 @dataclass(frozen=True)
@@ -91,20 +98,43 @@ def check_writable(folder: Path) -> None:
 
 
 def check_space(task: BlockwiseTask, n_voxels: int) -> None:
-    """Raise `ConfigError` if the disk cannot hold the outputs of `n_voxels` voxels."""
-    for output in task.output_specs():
-        if output.folder is None:
-            continue
-        folder = Path(output.folder)
-        check_writable(folder.parent)
-        needed, free = output.nbytes(n_voxels), shutil.disk_usage(_existing(folder)).free
+    """Raise `ConfigError` if a disk cannot hold what the blocks of `n_voxels` voxels add to it."""
+    if n_voxels == 0:
+        return
+    disks: dict[int, list[_Part]] = {}
+    for part in _parts(task, n_voxels):
+        check_writable(part.folder.parent)
+        disks.setdefault(_existing(part.folder).stat().st_dev, []).append(part)
+    for parts in disks.values():
+        needed, free = sum(p.nbytes for p in parts), shutil.disk_usage(_existing(parts[0].folder)).free
         if needed > free:
+            each = ", ".join(f"{part.name} {part.nbytes / 1e9:.3g}" for part in parts)
             raise ConfigError(
-                f"The disk of {output.path} is too small: the blocks that are left need up to "
-                f"{needed / 1e9:.3g} GB for the output {output.name!r}, and {free / 1e9:.3g} GB are "
-                "free. The run would stop in the middle; free some space, choose another disk, or a "
-                "smaller dtype or ROI."
+                f"The disk of {parts[0].folder} is too small: the blocks that are left need up to "
+                f"{needed / 1e9:.3g} GB ({each}), and {free / 1e9:.3g} GB are free. The run would stop "
+                "in the middle; free some space, choose another disk, or a smaller dtype or ROI."
             )
+
+
+def _parts(task: BlockwiseTask, n_voxels: int) -> list[_Part]:
+    """What the blocks of `n_voxels` voxels write to disks of this machine."""
+    parts = [
+        _Part(f"output {output.name!r}", Path(output.folder), output.nbytes(n_voxels))
+        for output in task.output_specs() if output.folder is not None
+    ]
+    if task.db_host is None:
+        n_blocks = math.ceil(n_voxels / math.prod(task.grid().block_shape))
+        records = DATABASE_BYTES + n_blocks * DATABASE_BYTES_PER_BLOCK
+        parts.append(_Part("database", database_home(task.home), records))
+    return parts
+
+
+class _Part(NamedTuple):
+    """Something that a run writes."""
+
+    name: str
+    folder: Path
+    nbytes: float
 
 
 def _existing(path: Path) -> Path:
