@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from em_blocks.db.connect import ServerError
 from em_blocks.db.runs import RunStore
 from em_blocks.runtime.arrays import Arrays
 from em_blocks.runtime.dispatch import Dispatcher, Work
@@ -19,6 +21,8 @@ from em_blocks.runtime.processes import Processes
 from em_blocks.runtime.roster import Roster
 from em_blocks.runtime.wire import new_secret
 from em_blocks.tasks.base import BlockwiseTask
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.1
 DRAIN_S = 30.0
@@ -71,7 +75,17 @@ def schedule(steps: Sequence[Step], console: Console) -> tuple[bool, str | None]
             path.unlink(missing_ok=True)
             gateway.close()
             pool.stop()
+            if not monitors.hopeless:
+                _write_last(roster)
     return monitors.any_failed, monitors.reason
+
+
+def _write_last(roster: Roster) -> None:
+    """What workers did since the last beat, and that they have left."""
+    try:
+        roster.flush()
+    except ServerError as error:  # blocks are recorded by the workers; this is only for readers
+        log.warning("the last state of the workers is not in the database: %s", error)
 
 
 def _watch(gateway: Gateway, pool, roster: Roster, monitors: Monitors, console: Console) -> None:
