@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from em_blocks.db.connect import with_patience
 from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore, block_fields
@@ -204,10 +204,14 @@ class CommitWriter:
             "device": identity.device, "finished": attempt["finished"], "error": error,
         }
         once = {"$inc": {"attempts": 1, "failures": 1}} if first.upserted_id else {}
-        found = store.blocks.find_one_and_update(
-            {"_id": f"{store.run}/{block.key}"}, {"$set": {**fields, "state": FAILED}, **once},
-            upsert=True, return_document=True,
-        )
+        undone = {"_id": f"{store.run}/{block.key}", "state": {"$ne": DONE}}
+        try:
+            found = store.blocks.find_one_and_update(
+                undone, {"$set": {**fields, "state": FAILED}, **once},
+                upsert=True, return_document=True,
+            )
+        except DuplicateKeyError:
+            return  # another attempt at it, in other hands, has recorded it as done
         if found["failures"] >= self._max_failures:
             store.blocks.update_one({"_id": found["_id"]}, {"$set": {"state": QUARANTINED}})
 
