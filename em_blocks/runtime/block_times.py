@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
@@ -44,6 +45,7 @@ class BlockTimes:
             return max(LEAST_LIMIT_S, 20 * self.long) if measured else FIRST_LIMIT_S
         return max(self._limit, 3 * self.median) if measured else self._limit
 
-    def unusual(self, seconds: float) -> bool:
-        """Whether a block that takes so long is worth a warning."""
-        return self._added >= ENOUGH and seconds > max(LEAST_UNUSUAL_S, 5 * self.long)
+    @property
+    def unusual_s(self) -> float:
+        """Seconds after which a block is worth a warning; infinite while too few are measured."""
+        return max(LEAST_UNUSUAL_S, 5 * self.long) if self._added >= ENOUGH else math.inf

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import operator
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import daisy.v2 as daisy
 import numpy as np
 
 from em_blocks.geometry import BlockGrid
+from em_blocks.runtime.attempts import Attempts, Waiting, Worker
 from em_blocks.runtime.block_times import BlockTimes
 from em_blocks.runtime.wire import Key
 from em_blocks.tasks.base import BlockwiseTask
@@ -44,14 +45,6 @@ class Work:
     n_voxels: int = 0
 
 
-@dataclass(frozen=True)
-class Worker:
-    """Who asks for blocks. Workers are compared by name."""
-
-    name: str
-    host: str = field(compare=False)
-
-
 @dataclass
 class Progress:
     """How one step stands.
@@ -78,7 +71,6 @@ class _Entry:
     failures: int = 0
     timeouts: int = 0
     avoid: set[str] = field(default_factory=set)
-    due: float = 0.0
     warned: bool = False
 
 
@@ -100,10 +92,10 @@ class Dispatcher:
         self._works, self._clock = works, clock
         self._scheduler: daisy.Scheduler | None = None
         self._entries: dict[Key, _Entry] = {}
-        self._waiting: dict[Key, _Entry] = {}
         self._hosts: dict[str, int] = {}
-        self._busy: list[dict[Worker, int]] = [{} for _ in works]
-        self._exhausted = [not work.todo.any() for work in works]
+        self._attempts = [Attempts() for _ in works]
+        self._waiting = [Waiting() for _ in works]
+        self._exhausted = [False for _ in works]
         self.times = [BlockTimes(work.task.block_timeout_s) for work in works]
         self.progress = [Progress() for _ in works]
         self.accepting = True
@@ -133,10 +125,9 @@ class Dispatcher:
             Whether its process died, which may be the fault of a block that it held. A block that
             took one worker too many with it is given up.
         """
-        left = self._hosts[worker.host] - 1
-        self._hosts = {**self._hosts, worker.host: left} if left else {
-            host: n for host, n in self._hosts.items() if host != worker.host
-        }
+        self._hosts[worker.host] -= 1
+        if not self._hosts[worker.host]:
+            del self._hosts[worker.host]
         keys = self.held_by(worker)
         for key in keys:
             if blame:
@@ -148,7 +139,7 @@ class Dispatcher:
 
     def held_by(self, worker: Worker) -> list[Key]:
         """The blocks that a worker has."""
-        return [key for key, entry in self._entries.items() if worker in entry.holders]
+        return [key for attempts in self._attempts for key in attempts.of(worker)]
 
     # -- blocks -------------------------------------------------------------------------
 
@@ -183,6 +174,8 @@ class Dispatcher:
         entry.failures += 1
         entry.avoid.add(worker.host)
         self._release(worker, key)
+        if entry.holders:
+            return  # somebody else may still succeed
         if entry.failures > self._works[key[0]].task.max_retries:
             self._finish(key, entry, daisy.BlockStatus.FAILED)
             self.progress[key[0]].failed += 1
@@ -193,8 +186,9 @@ class Dispatcher:
         """Attempts that took longer than a block may."""
         now = self._clock()
         return [
-            (worker, key) for worker, key, entry, since in self._attempts()
-            if now - since > self.times[key[0]].limit(entry.timeouts)
+            (worker, key) for times, attempts in zip(self.times, self._attempts, strict=True)
+            for worker, key, since in attempts.begun_before(now - times.limit(0))
+            if now - since > times.limit(self._entries[key].timeouts)
         ]
 
     def timed_out(self, worker: Worker, key: Key) -> None:
@@ -207,17 +201,19 @@ class Dispatcher:
     def stragglers(self) -> list[tuple[Worker, Key, float]]:
         """Attempts that take unusually long, and for how many seconds; each block once."""
         now, found = self._clock(), []
-        for worker, key, entry, since in self._attempts():
-            if not entry.warned and self.times[key[0]].unusual(now - since):
-                entry.warned = True
-                found.append((worker, key, now - since))
+        for times, attempts in zip(self.times, self._attempts, strict=True):
+            for worker, key, since in attempts.begun_before(now - times.unusual_s):
+                entry = self._entries[key]
+                if not entry.warned:
+                    entry.warned = True
+                    found.append((worker, key, now - since))
         return found
 
     @property
     def finished(self) -> bool:
         """Whether no block is left to try, or none may be begun and none is in work."""
         if not self.accepting:
-            return not any(entry.holders for entry in self._entries.values())
+            return not any(self._attempts)
         return not self._entries and all(self._is_done(step) for step in range(len(self._works)))
 
     def stop(self) -> None:
@@ -231,26 +227,22 @@ class Dispatcher:
 
     # -- what follows from it -------------------------------------------------------------
 
-    def _attempts(self) -> Iterator[tuple[Worker, Key, _Entry, float]]:
-        for key, entry in self._entries.items():
-            for worker, since in entry.holders.items():
-                yield worker, key, entry, since
-
     def _may_work(self, worker: Worker, step: int) -> bool:
         # Some steps must not have more workers than their task says: memory, or one process.
-        busy = self._busy[step]
-        return worker in busy or len(busy) < self._works[step].task.num_workers
+        attempts = self._attempts[step]
+        return worker in attempts or attempts.n_workers < self._works[step].task.num_workers
 
     def _retry(self, worker: Worker, step: int) -> Key | None:
         now = self._clock()
-        for key, entry in self._waiting.items():
-            if key[0] == step and entry.due <= now and self._suits(worker, entry, now):
+        for key, due in self._waiting[step].ready(now):
+            if self._suits(worker, self._entries[key], now - due):
                 return key
         return None
 
-    def _suits(self, worker: Worker, entry: _Entry, now: float) -> bool:
-        elsewhere = any(host not in entry.avoid for host in self._hosts)
-        return worker.host not in entry.avoid or not elsewhere or now > entry.due + ELSEWHERE_S
+    def _suits(self, worker: Worker, entry: _Entry, overdue_s: float) -> bool:
+        if worker.host not in entry.avoid or overdue_s > ELSEWHERE_S:
+            return True
+        return all(host in entry.avoid for host in self._hosts)
 
     def _fresh(self, step: int) -> Key | None:
         if self._exhausted[step]:
@@ -269,36 +261,33 @@ class Dispatcher:
         """A block that takes unusually long in another worker's hands."""
         if not self._works[step].task.speculate:
             return None
-        now, chosen = self._clock(), []
-        for holder, key, entry, since in self._attempts():
-            alone = len(entry.holders) == 1 and holder != worker
-            if key[0] == step and alone and self.times[step].unusual(now - since):
-                chosen.append((holder.host == worker.host, since, key))
-        return min(chosen)[2] if chosen else None
+        oldest = None
+        for holder, key, _ in self._attempts[step].begun_before(
+            self._clock() - self.times[step].unusual_s
+        ):
+            if len(self._entries[key].holders) == 1 and holder != worker:
+                if holder.host != worker.host:
+                    return key
+                oldest = oldest or key
+        return oldest
 
     def _hold(self, worker: Worker, key: Key) -> None:
-        self._waiting.pop(key, None)
-        self._entries[key].holders[worker] = self._clock()
-        busy = self._busy[key[0]]
-        busy[worker] = busy.get(worker, 0) + 1
+        self._waiting[key[0]].discard(key)
+        now = self._entries[key].holders[worker] = self._clock()
+        self._attempts[key[0]].begin(worker, key, now)
 
     def _release(self, worker: Worker, key: Key) -> None:
         del self._entries[key].holders[worker]
-        busy = self._busy[key[0]]
-        busy[worker] -= 1
-        if not busy[worker]:
-            del busy[worker]
+        self._attempts[key[0]].end(worker, key)
 
     def _again(self, key: Key, pause: float) -> None:
-        entry = self._entries[key]
-        if not entry.holders:  # or else somebody still works on it
-            entry.due = self._clock() + pause
-            self._waiting[key] = entry
+        if not self._entries[key].holders:  # or else somebody still works on it
+            self._waiting[key[0]].add(key, self._clock() + pause)
 
     def _finish(self, key: Key, entry: _Entry, status: daisy.BlockStatus) -> None:
         for worker in list(entry.holders):
             self._release(worker, key)
-        self._waiting.pop(key, None)
+        self._waiting[key[0]].discard(key)
         del self._entries[key]
         entry.block.status = status
         self._scheduler.release_block(entry.block)
@@ -308,7 +297,9 @@ class Dispatcher:
             state = self._scheduler.task_states[self._works[step].task.run]
             # daisy counts masked blocks only when it comes to them.
             self._exhausted[step] = state.is_done()
-            self.progress[step].orphaned = state.orphaned_count
+            if self._exhausted[step]:  # its own count of orphans has blocks that are not to do
+                progress, todo = self.progress[step], int(self._works[step].todo.sum())
+                progress.orphaned = todo - progress.done - progress.failed
         return self._exhausted[step]
 
 
