@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -29,10 +30,14 @@ class Arrays:
     session: Path
     logs: Path
     n_slots: int
+    name: str = field(init=False)
     submitted: list[str] = field(default_factory=list)
     _due: float = 0.0
     _pause: float = POLL_S
     _missing: set[str] = field(default_factory=set)
+
+    def __post_init__(self):
+        self.name = f"{self.task.run}.{os.getpid()}"
 
     def poll(self, gateway, roster) -> None:
         """Submit as many workers as are missing, and dismiss those whose jobs are gone."""
@@ -57,11 +62,11 @@ class Arrays:
         """Cancel what still waits; those that run know that the run has ended."""
         if not self.submitted:
             return
-        self._call(["scancel", "--state=PENDING", *self.submitted])
+        self._call(["scancel", "--state=PENDING", f"--name={self.name}"])
         deadline = time.monotonic() + STOP_S
         while time.monotonic() < deadline and self._alive():
             time.sleep(0.5)
-        self._call(["scancel", *self.submitted])
+        self._call(["scancel", f"--name={self.name}"])
 
     def last_words(self) -> str:
         """The end of the log that was written last."""
@@ -71,16 +76,15 @@ class Arrays:
 
     def _alive(self) -> set[str] | None:
         """Workers that the queue has, as ``job_task``; None if it does not answer."""
-        found = self._call(["squeue", "--noheader", "--array", "--format=%i",
-                            f"--jobs={','.join(self.submitted)}"])
-        if found is None:
-            return None
-        # Slurm forgets jobs that ended, and says so with an error.
-        return set(found.stdout.split()) if found.returncode == 0 else set()
+        # By name: asked for the number of a job that it has forgotten, Slurm says the same as when
+        # its controller does not answer.
+        found = self._call(["squeue", "--noheader", "--array", "--format=%i", f"--name={self.name}"])
+        return set(found.stdout.split()) if found is not None and found.returncode == 0 else None
 
     def _submit(self, n: int, avoid: set[str]) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
-        script = slurm_script(self.task, worker_command(self.task, self.session), self.logs, n)
+        command = worker_command(self.task, self.session)
+        script = slurm_script(self.task, command, self.logs, n, name=self.name)
         away = [f"--exclude={','.join(sorted(avoid))}"] if avoid else []
         done = subprocess.run(
             ["sbatch", "--parsable", *away], input=script, capture_output=True, text=True, check=False,

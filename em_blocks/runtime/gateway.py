@@ -148,8 +148,9 @@ class Gateway:
 
     @property
     def hosts_lost(self) -> set[str]:
-        """Hosts on which workers were lost and none lives."""
-        return self._roster.hosts_lost - {c.worker.host for c in list(self._connections.values())}
+        """Hosts that the next worker should not be put on."""
+        used = {connection.worker.host for connection in list(self._connections.values())}
+        return self._roster.unsafe_hosts(used)
 
     # -- the gateway's thread -------------------------------------------------------------
 

@@ -12,18 +12,20 @@ from em_blocks.tasks.base import BlockwiseTask
 
 
 def slurm_script(
-    task: BlockwiseTask, command: list[str], logs: Path, n: int, remarks: Sequence[str] = ()
+    task: BlockwiseTask, command: list[str], logs: Path, n: int, *, name: str,
+    remarks: Sequence[str] = (),
 ) -> str:
     """A script for sbatch: `n` workers as a job array. Nothing in it is secret."""
-    lines = [*slurm_options(task), f"--job-name={task.run}", f"--array=1-{n}",
+    # Not queued again by Slurm, minutes later: the scheduler sees sooner what is missing.
+    lines = [*slurm_options(task), f"--job-name={name}", f"--array=1-{n}", "--no-requeue",
              f"--output={logs}/worker-%A_%a.log", "--open-mode=append"]
     # The queue's name of the worker tells the scheduler when its job is gone.
-    name = 'export EM_BLOCKS_SLOT="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"'
-    return _script([*remarks, *(f"#SBATCH {line}" for line in lines)], task, command, name)
+    slot = 'export EM_BLOCKS_SLOT="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"'
+    return _script([*remarks, *(f"#SBATCH {line}" for line in lines)], task, command, slot)
 
 
 def lsf_script(
-    task: BlockwiseTask, command: list[str], logs: Path, n: int, remarks: Sequence[str] = ()
+    task: BlockwiseTask, command: list[str], logs: Path, n: int, *, remarks: Sequence[str] = ()
 ) -> str:
     """A script for ``bsub <``: `n` workers as a job array."""
     options = lsf_options(task)
@@ -58,9 +60,9 @@ def hand_script(
         "# on a host that they reach, before or after it. Workers wait for it, and end with it.",
     ]
     if task.launcher == "lsf":
-        return lsf_script(task, command, logs, task.num_workers, remarks)
+        return lsf_script(task, command, logs, task.num_workers, remarks=remarks)
     if task.launcher == "slurm":
-        return slurm_script(task, command, logs, task.num_workers, remarks)
+        return slurm_script(task, command, logs, task.num_workers, name=task.run, remarks=remarks)
     return _script(remarks, task, command)
 
 

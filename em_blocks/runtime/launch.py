@@ -25,15 +25,24 @@ CLUSTER_COMMANDS = {
 
 def worker_environment(num_workers: int, slot: int = 0) -> dict[str, str]:
     """Environment of the worker in `slot`: its share of the cores, and one GPU if there are any."""
-    environment = cluster_environment(max(1, len(os.sched_getaffinity(0)) // num_workers))
+    cpus = max(1, len(os.sched_getaffinity(0)) // num_workers)
+    environment = {**os.environ, **worker_variables(cpus)}
     if gpus := visible_gpus():
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     return environment
 
 
 def cluster_environment(cpus: int | None) -> dict[str, str]:
-    """Environment of a worker whose cores and GPUs the cluster gives."""
-    return {**os.environ, **worker_variables(cpus)}
+    """Environment of a worker whose cores and GPUs the cluster gives.
+
+    Without what Slurm says of the scheduler's own job, if it is in one: srun would start the workers
+    inside of that.
+    """
+    own = {
+        name: value for name, value in os.environ.items()
+        if name == "SLURM_CONF" or not name.startswith(("SLURM", "SBATCH_", "SRUN_"))
+    }
+    return own | worker_variables(cpus)
 
 
 def worker_variables(cpus: int | None) -> dict[str, str]:

@@ -139,6 +139,7 @@ class Processes:
             return  # its last words may be on the way
         # Its command has ended, and still it is connected: an orphan on a node that failed.
         gateway.dismiss(slot.name, f"the command that started it ended ({slot.process.returncode})")
+        roster.ended(slot.name)
         slot.fruitless = slot.fruitless + 1 if roster.barren else 0
         slot.due = now + min(FIRST_PAUSE_S * 2**slot.fruitless, LONGEST_PAUSE_S)
         slot.process, slot.ended = None, None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from em_blocks.db.runs import RunStore
 from em_blocks.runtime.dispatch import Worker
 from em_blocks.runtime.wire import Key
+
+UNSAFE_S = 120.0
 
 
 @dataclass(eq=False)
@@ -61,7 +65,8 @@ class Roster:
         """Somebody left: until the database knows, commits of that worker count."""
         self._vacated: set[str] = set()
         self.runs = [store.run for store in stores]
-        self.hosts_lost: set[str] = set()
+        self._hosts: dict[str, float] = {}
+        self._slots: set[str] = set()
         self.barren = 0
         """Workers in a row that were lost before they finished a block."""
 
@@ -71,6 +76,25 @@ class Roster:
         """A worker is there."""
         with self._lock:
             self._members[member.worker.name] = member
+            self._slots.add(member.slot)
+            if member.slot:  # one that came by itself may be on a host that is none of the cluster's
+                self._hosts.setdefault(member.worker.host, -math.inf)
+
+    def ended(self, slot: str) -> None:
+        """The process of a slot is gone."""
+        with self._lock:
+            if slot not in self._slots:  # it never came so far as to say hello
+                self.barren += 1
+
+    def unsafe_hosts(self, used: set[str]) -> set[str]:
+        """Hosts that lost a worker of late, and that none of `used` is: no place for the next one.
+
+        None, if that were all that are known: the next worker must go somewhere.
+        """
+        with self._lock:
+            now = time.monotonic()
+            lost = {host for host, when in self._hosts.items() if now - when < UNSAFE_S} - used
+            return lost if lost != set(self._hosts) else set()
 
     def holds(self, member: Member, keys: list[Key]) -> None:
         """What a worker has in work now."""
@@ -81,8 +105,8 @@ class Roster:
         """A worker is gone; `state` is left, lost or revoked."""
         with self._lock:
             member.state, member.reason, member.blocks, member.changed = state, reason, [], True
-            if state != "left":
-                self.hosts_lost.add(member.worker.host)
+            if state != "left" and member.slot:
+                self._hosts[member.worker.host] = time.monotonic()
             self._vacated.add(member.slot)
             if member.done:
                 self.barren = 0
