@@ -44,6 +44,12 @@ class DatabaseError(EmBlocksError):
     """MongoDB cannot be reached, started or written."""
 
 
+class DatabaseLostError(DatabaseError):
+    """MongoDB went away during a run, for longer than the run waits."""
+
+    exit_code = EXIT_FAILED_BLOCKS
+
+
 class RefusedError(EmBlocksError):
     """The command is valid, but running it could damage existing results."""
 

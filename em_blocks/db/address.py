@@ -28,8 +28,13 @@ def expand_uri(db_host: str) -> str:
     """
     uri = _from_file(db_host) if db_host.startswith(FILE) else _expanded(db_host)
     uri = uri if uri.startswith(SCHEMES) else f"mongodb://{uri}"
-    _SECRETS.update(_secrets_of(uri))
+    remember(uri)
     return uri
+
+
+def remember(uri: str) -> None:
+    """Let `scrub` know the passwords of `uri`."""
+    _SECRETS.update(_secrets_of(uri))
 
 
 def redacted(uri: str) -> str:

@@ -13,10 +13,10 @@ from typing import TypeVar
 import pymongo
 from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
 
-from em_blocks.db.address import expand_uri, redacted, scrub
-from em_blocks.db.problems import is_outage, is_refusal, unreachable
+from em_blocks.db.address import expand_uri, redacted, remember, scrub
+from em_blocks.db.problems import is_outage, is_refusal, lost, unreachable
 from em_blocks.db.server import embedded_server, running_uri, why_down
-from em_blocks.errors import DatabaseError, EmBlocksError
+from em_blocks.errors import DatabaseError, DatabaseLostError, EmBlocksError
 
 __all__ = [
     "OUTAGE_S", "ServerError", "connect", "database_home", "database_uri", "expand_uri", "redacted",
@@ -85,8 +85,10 @@ def connect(uri: str, *, outage_s: float = 0.0) -> Iterator[pymongo.MongoClient]
     Raises
     ------
     DatabaseError
-        If the URI is wrong, nobody answers, or the login is refused; also where a call of the block
-        is refused, or the server is lost during it, and nobody takes care of that.
+        If the URI is wrong, nobody answers, or the login is refused; also if a call of the block is
+        refused and nobody takes care of that.
+    DatabaseLostError
+        If the server is lost during the block and nobody takes care of that.
     """
     with _client(uri) as client:
         try:
@@ -96,7 +98,9 @@ def connect(uri: str, *, outage_s: float = 0.0) -> Iterator[pymongo.MongoClient]
         try:
             yield client
         except PyMongoError as error:
-            if is_outage(error) or is_refusal(error):
+            if is_outage(error):
+                raise DatabaseLostError(lost(f"at {redacted(uri)} was lost", error)) from error
+            if is_refusal(error):
                 raise DatabaseError(unreachable(uri, error)) from error
             raise
 
@@ -108,6 +112,7 @@ def _greet(client: pymongo.MongoClient) -> None:
 
 def _client(uri: str) -> pymongo.MongoClient:
     options = {"serverSelectionTimeoutMS": SELECT_TIMEOUT_MS, **_OPTIONS}
+    remember(uri)
     chosen = {name: v for name, v in options.items() if f"{name}=".lower() not in uri.lower()}
     try:
         with warnings.catch_warnings():
@@ -136,7 +141,7 @@ def with_patience(call: Callable[[], Result], outage_s: float = OUTAGE_S) -> Res
 
     Raises
     ------
-    DatabaseError
+    DatabaseLostError
         If the database stayed away for longer.
     pymongo.errors.PyMongoError
         At once, for what waiting does not heal: a login or a right that is missing, a full disk.
@@ -151,16 +156,8 @@ def with_patience(call: Callable[[], Result], outage_s: float = OUTAGE_S) -> Res
             now = time.monotonic()
             since = since or now
             if now - since >= outage_s:
-                raise DatabaseError(_too_long(outage_s, error)) from error
+                away = f"was away for more than {outage_s:g} s ('db_outage_s')"
+                raise DatabaseLostError(lost(away, error)) from error
         # Not all workers at once: thousands of them may have waited for this server.
         time.sleep(pause * random.uniform(0.5, 1.0))
         pause = min(2 * pause, _LONGEST_PAUSE_S)
-
-
-def _too_long(outage_s: float, error: PyMongoError) -> str:
-    reason = str(error).split(", Timeout")[0][:300]
-    return scrub(
-        f"The database was away for more than {outage_s:g} s ('db_outage_s'): {reason}. What it has "
-        "confirmed is safe. Run the same command again when it is back: blocks without a record are "
-        "done then."
-    )

@@ -99,12 +99,19 @@ def unreachable(uri: str, error: PyMongoError) -> str:
     if isinstance(error, OperationFailure) and not is_outage(error):
         says = _refusal(error)
     else:
-        says = _silence(uri, re.sub(r"\s*\(configured timeouts:[^)]*\)", "", str(error)))
+        says = _silence(uri, _reason(str(error)))
     return scrub(f"The database at {redacted(uri)} {says} {_WHY}")
 
 
-def _silence(uri: str, text: str) -> str:
-    reason = _reason(text)
+def lost(what: str, error: PyMongoError) -> str:
+    """One paragraph on a database that went away, of which `what` tells the rest."""
+    return scrub(
+        f"The database {what}: {_reason(str(error))}. What it has confirmed is safe. Run the same "
+        "command again when it is back: blocks without a record are done then."
+    )
+
+
+def _silence(uri: str, reason: str) -> str:
     problem = next(says for sign, says in _SIGNS.items() if re.search(sign, reason, re.IGNORECASE))
     if problem is _WANTS_TLS and re.search(r"[?&](tls|ssl)=true", uri):
         problem = _NO_TLS
@@ -112,7 +119,8 @@ def _silence(uri: str, text: str) -> str:
 
 
 def _reason(text: str) -> str:
-    """What a client says, without the state of all servers behind it."""
+    """What a client says, without its timeouts and the state of all servers."""
+    text = re.sub(r"\s*\(configured timeouts:[^)]*\)", "", text)
     return re.split(r", Timeout: |, full error: ", text)[0][:300].rstrip(". ")
 
 

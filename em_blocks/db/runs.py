@@ -11,7 +11,7 @@ import pymongo
 from pymongo import ReturnDocument, UpdateOne, WriteConcern
 from pymongo.errors import PyMongoError
 
-from em_blocks.db.connect import unreachable
+from em_blocks.db.problems import not_writable
 from em_blocks.errors import CommitRefusedError, DatabaseError
 from em_blocks.geometry import BlockGrid, Triple
 
@@ -61,7 +61,7 @@ class RunStore:
             self.attempts.create_index([("run", 1), ("block", 1)])
             self.workers.create_index([("run", 1)])
         except PyMongoError as error:
-            raise DatabaseError(unreachable(_address(self.client), error)) from error
+            raise DatabaseError(not_writable(self.database, error)) from error
 
     # -- the run document -----------------------------------------------------------
 
@@ -358,9 +358,3 @@ def grid_document(grid: BlockGrid) -> dict:
 def _literal(document: dict) -> dict:
     """Values for an update by pipeline, in which strings with a dollar would be expressions."""
     return {key: {"$literal": value} for key, value in document.items()}
-
-
-def _address(client: pymongo.MongoClient) -> str:
-    host, port = client.address or ("?", "?")
-    return f"mongodb://{host}:{port}"
-
