@@ -9,6 +9,7 @@ import threading
 import time
 
 from em_blocks.errors import RefusedError, SchedulerLostError
+from em_blocks.runtime.liveness import probe
 from em_blocks.runtime.wire import LINE_BYTES, Key, decode, encode, new_secret, proof, proven
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ class Client:
         # What is written after this much silence may already have been given to another worker.
         self._fresh_s = 0.6 * timeout_s
         self._counted = time.monotonic()
-        self._socket.settimeout(timeout_s)
+        self._socket.settimeout(None)
+        probe(self._socket, timeout_s)
         for name, run in (("hears", self._hear), ("pings", self._ping)):
             threading.Thread(target=run, name=name, daemon=True).start()
 

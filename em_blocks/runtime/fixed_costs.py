@@ -22,8 +22,6 @@ from em_blocks.geometry import Block, BlockGrid, Frame
 from em_blocks.runtime.launch import worker_environment
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
 
-BLOCKS_PER_WORKER = 2
-
 
 class FixedCosts(NamedTuple):
     """Seconds that do not depend on the blocks.
@@ -96,7 +94,7 @@ def fixed_costs(
     empty = [
         NoWork.from_dict({
             "run": f"nothing{number}", "run_dir": str(folder), "block_shape": (1, 1, 1),
-            "num_workers": workers, "n": workers * BLOCKS_PER_WORKER,
+            "num_workers": workers, "n": workers,
         })
         for number in range(len(steps) if together else 1)
     ]

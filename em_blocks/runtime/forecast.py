@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import nnls
 
 from em_blocks.geometry import BlockGrid, Triple
 from em_blocks.runtime.probe_pool import Sample
@@ -103,12 +103,20 @@ def _intervals(
 
 
 def _line(voxels: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
-    """Seconds per block and per voxel, neither negative."""
-    if voxels.max() < _SPREAD * voxels.min():
-        return 0.0, seconds.sum() / voxels.sum()
-    unit = voxels.max()
-    (block_s, unit_s), _ = nnls(np.stack([np.ones_like(voxels), voxels / unit], axis=1), seconds)
-    return float(block_s), float(unit_s / unit)
+    """Seconds per block and per voxel, neither negative.
+
+    Seconds per block are believed only if they are more than twice their standard error: a machine
+    that was busy for a moment makes them up.
+    """
+    proportional = 0.0, float(seconds.sum() / voxels.sum())
+    if len(voxels) < 4 or voxels.max() < _SPREAD * voxels.min():
+        return proportional
+    away = voxels - voxels.mean()
+    slope = float((away * seconds).sum() / (away**2).sum())
+    at_zero = float(seconds.mean() - slope * voxels.mean())
+    variance = ((seconds - at_zero - slope * voxels) ** 2).sum() / (len(voxels) - 2)
+    error = math.sqrt(variance * (1 / len(voxels) + voxels.mean() ** 2 / (away**2).sum()))
+    return (at_zero, slope) if at_zero > 2 * error and slope > 0 else proportional
 
 
 def _per_voxel(samples: Sequence[Sample], name: str) -> float | None:

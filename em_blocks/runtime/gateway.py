@@ -1,7 +1,7 @@
 """The door between the scheduler and its workers: proof of the secret, blocks out, results in.
 
 One asyncio loop in a thread of its own. A worker that has not shown the secret gets no word but
-the nonce; one that is silent for too long is lost: what it held goes to others, and its late
+the nonce; one whose host does not answer for too long is lost: what it held goes to others, and its late
 commits are refused, because the database no longer lists it as working.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from em_blocks.db.connect import ServerError
 from em_blocks.errors import ConfigError
 from em_blocks.runtime.dispatch import Dispatcher, Worker
+from em_blocks.runtime.liveness import probe
 from em_blocks.runtime.roster import Member, Roster
 from em_blocks.runtime.wire import (
     LINE_BYTES,
@@ -44,7 +44,6 @@ class _Connection:
 
     member: Member
     writer: asyncio.StreamWriter
-    heard: float
     admitted: set[int] = field(default_factory=set)
     gone: bool = False
 
@@ -71,7 +70,7 @@ class Gateway:
         Where to listen; port 0 takes any.
     secret : str
     timeout_s : float
-        A worker that is silent for so long is lost.
+        A worker whose host does not answer for so long is lost.
     on_event : function of a str
         Told in words what a user should know.
     """
@@ -197,10 +196,6 @@ class Gateway:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            now = time.monotonic()
-            for connection in list(self._connections.values()):
-                if now - connection.heard > self._timeout_s:
-                    self._lose(connection, f"it was silent for {self._timeout_s:.0f} s", blame=False)
             for worker, key in self._dispatcher.overdue():
                 self._time_out(worker, key)
             for worker, key, seconds in self._dispatcher.stragglers():
@@ -213,19 +208,23 @@ class Gateway:
                 self.finished.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = None
+        connection, reason, blame = None, "its connection ended", True
         try:
             connection = await asyncio.wait_for(self._greet(reader, writer), HELLO_S)
             while connection is not None and (line := await reader.readline()):
-                connection.heard = time.monotonic()
                 self._take_in(connection, decode(line))
-        except (OSError, ValueError, TypeError, TimeoutError, asyncio.IncompleteReadError) as error:
+        except OSError as error:
+            # A process that dies has its connection closed or reset; the rest is the network.
+            blame = isinstance(error, ConnectionError)
+            reason = f"its host does not answer: {error}" if not blame else f"{reason}: {error}"
+            log.info("a connection ended with %r", error)
+        except (ValueError, TypeError, asyncio.IncompleteReadError) as error:
             log.info("a connection ended with %r", error)
         except asyncio.CancelledError:
             log.info("a connection ended with the run")
         finally:
             if connection is not None:
-                self._lose(connection, "its connection ended", blame=True)
+                self._lose(connection, reason, blame=blame)
             writer.close()
 
     async def _greet(self, reader, writer) -> _Connection | None:
@@ -242,7 +241,8 @@ class Gateway:
             return None
         writer.write(encode({"proof": proof(self._secret, "scheduler", theirs),
                              "timeout_s": self._timeout_s, "ping_s": PING_S}))
-        connection = _Connection(Member.of(hello, name), writer, time.monotonic())
+        probe(writer.get_extra_info("socket"), self._timeout_s)
+        connection = _Connection(Member.of(hello, name), writer)
         self._connections[name] = connection
         self._dispatcher.join(connection.worker)
         self._roster.joined(connection.member)

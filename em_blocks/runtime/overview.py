@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from em_blocks.db import progress
-from em_blocks.db.runs import WORKER_TIMEOUT_S, RunStore
+from em_blocks.db.runs import WORKER_TIMEOUT_S, WORKING, RunStore
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Frame
 from em_blocks.runtime.status import status_of
@@ -59,7 +59,7 @@ def overview(steps: Mapping[Step, RunStore]) -> dict:
         found["failures"] += _failures(step, store)
         for state, n in progress.worker_states(store).items():
             found["worker_states"][state] = found["worker_states"].get(state, 0) + n
-    found["workers"].sort(key=lambda worker: worker["state"] != "working")
+    found["workers"].sort(key=lambda worker: worker["state"] != WORKING)
     del found["workers"][N_WORKERS:]
     return found
 
@@ -88,8 +88,8 @@ def _worker(step: Step, document: dict, now: datetime, block_voxels: float) -> d
     last, done = document.get("left") or heartbeat or now, document.get("done", 0)
     seconds = (last - joined).total_seconds() if joined else 0.0
     age = (now - heartbeat).total_seconds() if heartbeat else None
-    state = document.get("state", "working")
-    if state == "working" and age is not None and age > WORKER_TIMEOUT_S:
+    state = document.get("state", WORKING)
+    if state == WORKING and age is not None and age > WORKER_TIMEOUT_S:
         state = "silent"  # nobody has said yet what became of it
     return {
         "step": step.name,
