@@ -145,7 +145,8 @@ class RunConfig(StrictModel, ABC):
         "five blocks have been measured, then 20 times the longest of nine in ten, at least 2 min.",
     )
     worker_timeout_s: PositiveFloat = Field(
-        30, ge=2, description="A worker whose host does not answer for so long is lost; others do its blocks."
+        30, ge=2,
+        description="A worker whose host does not answer for so long is lost; others do its blocks.",
     )
     db_outage_s: PositiveFloat = Field(
         120, description="How long scheduler and workers wait for a database that does not answer."
