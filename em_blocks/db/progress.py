@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pymongo
 
-from em_blocks.db.runs import DONE, FAILED, QUARANTINED, VOXELS, RunStore
+from em_blocks.db.runs import DONE, FAILED, QUARANTINED, VOXELS, WORKING, RunStore
 
 _MANY = 100_000
 _NAMES = 10
@@ -60,7 +60,7 @@ def worker_states(store: RunStore) -> dict[str, int]:
 
 def held_blocks(store: RunStore) -> set[str]:
     """Keys of the blocks that workers hold now."""
-    there = {"run": store.run, "state": {"$nin": ["left", "lost", "revoked"]}}
+    there = {"run": store.run, "state": WORKING}
     held = store.workers.find(there, {"_id": 0, "blocks": 1})
     return {key for d in held for key in d.get("blocks", ())}
 
