@@ -21,7 +21,7 @@ import psutil
 from cluster.slots import CONTROLLER, NODES
 from parts.chaos_places import Cluster, Local, signalled, thawed
 
-MEAN_PAUSE_S = 2.0
+MEAN_PAUSE_S = 3.0
 LEFT_BYTES = (0, 0, 20 << 20, 50 << 20)
 """What is left free on a full disk: nothing, too little for mongod, too little for the scheduler."""
 
@@ -48,23 +48,23 @@ class Wound:
 
 
 def kill_worker(place: Local, rng: random.Random) -> Wound | None:
-    worker = chosen(rng, place.workers())
+    worker = some_worker(place, rng)
     return Wound(shown(worker)) if worker and signalled(worker, signal.SIGKILL) else None
 
 
 def freeze_worker(place: Local, rng: random.Random) -> Wound | None:
-    return frozen(chosen(rng, place.workers()), rng.uniform(1, 20))
+    return frozen(some_worker(place, rng), rng.uniform(1, 20))
 
 
 def kill_scheduler(place: Local, rng: random.Random) -> Wound | None:
     """Workers outlive it."""
-    scheduler = place.scheduler()
+    scheduler = working_scheduler(place, rng)
     return Wound(shown(scheduler)) if scheduler and signalled(scheduler, signal.SIGKILL) else None
 
 
 def kill_group(place: Local, rng: random.Random) -> Wound | None:
     """The scheduler with all that it started in its process group, as a closed terminal might."""
-    scheduler = place.scheduler()
+    scheduler = working_scheduler(place, rng)
     if scheduler is None:
         return None
     with suppress(ProcessLookupError):
@@ -83,7 +83,7 @@ def stop_scheduler(place: Local, rng: random.Random) -> Wound | None:
 
 
 def freeze_scheduler(place: Local, rng: random.Random) -> Wound | None:
-    return frozen(place.scheduler(), rng.uniform(2, 8))
+    return frozen(working_scheduler(place, rng), rng.uniform(2, 8))
 
 
 def kill_database(place: Local, rng: random.Random) -> Wound | None:
@@ -100,7 +100,7 @@ def freeze_database(place: Local, rng: random.Random) -> Wound | None:
 def fill_disk(place: Local, rng: random.Random) -> Wound | None:
     """Fill the small disk of the outputs (and of the embedded database) with one file."""
     filler = place.disk / "filler"
-    if place.scheduler() is None or not place.disk.is_mount() or filler.exists():
+    if working_scheduler(place, rng) is None or not place.disk.is_mount() or filler.exists():
         return None
     left = rng.choice(LEFT_BYTES)
     with open(filler, "wb") as file:
@@ -174,6 +174,19 @@ def cancel_job(place: Cluster, rng: random.Random) -> Wound | None:
 
 
 # -- helpers ----------------------------------------------------------------------------------------
+
+
+def working_scheduler(place: Local, rng: random.Random) -> psutil.Process | None:
+    """The command; seldom before it has workers, or on a busy machine it would never get to work."""
+    return place.scheduler() if place.workers() or rng.random() < 0.1 else None
+
+
+def some_worker(place: Local, rng: random.Random) -> psutil.Process | None:
+    """The older, the likelier: those that have just started have nothing yet that could be lost."""
+    found = place.workers()
+    if not found:
+        return None
+    return rng.choices(found, [0.1 + time.time() - worker.create_time() for worker in found])[0]
 
 
 def busy_node(place: Cluster, rng: random.Random) -> int | None:
