@@ -112,6 +112,36 @@ def mongod_with_auth(tmp_path_factory) -> Iterator[Mongod]:
         yield server
 
 
+def _openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory) -> Path:
+    """Folder of a private authority (ca.pem) and a server certificate of it (server.pem)."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    _openssl(folder, "req", "-x509", *key, "-days", "2", "-keyout", "ca.key", "-out", "ca.pem",
+             "-subj", "/CN=our lab")
+    _openssl(folder, "req", *key, "-keyout", "s.key", "-out", "s.csr", "-subj", "/CN=localhost")
+    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
+    _openssl(folder, "x509", "-req", "-in", "s.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+             "-CAcreateserial", "-days", "2", "-out", "s.crt", "-extfile", "names")
+    (folder / "server.pem").write_text((folder / "s.key").read_text() + (folder / "s.crt").read_text())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mongod_with_tls(authority, tmp_path_factory) -> Iterator[Mongod]:
+    """A server that requires TLS, with a certificate of `authority`, but no login."""
+    with mongod(
+        tmp_path_factory.mktemp("tls-server"), "--tlsMode", "requireTLS", "--tlsCertificateKeyFile",
+        str(authority / "server.pem"), "--tlsCAFile", str(authority / "ca.pem"),
+        "--tlsAllowConnectionsWithoutCertificates",
+    ) as server:
+        yield server
+
+
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
     """`folder` is a disk of its own of this size."""

@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from blockwise import FRAME, add_one, make_raw, start_in_background, store_of
 from em_blocks.cli.main import main
 from em_blocks.volumes import Volume
-from mongods import ESCAPED, PASSWORD, mongod_with_auth, small_disk
+from mongods import ESCAPED, PASSWORD, authority, mongod_with_auth, mongod_with_tls, small_disk
 
-__all__ = ["mongod_with_auth"]
+__all__ = ["authority", "mongod_with_auth", "mongod_with_tls"]
 
 
 @pytest.fixture
@@ -63,6 +63,12 @@ def test_a_database_that_refuses(config, mongod_with_auth, monkeypatch, login, o
     monkeypatch.setenv("SECRET", PASSWORD)
     uri = f"mongodb://{login}{mongod_with_auth.address}/{options}"
     assert words in refused(config, "--set", f"db_host={uri}")
+
+
+def test_a_database_whose_tls_is_another(config, mongod_with_tls):
+    uri = mongod_with_tls.uri
+    assert "add the option tls=true" in refused(config, "--set", f"db_host={uri}")
+    assert "not trusted here" in refused(config, "--set", f"db_host={uri}/?tls=true")
 
 
 @pytest.mark.parametrize("verb", ["status", "verify", "retry"])

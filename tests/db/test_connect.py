@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import subprocess
 import time
 
 import pymongo
@@ -13,9 +12,9 @@ from em_blocks.db.address import scrub
 from em_blocks.db.connect import connect, expand_uri, redacted, with_patience
 from em_blocks.db.problems import is_outage, not_writable
 from em_blocks.errors import DatabaseError
-from mongods import ESCAPED, PASSWORD, mongod, mongod_with_auth
+from mongods import ESCAPED, PASSWORD, authority, mongod, mongod_with_auth, mongod_with_tls
 
-__all__ = ["mongod_with_auth"]
+__all__ = ["authority", "mongod_with_auth", "mongod_with_tls"]
 
 
 @pytest.fixture(autouse=True)
@@ -140,46 +139,17 @@ def test_what_is_refused_later_is_a_message_too(mongod_with_auth):
 # -- TLS ----------------------------------------------------------------------------------------
 
 
-def openssl(folder, *arguments):
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    """Folder of a private authority (ca.pem) and a server certificate of it (server.pem)."""
-    folder = tmp_path_factory.mktemp("tls")
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl(folder, "req", "-x509", *key, "-days", "2", "-keyout", "ca.key", "-out", "ca.pem",
-            "-subj", "/CN=our lab")
-    openssl(folder, "req", *key, "-keyout", "s.key", "-out", "s.csr", "-subj", "/CN=localhost")
-    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
-    openssl(folder, "x509", "-req", "-in", "s.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-            "-CAcreateserial", "-days", "2", "-out", "s.crt", "-extfile", "names")
-    (folder / "server.pem").write_text((folder / "s.key").read_text() + (folder / "s.crt").read_text())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tls(authority, tmp_path_factory):
-    with mongod(
-        tmp_path_factory.mktemp("tls-server"), "--tlsMode", "requireTLS", "--tlsCertificateKeyFile",
-        str(authority / "server.pem"), "--tlsCAFile", str(authority / "ca.pem"),
-        "--tlsAllowConnectionsWithoutCertificates",
-    ) as server:
-        yield server
-
-
-def test_tls_works_with_the_authority_of_the_server(tls, authority):
-    with connect(f"{tls.uri}/?tls=true&tlsCAFile={authority}/ca.pem") as client:
+def test_tls_works_with_the_authority_of_the_server(mongod_with_tls, authority):
+    with connect(f"{mongod_with_tls.uri}/?tls=true&tlsCAFile={authority}/ca.pem") as client:
         assert client.test.c.count_documents({}) == 0
 
 
-def test_a_server_that_requires_tls_is_recognized(tls):
-    assert "add the option tls=true" in message(tls.uri)
+def test_a_server_that_requires_tls_is_recognized(mongod_with_tls):
+    assert "add the option tls=true" in message(mongod_with_tls.uri)
 
 
-def test_a_certificate_of_an_unknown_authority_is_not_trusted(tls):
-    text = message(f"{tls.uri}/?tls=true")
+def test_a_certificate_of_an_unknown_authority_is_not_trusted(mongod_with_tls):
+    text = message(f"{mongod_with_tls.uri}/?tls=true")
     assert "certificate that is not trusted" in text and "tlsCAFile=" in text
 
 
