@@ -15,12 +15,19 @@ from typing import Literal, NamedTuple, Self
 
 from rich.console import Console
 
-from em_blocks.db.connect import database_uri
+from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.server import mongod_binary
+from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import DatabaseError
 from em_blocks.geometry import Block, BlockGrid, Frame
 from em_blocks.runtime.launch import worker_environment
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
+from em_blocks.tasks.base import (
+    BlockReport,
+    BlockwiseTask,
+    OutputSpec,
+    ProcessBlock,
+    SynapseTask,
+)
 
 
 class FixedCosts(NamedTuple):
@@ -99,8 +106,10 @@ def fixed_costs(
         for number in range(len(steps) if together else 1)
     ]
     start = time.monotonic()
-    with database_uri(None, folder):
+    with database_uri(None, folder) as uri:
         begin = time.monotonic()
+        if any(isinstance(step, SynapseTask) for step in steps):
+            _make_indexes(uri)
         run_steps(empty, console=Console(quiet=True))
         end = time.monotonic()
     database_s = begin - start + time.monotonic() - end
@@ -108,6 +117,12 @@ def fixed_costs(
         _seconds(lambda: _import(steps[0])), database_s if steps[0].db_host is None else 0.0,
         (end - begin) * (1 if together else len(steps)),
     )
+
+
+def _make_indexes(uri: str) -> None:
+    """As every run with synapses does."""
+    with connect(uri) as client:
+        SynapseStore(client, "em_blocks", "nothing").prepare()
 
 
 def _import(step: BlockwiseTask) -> None:

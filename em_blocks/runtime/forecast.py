@@ -77,7 +77,7 @@ def cost_of(samples: Sequence[Sample], *, concurrent: int, proportional: bool = 
         first.append(head)
         later += _intervals(head, tail, concurrent)
     voxels, seconds = (np.array(values, float) for values in zip(*later, strict=True))
-    block_s, voxel_s = (0.0, seconds.sum() / voxels.sum()) if proportional else _line(voxels, seconds)
+    block_s, voxel_s = _line(voxels, seconds, proportional=proportional)
     begin = {s.process: min(o.begin for o in samples if o.process == s.process) for s in first}
     extra = [s.end - begin[s.process] - block_s - voxel_s * s.voxels for s in first]
     reading = sum(s.seconds.get("read", 0.0) for s in samples) / sum(s.voxels for s in samples)
@@ -102,21 +102,23 @@ def _intervals(
         before = sample
 
 
-def _line(voxels: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
+def _line(
+    voxels: np.ndarray, seconds: np.ndarray, *, proportional: bool
+) -> tuple[float, float]:
     """Seconds per block and per voxel, neither negative.
 
     Seconds per block are believed only if they are more than twice their standard error: a machine
     that was busy for a moment makes them up.
     """
-    proportional = 0.0, float(seconds.sum() / voxels.sum())
-    if len(voxels) < 4 or voxels.max() < _SPREAD * voxels.min():
-        return proportional
+    per_voxel = 0.0, float(seconds.sum() / voxels.sum())
+    if proportional or len(voxels) < 4 or voxels.max() < _SPREAD * voxels.min():
+        return per_voxel
     away = voxels - voxels.mean()
     slope = float((away * seconds).sum() / (away**2).sum())
     at_zero = float(seconds.mean() - slope * voxels.mean())
     variance = ((seconds - at_zero - slope * voxels) ** 2).sum() / (len(voxels) - 2)
     error = math.sqrt(variance * (1 / len(voxels) + voxels.mean() ** 2 / (away**2).sum()))
-    return (at_zero, slope) if at_zero > 2 * error and slope > 0 else proportional
+    return (at_zero, slope) if at_zero > 2 * error and slope > 0 else per_voxel
 
 
 def _per_voxel(samples: Sequence[Sample], name: str) -> float | None:
@@ -165,7 +167,7 @@ def _evenly_spread(work: StepWork, workers: int) -> float:
     n, cost = int(work.todo.sum()), work.cost
     active = min(n, workers)
     # The last block of one worker ends while others have none: half a block, on average.
-    rest = 0.5 * cost.seconds(sizes(work.grid).max()) * (active > 1)
+    rest = 0.5 * cost.seconds(int(sizes(work.grid).max())) * (active > 1)
     return cost.start_s + total_seconds(work) / active + rest
 
 
@@ -198,7 +200,7 @@ def _followed(works: Sequence[StepWork], workers: int) -> float:
     events = [(0.0, n, n // held, None) for n in range(workers * held)]
     order = itertools.count(len(events))
     free_at, opened, idle, now = [0.0] * workers, set(), [], 0.0
-    voxels = [sizes(work.grid) for work in works]
+    voxels = [sizes(work.grid).tolist() for work in works]
     while events:
         now, _, worker, ended = heapq.heappop(events)
         idle.append(worker)
@@ -209,7 +211,8 @@ def _followed(works: Sequence[StepWork], workers: int) -> float:
         while ready and idle:
             key, worker = heapq.heappop(ready), idle.pop(0)
             cost = works[key[0]].cost
-            seconds = cost.seconds(voxels[key[0]][key[1:]])
+            z, y, x = key[1:]
+            seconds = cost.seconds(voxels[key[0]][z][y][x])
             if (worker, key[0]) not in opened:
                 opened.add((worker, key[0]))
                 seconds += cost.start_s

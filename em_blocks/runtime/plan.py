@@ -257,7 +257,7 @@ class _Planning:
         moved = _moved(step, checked, todo, cost)
         times = {}
         if cost is not None:
-            largest = sizes(grid).max()
+            largest = int(sizes(grid).max())
             times = {
                 "seconds_per_block": cost.seconds(largest), "worker_start_s": cost.start_s,
                 "memory_mb": cost.peak_mb(largest),

@@ -74,6 +74,7 @@ class ProbePool:
     def __init__(self, steps: Sequence[BlockwiseTask], folder: Path, *, uri: str, n: int):
         self._steps, self._folder = steps, folder
         self._answers: queue.Queue[tuple[int, dict]] = queue.Queue()
+        self._listeners: list[threading.Thread] = []
         paths = [self._save(number, step, uri) for number, step in enumerate(steps)]
         command = [sys.executable, "-m", "em_blocks.runtime.probe", *paths]
         workers = steps[0].num_workers
@@ -102,6 +103,8 @@ class ProbePool:
         for process in self._processes:
             process.wait()
             process.stdin.close()
+        for listener in self._listeners:  # they read logs, in a folder that is removed next
+            listener.join()
 
     def do(self, number: int, blocks: Sequence[str]) -> list[Sample]:
         """Have the blocks ``zi/yi/xi`` of a step done, each by whoever is free.
@@ -164,16 +167,16 @@ class ProbePool:
                 command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 text=True,
             )
-        threading.Thread(target=self._listen, args=(slot, process), daemon=True).start()
+        listener = threading.Thread(target=self._listen, args=(slot, process), daemon=True)
+        listener.start()
+        self._listeners.append(listener)
         return process
 
     def _listen(self, slot: int, process: subprocess.Popen) -> None:
         with process.stdout:
             for line in process.stdout:
                 self._answers.put((slot, json.loads(line)))
-        lines = self._log(slot).read_text(errors="replace").split() and (
-            self._log(slot).read_text(errors="replace").strip().splitlines()
-        )
+        lines = self._log(slot).read_text(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else "without a word"
         self._answers.put((slot, {"error": f"the process ended ({process.wait()}): {reason}"}))
 

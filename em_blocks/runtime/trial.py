@@ -13,12 +13,13 @@ import numpy as np
 from em_blocks.runtime.forecast import StepCost, cost_of
 from em_blocks.runtime.probe_pool import ProbePool
 from em_blocks.runtime.small_copy import small_copy
-from em_blocks.tasks.agglomerate_graph import AgglomerateGraph
 from em_blocks.tasks.base import BlockwiseTask, RunConfig, SynapseTask
-from em_blocks.tasks.downsample import Downsample
 from em_blocks.tasks.masks import masked_blocks
 
 BLOCKS_PER_PROCESS = 3
+
+# By kind, since the modules of tasks load what only workers need.
+PYRAMID = "downsample"
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,14 @@ def processes(task: BlockwiseTask, n_blocks: int) -> int:
 
 def _on_volumes_alone(config: RunConfig, steps: Sequence[BlockwiseTask]) -> list[BlockwiseTask]:
     """The steps that a copy of the job's volumes is enough for."""
-    if isinstance(config, Downsample) or len(steps) == 1:
+    if config.kind == PYRAMID or len(steps) == 1:
         return []  # of a small copy, a pyramid has no levels
     return list(itertools.takewhile(lambda step: not isinstance(step, SynapseTask), steps))
 
 
 def _ready(needed: Sequence[BlockwiseTask]) -> list[BlockwiseTask]:
     """The steps that read nothing which is not there yet."""
-    first_levels = (s for s in needed[1:] if isinstance(s, Downsample) and s.level <= 1)
+    first_levels = (s for s in needed[1:] if s.kind == PYRAMID and s.level <= 1)
     return [*needed[:1], *first_levels]
 
 
@@ -102,7 +103,7 @@ def _completed(trial: Trial, needed: Sequence[BlockwiseTask]) -> Trial:
     costs, unknown = dict(trial.costs), {}
     before = None
     for step in needed:
-        if step.run not in costs and isinstance(step, Downsample) and before is not None:
+        if step.run not in costs and step.kind == PYRAMID and before is not None:
             costs[step.run] = costs[before.run]
         elif step.run not in costs:
             unknown[step.run] = (
@@ -170,7 +171,7 @@ def _on_a_copy(
 
 def _levels(steps: Sequence[BlockwiseTask]) -> int:
     """Of super-blocks."""
-    return sum(isinstance(step, AgglomerateGraph) for step in steps)
+    return sum(step.kind == "agglomerate_graph" for step in steps)
 
 
 def _last_like(step: BlockwiseTask, small: Sequence[BlockwiseTask]) -> int:

@@ -1,0 +1,147 @@
+"""How well `em-blocks plan` foretells the seconds of a command.
+
+For every config: `em-blocks plan CONFIG --json`, then the command itself, which starts from nothing;
+what is compared is the wall time of the whole command, as its user waits for it, with `total.wall_s`.
+By default, the steps of the demo on its generated volume: affinities, segments, maps of synapses,
+synapses, mapping. Where EM_BLOCKS_DATA names the folder of real volumes, also the affinities (fp32) and
+the segments of `fib25_medulla`; `--quick` takes 128 x 192 x 192 voxels of it instead of all. Both
+sides are measured one after the other on the same machine, so on one that others use, single
+figures mean little: use `--repeat`, of which medians are shown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from em_blocks.cli import demo_synapses
+from em_blocks.pipelines import demo
+
+ROOT = Path(__file__).parents[1]
+MAIN = [sys.executable, "-c", "from em_blocks.cli.main import main; main()"]
+LIMIT = 0.30
+QUICK_ROI = {"offset": [0, 0, 0], "shape": [1280, 1920, 1920]}
+
+
+class Case(NamedTuple):
+    """A command on a config."""
+
+    verb: str
+    config: Path
+
+
+class Found(NamedTuple):
+    """Seconds of a command, and of its plan."""
+
+    predicted: float
+    real: float
+    planning: float
+
+
+def run(*arguments: str | Path) -> float:
+    """Seconds of a command, which must end well."""
+    start = time.monotonic()
+    done = subprocess.run([*MAIN, *map(str, arguments)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, arguments))}: {done.stderr}{done.stdout}")
+    return time.monotonic() - start
+
+
+def measured(case: Case) -> Found:
+    start = time.monotonic()
+    done = subprocess.run(
+        [*MAIN, "plan", str(case.config), "--json"], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        sys.exit(f"plan {case.config}: {done.stderr}")
+    planning = time.monotonic() - start
+    return Found(json.loads(done.stdout)["total"]["wall_s"], run(case.verb, case.config), planning)
+
+
+def demo_cases(folder: Path) -> Iterator[Case]:
+    """The commands of the demo, each after the one before."""
+    blocks = demo.BLOCK_SHAPE
+    segments = "segmentation.zarr/segments/0.8"
+    for verb, name, values in (
+        ("predict", "predict", demo.prediction()),
+        ("segment", "segment", demo.segmentation()),
+        ("predict", "predict_synapses", demo_synapses.prediction(blocks)),
+        ("extract-synapses", "extract_synapses", demo_synapses.extraction(blocks)),
+        ("map-synapses", "map_synapses", demo_synapses.mapping(segments)),
+    ):
+        yield Case(verb, demo.write_config(folder, f"{name}.json", values))
+
+
+def real_cases(folder: Path, quick: bool) -> Iterator[Case]:
+    """Affinities and segments of the real volume; configs as they are, in another place."""
+    (folder / "configs").mkdir(parents=True)
+    names = ("fib25_ingest", "fib25_affinities_fp32", "fib25_segment")
+    ingest, predict, segment = (
+        json.loads((ROOT / f"configs/{name}.json").read_text()) for name in names
+    )
+    predict["setup"] = str(ROOT / "setups/affinities")
+    predict |= {"roi": QUICK_ROI} if quick else {}
+    segment["affinities"] = f"{predict['output']}/affinities"
+    paths = [demo.write_config(folder / "configs", f"{name}.json", values) for name, values in
+             zip(names, (ingest, predict, segment), strict=True)]
+    run("ingest", paths[0])
+    yield Case("predict", paths[1])
+    yield Case("segment", paths[2])
+
+
+def shown(case: Case, found: Found) -> None:
+    print(
+        f"{case.verb} {case.config.name}: predicted {found.predicted:.1f} s, real {found.real:.1f} s, "
+        f"ratio {found.predicted / found.real:.2f}; planning {found.planning:.1f} s, load "
+        f"{os.getloadavg()[0]:.1f}", flush=True,
+    )
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="A part of the real volume.")
+@click.option("--no-demo", is_flag=True, help="Only the real volume.")
+@click.option("--no-real", is_flag=True, help="Only the demo.")
+@click.option("--repeat", default=1, show_default=True, help="Medians of so many rounds.")
+def main(quick: bool, no_demo: bool, no_real: bool, repeat: int) -> None:
+    real = not no_real and "EM_BLOCKS_DATA" in os.environ
+    found: dict[str, list[Found]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        made = Path(name) / "made"
+        if not no_demo:
+            demo.make_volume(made)
+        for number in range(repeat):
+            folder = Path(name) / f"round{number}"
+            cases = []
+            if not no_demo:
+                shutil.copytree(made, folder / "demo")
+                cases.append(demo_cases(folder / "demo"))
+            if real:
+                cases.append(real_cases(folder / "real", quick))
+            for case in (case for some in cases for case in some):
+                figures = measured(case)
+                shown(case, figures)
+                found.setdefault(case.config.stem, []).append(figures)
+            shutil.rmtree(folder)
+    ratios = {
+        name: statistics.median(f.predicted / f.real for f in rounds) for name, rounds in found.items()
+    }
+    print("medians of predicted / real: " + ", ".join(f"{k} {v:.2f}" for k, v in ratios.items()))
+    worst = max(abs(ratio - 1) for ratio in ratios.values())
+    print(json.dumps({"name": "wall time, predicted against real: largest error of "
+                      f"{len(ratios)} commands", "value": round(worst, 3), "unit": "of the real time",
+                      "against": LIMIT, "ratio": round(worst / LIMIT, 2)}))
+
+
+if __name__ == "__main__":
+    main()
