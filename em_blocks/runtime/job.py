@@ -8,6 +8,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from em_blocks.errors import RefusedError
 from em_blocks.tasks.base import BlockwiseTask
 
 
@@ -84,7 +85,14 @@ class Session:
 
     @classmethod
     def load(cls, path: Path) -> Session:
-        values = json.loads(path.read_text())
+        """Read a session. Raises `RefusedError` if there is none any more."""
+        try:
+            values = json.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise RefusedError(
+                f"There is no session {path}: the run has ended, or this host does not see its folder. "
+                "Nothing is left for this worker to do."
+            ) from error
         return cls([Job(**step) for step in values["steps"]], tuple(values["address"]),
                    values["secret"])
 
