@@ -1,7 +1,5 @@
 """Who does which block next, with a clock that only moves when a test moves it."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,42 +12,12 @@ from hypothesis.stateful import (
     rule,
 )
 
-from em_blocks.geometry import BlockGrid, Frame
+from dispatching import Clock, Task, work
 from em_blocks.runtime import dispatch
 from em_blocks.runtime.block_times import LEAST_LIMIT_S
 from em_blocks.runtime.dispatch import ELSEWHERE_S, Dispatcher, Work, Worker
 
-FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, 9.2))
 A, B, C = Worker("a", "host-1"), Worker("b", "host-1"), Worker("c", "host-2")
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the dispatcher asks of a task."""
-
-    run: str = "step"
-    context: tuple[int, int, int] = (0, 0, 0)
-    num_workers: int = 100
-    max_retries: int = 2
-    block_timeout_s: float | None = None
-    speculate: bool = False
-
-    def read_context(self):
-        return self.context
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-def work(shape=(1, 1, 4), todo=None, **options):
-    """Blocks of 2 x 3 x 4 voxels, those at the end cut."""
-    volume = tuple(n * b - 1 for n, b in zip(shape, (2, 3, 4), strict=True))
-    grid = BlockGrid(FRAME, volume, (2, 3, 4))
-    return Work(Task(**options), grid, np.ones(shape, bool) if todo is None else todo)
 
 
 @pytest.fixture
@@ -257,7 +225,7 @@ def test_a_worker_that_is_gone_is_no_place_to_wait_for(start):
 
 
 def test_a_result_counts_even_if_its_worker_was_thought_lost(start):
-    dispatcher, clock = start(work((1, 1, 1)), workers=(A, C))
+    dispatcher, _ = start(work((1, 1, 1)), workers=(A, C))
     key = dispatcher.take(A)
     dispatcher.leave(A, blame=False)
     assert dispatcher.take(C) == key
@@ -355,7 +323,7 @@ def test_a_failed_attempt_does_not_end_the_other_one(doubtful):
 
 
 def test_the_last_of_two_attempts_to_fail_ends_the_block(doubtful):
-    dispatcher, _, key = doubtful
+    dispatcher, _, _ = doubtful
     dispatcher.take(C)
     dispatcher.leave(C, blame=True)
     dispatcher.leave(A, blame=True)
