@@ -69,6 +69,9 @@ class Waiting:
         self._pauses: list[tuple[float, Key]] = []
         self._ready: dict[Key, float] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._due)
+
     def add(self, key: Key, due: float) -> None:
         """A block waits until `due`."""
         self._due[key] = due

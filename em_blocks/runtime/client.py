@@ -52,7 +52,12 @@ class Client:
         self._lines = self._socket.makefile("rb")
         self._sending = threading.Lock()
         self._blocks: queue.Queue[Key | None] = queue.Queue()
-        timeout_s, self._ping_s = self._greet(secret, hello)
+        try:
+            timeout_s, self._ping_s = self._greet(secret, hello)
+        except RefusedError:
+            self._lines.close()
+            self._socket.close()
+            raise
         # What is written after this much silence may already have been given to another worker.
         self._fresh_s = 0.6 * timeout_s
         self._counted = time.monotonic()
@@ -77,9 +82,9 @@ class Client:
                 continue
         return None
 
-    def done(self, key: Key) -> None:
-        """A block is durably recorded."""
-        self._send(done=key)
+    def done(self, *keys: Key) -> None:
+        """Blocks are durably recorded."""
+        self._send(done=keys)
 
     def failed(self, key: Key) -> None:
         """An attempt failed, and that is recorded."""

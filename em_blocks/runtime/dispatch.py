@@ -216,6 +216,14 @@ class Dispatcher:
             return not any(self._attempts)
         return not self._entries and all(self._is_done(step) for step in range(len(self._works)))
 
+    @property
+    def choosy(self) -> bool:
+        """Whether one worker may get a block where another got none."""
+        return any(
+            waiting or work.task.speculate or attempts.n_workers >= work.task.num_workers
+            for work, attempts, waiting in zip(self._works, self._attempts, self._waiting, strict=True)
+        )
+
     def stop(self) -> None:
         """Hand out no further block."""
         self.accepting = False

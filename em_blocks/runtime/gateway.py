@@ -21,7 +21,7 @@ from em_blocks.runtime.liveness import probe
 from em_blocks.runtime.roster import Member, Roster
 from em_blocks.runtime.wire import (
     LINE_BYTES,
-    PING_S,
+    PINGS,
     Key,
     decode,
     encode,
@@ -218,7 +218,9 @@ class Gateway:
             blame = isinstance(error, ConnectionError)
             reason = f"its host does not answer: {error}" if not blame else f"{reason}: {error}"
             log.info("a connection ended with %r", error)
-        except (ValueError, TypeError, asyncio.IncompleteReadError) as error:
+        except (
+            ValueError, TypeError, OverflowError, RecursionError, asyncio.IncompleteReadError
+        ) as error:
             log.info("a connection ended with %r", error)
         except asyncio.CancelledError:
             log.info("a connection ended with the run")
@@ -240,7 +242,7 @@ class Gateway:
             writer.write(encode({"end": "the run takes no more workers"}))
             return None
         writer.write(encode({"proof": proof(self._secret, "scheduler", theirs),
-                             "timeout_s": self._timeout_s, "ping_s": PING_S}))
+                             "timeout_s": self._timeout_s, "ping_s": self._timeout_s / PINGS}))
         probe(writer.get_extra_info("socket"), self._timeout_s)
         connection = _Connection(Member.of(hello, name), writer)
         self._connections[name] = connection
@@ -257,9 +259,10 @@ class Gateway:
             self._waiting.append(connection)
             self._hand_out()
         if "done" in message:
-            key = self._key(message["done"])
-            connection.member.done += 1
-            self._dispatcher.done(connection.worker, key)
+            keys = [self._key(given) for given in message["done"]]
+            connection.member.done += len(keys)
+            for key in keys:
+                self._dispatcher.done(connection.worker, key)
             self._after(connection)
         if "failed" in message:
             connection.member.failed += 1
@@ -282,7 +285,11 @@ class Gateway:
             self.finished.set()
 
     def _hand_out(self, *, everybody: bool = False) -> None:
-        """Give blocks to those who wait; the first who gets none ends it, unless `everybody`."""
+        """Give blocks to those who wait, in turn.
+
+        Where the first gets none, the others most likely do not either: `everybody` is asked only
+        now and then, and only if that may make a difference. Thousands may wait.
+        """
         for _ in range(len(self._waiting)):
             connection = self._waiting.popleft()
             if connection.gone:
@@ -293,7 +300,7 @@ class Gateway:
                     connection.send(end="the run takes no more blocks")
                     continue
                 self._waiting.append(connection)
-                if not everybody:
+                if not everybody or not self._dispatcher.choosy:
                     return
                 continue
             self._give(connection, key)
@@ -354,7 +361,7 @@ class Gateway:
             self._on_event(
                 f"Worker {connection.worker.name} is gone: {reason}; {len(held)} blocks go to others."
             )
-        self._hand_out(everybody=True)
+        self._hand_out()
 
     def _forget(
         self, connection: _Connection, state: str, reason: str, *, blame: bool = False

@@ -94,22 +94,24 @@ class Monitors:
             self._roster.urgent.wait(SHOW_S)
             for monitor in self._monitors:
                 monitor.show()
-            if time.monotonic() - beat < HEARTBEAT_S and not self._roster.urgent.is_set():
+            now = time.monotonic()
+            due = now - beat >= HEARTBEAT_S
+            if not due and not self._roster.urgent.is_set():
                 continue
-            beat = time.monotonic()
+            beat = now if due else beat
             try:
-                self._beat()
+                self._beat(only_urgent=not due)
                 away_since = None
             except ServerError as error:
                 if away_since is None:
-                    away_since = beat
+                    away_since = now
                     self._tell_away()
                 self._away(error, time.monotonic() - away_since)
         for monitor in self._monitors:
             monitor.show()
 
-    def _beat(self) -> None:
-        self._roster.flush()
+    def _beat(self, *, only_urgent: bool) -> None:
+        self._roster.flush(only_urgent=only_urgent)
         for monitor in self._monitors:
             self.reason = self.reason or monitor.check(self.last_words)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from em_blocks.db.runs import RunStore
+from em_blocks.db.runs import WORKING, RunStore
 from em_blocks.runtime.dispatch import Worker
 from em_blocks.runtime.wire import Key
 
 UNSAFE_S = 120.0
+# Beats in which each of very many workers is written once: before its heartbeat looks old.
+SHARE, BEATS = 1000, 5
 
 
 @dataclass(eq=False)
@@ -33,7 +36,7 @@ class Member:
     failed: int = 0
     steps: set[int] = field(default_factory=set)
     blocks: list[Key] = field(default_factory=list)
-    state: str = "working"
+    state: str = WORKING
     reason: str | None = None
     changed: bool = False
 
@@ -136,11 +139,14 @@ class Roster:
             member.changed = True
             self._members[member.worker.name] = member
 
-    def flush(self) -> None:
-        """Write what has changed. What the database does not take stays to be written."""
+    def flush(self, *, only_urgent: bool = False) -> None:
+        """Write who left and, unless `only_urgent`, how the others stand.
+
+        What the database does not take stays to be written.
+        """
         self.urgent.clear()
         with self._lock:
-            members = [m for m in self._members.values() if m.changed or m.state == "working"]
+            members = self._due(only_urgent)
             for member in members:
                 member.changed = False
             losses, self._losses = self._losses, []
@@ -156,8 +162,18 @@ class Roster:
             raise
         with self._lock:
             for member in members:
-                if member.state != "working" and not member.changed:
-                    self._members.pop(member.worker.name, None)
+                self._members.pop(member.worker.name, None)
+                if member.state == WORKING or member.changed:
+                    self._members[member.worker.name] = member  # the last that is due again
+
+    def _due(self, only_urgent: bool) -> list[Member]:
+        """All who left; of thousands who work a share, those written longest ago."""
+        members = self._members.values()
+        gone = [m for m in members if m.changed and m.state != WORKING]
+        if only_urgent:
+            return gone
+        share = max(SHARE, math.ceil(len(members) / BEATS))
+        return gone + list(itertools.islice((m for m in members if m.state == WORKING), share))
 
     def _write(self, members: list[Member]) -> None:
         for step, store in enumerate(self._stores):

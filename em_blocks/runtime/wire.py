@@ -15,8 +15,12 @@ import secrets
 Key = tuple[int, int, int, int]
 """A block: step, then block index (z, y, x)."""
 
-PING_S = 1.0
+PINGS = 10
+"""In the time after which a worker is lost."""
+
 LINE_BYTES = 65536
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def new_secret() -> str:
@@ -39,7 +43,7 @@ def proven(given: object, secret: str, role: str, *parts: str) -> bool:
 
 def encode(message: dict) -> bytes:
     """A message as it is sent."""
-    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+    return _encode(message).encode() + b"\n"
 
 
 def decode(line: bytes) -> dict:

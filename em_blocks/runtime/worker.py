@@ -139,8 +139,7 @@ class Steps:
         return _Step(task, grid, process, commits)
 
     def _tell(self, number: int, blocks: list[Block]) -> None:
-        for block in blocks:
-            self._client.done((number, *block.index))
+        self._client.done(*((number, *block.index) for block in blocks))
 
 
 @dataclass(frozen=True)
