@@ -105,14 +105,14 @@ def _workers(workers: list[dict], states: dict[str, int], room: int) -> Table:
     table = Table(title=f"workers: {counts}", title_justify="left", expand=True)
     for name in ("host", "device", "state", "blocks"):
         table.add_column(name, overflow="ellipsis", no_wrap=True)
-    for name in ("done", "failed", "Mvoxel/s", "last sign"):
+    for name in ("done", "failed", "blocks/min", "last sign"):
         table.add_column(name, justify="right", no_wrap=True)
     for worker in workers[:room]:
-        rate, age = worker["rate_mvox_s"], worker["heartbeat_age_s"]
+        rate, age = worker["blocks_per_s"], worker["heartbeat_age_s"]
         table.add_row(
             Text(worker["host"] or ""), Text(worker["device"] or ""), _state(worker["state"]),
             Text(", ".join(worker["blocks"])), str(worker["done"]), str(worker["failed"]),
-            "" if rate is None else f"{rate:.3g}", "" if age is None else f"{duration(age)} ago",
+            "" if rate is None else f"{60 * rate:.3g}", "" if age is None else f"{duration(age)} ago",
         )
     return table
 

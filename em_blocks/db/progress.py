@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
@@ -44,17 +44,22 @@ def failing(store: RunStore, most: int) -> list[str]:
     return [d["_id"].removeprefix(f"{store.run}/") for d in found]
 
 
-def workers(store: RunStore, most: int) -> list[dict]:
-    """Workers of the run, those at work first, then the latest."""
+def workers(store: RunStore, runs: Sequence[str], most: int) -> list[dict]:
+    """At most `most` records of workers of these `runs` of the database, those at work first.
+
+    A worker that does blocks of several runs has a record in each, with the same totals.
+    """
     order = [("state", -1), ("heartbeat", -1)]  # working, revoked, lost, left
-    return list(store.workers.find({"run": store.run}, {"run": 0}).sort(order).limit(most))
+    return list(store.workers.find({"run": {"$in": list(runs)}}).sort(order).limit(most))
 
 
-def worker_states(store: RunStore) -> dict[str, int]:
-    """Number of workers per state."""
-    groups = store.workers.aggregate(
-        [{"$match": {"run": store.run}}, {"$group": {"_id": "$state", "n": {"$sum": 1}}}]
-    )
+def worker_states(store: RunStore, runs: Sequence[str]) -> dict[str, int]:
+    """Number of workers of these `runs` per state."""
+    groups = store.workers.aggregate([
+        {"$match": {"run": {"$in": list(runs)}}},
+        {"$group": {"_id": "$worker", "state": {"$max": "$state"}}},
+        {"$group": {"_id": "$state", "n": {"$sum": 1}}},
+    ])
     return {g["_id"]: g["n"] for g in groups}
 
 

@@ -47,28 +47,28 @@ def overview(steps: Mapping[Step, RunStore]) -> dict:
         ``{"steps": [...], "workers": [...], "worker_states": {...}, "failures": [...]}``, all of
         values that JSON knows. A step is what `run_status` returns of its run, with ``step``,
         ``replay``, ``task``, ``grid`` (as in the database), ``reason`` (why it ended early) and
-        ``failing_sections`` (z of the block grid). Only the first four of a step that was not
-        started are there.
+        ``failing_sections`` (z of the block grid). Only the first three, and the state ``waiting``,
+        of a step that was not started are there. A worker has ``done`` and ``failed`` (blocks of all
+        steps), ``blocks`` (that it holds) and ``blocks_per_s`` since it joined.
     """
     runs = {step: store.load() for step, store in steps.items()}
     started = {step: store for step, store in steps.items() if runs[step] is not None}
-    found = {"steps": [_step(step, store, runs[step]) for step, store in steps.items()],
-             "workers": [], "worker_states": {}, "failures": []}
-    for step, store in started.items():
-        found["workers"] += _workers(step, store, runs[step])
-        found["failures"] += _failures(step, store)
-        for state, n in progress.worker_states(store).items():
-            found["worker_states"][state] = found["worker_states"].get(state, 0) + n
-    found["workers"].sort(key=lambda worker: worker["state"] != WORKING)
-    del found["workers"][N_WORKERS:]
-    return found
+    any_store = next(iter(steps.values()))
+    names = {store.run: step.name for step, store in steps.items()}
+    now = any_store.now()
+    return {
+        "steps": [_step(step, store, runs[step], now) for step, store in steps.items()],
+        "workers": _workers(progress.workers(any_store, list(names), N_WORKERS), names, now),
+        "worker_states": progress.worker_states(any_store, list(names)),
+        "failures": [failure for step, store in started.items() for failure in _failures(step, store)],
+    }
 
 
-def _step(step: Step, store: RunStore, run: dict | None) -> dict:
+def _step(step: Step, store: RunStore, run: dict | None, now: datetime) -> dict:
     shown = {"step": step.name, "run": store.run, "replay": step.replay}
     if run is None:
         return {**shown, "state": NOT_STARTED}
-    status = status_of(store, run)
+    status = status_of(store, run, now)
     failing = status["blocks"]["failed"] + status["blocks"]["quarantined"]
     keys = progress.failing(store, N_FAILING) if failing else []
     reason = None if status["state"] == "running" else (run.get("summary") or {}).get("reason")
@@ -78,12 +78,17 @@ def _step(step: Step, store: RunStore, run: dict | None) -> dict:
     }
 
 
-def _workers(step: Step, store: RunStore, run: dict) -> list[dict]:
-    now, voxels = store.now(), _mean_block_voxels(run)
-    return [_worker(step, d, now, voxels) for d in progress.workers(store, N_WORKERS)]
+def _workers(documents: list[dict], names: Mapping[str, str], now: datetime) -> list[dict]:
+    """One entry per worker, whatever number of steps it does blocks of."""
+    found: dict[str, dict] = {}
+    for document in documents:
+        worker = found.setdefault(document["worker"], _worker(document, now))
+        step = f"{names[document['run']]} " if len(names) > 1 else ""
+        worker["blocks"] += [step + key for key in document.get("blocks", ())]
+    return list(found.values())
 
 
-def _worker(step: Step, document: dict, now: datetime, block_voxels: float) -> dict:
+def _worker(document: dict, now: datetime) -> dict:
     heartbeat, joined = document.get("heartbeat"), document.get("joined")
     last, done = document.get("left") or heartbeat or now, document.get("done", 0)
     seconds = (last - joined).total_seconds() if joined else 0.0
@@ -92,20 +97,14 @@ def _worker(step: Step, document: dict, now: datetime, block_voxels: float) -> d
     if state == WORKING and age is not None and age > WORKER_TIMEOUT_S:
         state = "silent"  # nobody has said yet what became of it
     return {
-        "step": step.name,
         **{key: document.get(key) for key in ("worker", "host", "device", "pid", "slot", "reason")},
         "state": state,
-        "blocks": document.get("blocks", []),
+        "blocks": [],
         "done": done,
         "failed": document.get("failed", 0),
-        "rate_mvox_s": done * block_voxels / 1e6 / seconds if seconds > 0 else None,
+        "blocks_per_s": done / seconds if seconds > 0 else None,
         "heartbeat_age_s": age,
     }
-
-
-def _mean_block_voxels(run: dict) -> float:
-    grid = run["grid"]
-    return grid["n_voxels"] / max(1, run["n_blocks"])
 
 
 def _failures(step: Step, store: RunStore) -> list[dict]:

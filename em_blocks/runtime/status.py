@@ -39,12 +39,11 @@ def run_status(store: RunStore) -> dict:
             f"The database has no run {store.run!r}: it was never started, or under another name or "
             "in another database ('run', 'db_host', 'db_name', 'run_dir')."
         )
-    return status_of(store, run)
+    return status_of(store, run, store.now())
 
 
-def status_of(store: RunStore, run: dict) -> dict:
-    """`run_status` of a run whose document was read already."""
-    now = store.now()
+def status_of(store: RunStore, run: dict, now: datetime) -> dict:
+    """`run_status` of a run whose document was read already, at the server's time `now`."""
     state = state_of(run, now)
     counts, running = store.counts(), store.running() if state == "running" else 0
     rate = _recent_rate(store, run, now) if state == "running" else _last_rate(store, run)

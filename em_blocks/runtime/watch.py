@@ -26,7 +26,7 @@ PERIOD_S = 2.0
 QUERY_S = 30.0
 CONNECT_S = 5.0
 # Looking takes at most one part in so many of the server's time.
-SHARE = 5
+SHARE = 3
 IDLE_S = 30.0
 
 LOG = logging.getLogger(__name__)

@@ -172,8 +172,19 @@ def test_workers_are_listed_with_their_rates_those_at_work_first(made):
     assert {w["worker"]: w["state"] for w in found["workers"]} == {
         "busy": "working", "mute": "silent", "gone": "lost"}
     assert found["workers"][0]["worker"] == "busy"
-    assert found["workers"][0]["rate_mvox_s"] == pytest.approx(50 * VOXELS / 1e6 / 100, rel=0.05)
+    assert found["workers"][0]["blocks_per_s"] == pytest.approx(50 / 100, rel=0.05)
     assert found["worker_states"] == {"lost": 1, "working": 2}
+
+
+def test_a_worker_of_several_steps_is_one_worker(home, made):
+    with stores(home, "second") as (store,):
+        second = Recorded(store)
+        made.worker("both", blocks=["0/0/1"])
+        second.worker("both", blocks=["2/0/0"])
+        found = overview({EDGES: made.store, Step("lut", "{block}"): store})
+    (worker,) = found["workers"]
+    assert sorted(worker["blocks"]) == ["edges 0/0/1", "lut 2/0/0"] and worker["done"] == 50
+    assert found["worker_states"] == {"working": 1}
 
 
 def test_a_block_is_told_with_place_error_and_command(made):

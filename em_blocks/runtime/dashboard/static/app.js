@@ -46,7 +46,7 @@ function showOverview() {
   if (!step()) chooseStep((steps.find((s) => s.state === "running") ?? steps.find((s) => s.blocks))?.step ?? null, false);
   showSteps(steps, chosen.step, chooseStep);
   showFailures(overview.failures, (name, block) => { chooseStep(name, false); chooseBlock(name, block); });
-  showWorkers(overview.workers, overview.worker_states, steps.length);
+  showWorkers(overview.workers, overview.worker_states);
   showSlider();
 }
 

@@ -18,7 +18,7 @@ export function showSteps(steps, current, onChoose) {
 function figures(step) {
   const { blocks } = step, due = blocks.total - blocks.masked;
   const rate = step.rate_mvox_s ? shortly(step.rate_mvox_s) : "";
-  const left = step.state === "running" ? duration(step.eta_s) || "…" : "";
+  const left = step.state !== "running" ? "" : step.eta_s === null ? "…" : duration(step.eta_s);
   const reason = step.reason && h("div", { class: "reason" }, step.reason);
   return [
     h("td", { class: "wide" }, progress(blocks, due), reason || null),
@@ -64,14 +64,14 @@ function group(failure, open, onBlock) {
       show ? h("p", {}, show) : null));
 }
 
-export function showWorkers(workers, states, steps) {
+export function showWorkers(workers, states) {
   const parts = Object.entries(states).map(([state, n]) => `${count(n)} ${state}`);
   const listed = Object.values(states).reduce((sum, n) => sum + n, 0) > workers.length ? `; ${workers.length} shown` : "";
   $("workers-count").textContent = parts.join(", ") + listed;
-  keep($("workers").tBodies[0], workers, (w) => `${w.step} ${w.worker}`, (w) => h("tr", {},
-    h("td", {}, w.host ?? ""), h("td", {}, w.device ?? ""), h("td", {}, steps > 1 ? `${w.step} ${w.worker ?? ""}` : w.worker ?? ""),
+  keep($("workers").tBodies[0], workers, (w) => w.worker, (w) => h("tr", {},
+    h("td", {}, w.host ?? ""), h("td", {}, w.device ?? ""), h("td", {}, w.worker ?? ""),
     h("td", { title: w.reason }, pill(w.state)), h("td", { class: "wide" }, w.blocks.join(", ")), cell(count(w.done)),
-    cell(count(w.failed)), cell(shortly(w.rate_mvox_s)),
+    cell(count(w.failed)), cell(w.blocks_per_s === null ? "" : shortly(60 * w.blocks_per_s)),
     cell(w.heartbeat_age_s === null ? "" : `${duration(Math.max(0, w.heartbeat_age_s))} ago`)));
 }
 
