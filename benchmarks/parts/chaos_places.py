@@ -25,9 +25,9 @@ from em_blocks.db.server import embedded_server
 COMMAND = [sys.executable, "-c", "from em_blocks.cli.main import main; main()"]
 MARK = "EM_BLOCKS_CHAOS"
 """Environment variable of everything that a campaign starts; its folder."""
-WORKER_TIMEOUT_S = 5
 COMMON = {
-    "num_workers": 3, "worker_timeout_s": WORKER_TIMEOUT_S, "db_outage_s": 60, "max_retries": 3,
+    # Shorter than some cuts and some freezes, so that blocks are taken from workers that come back.
+    "num_workers": 3, "worker_timeout_s": 5, "block_timeout_s": 12, "db_outage_s": 60, "max_retries": 3,
 }
 
 
