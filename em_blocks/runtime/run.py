@@ -249,8 +249,18 @@ class _Session:
             reason=reason, logs=self._logs,
         )
         self.store.release(self.epoch, state=report.state, summary=asdict(report))
-        write_summary(self.task.home / "summary.json", report)
+        self._write_summary(report)
         return report
+
+    def _write_summary(self, report: RunReport) -> None:
+        path = self.task.home / "summary.json"
+        try:
+            write_summary(path, report)
+        except OSError as error:  # of a full disk, which is why the run ends
+            self.console.print(
+                f"{path} cannot be written: {error.strerror}. The database holds the same summary.",
+                markup=False, highlight=False,
+            )
 
     def give_up(self) -> None:
         """Release a run whose work could not begin."""
