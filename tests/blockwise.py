@@ -30,8 +30,9 @@ SHAPE = (20, 30, 50)
 class AddOne(BlockwiseTask):
     """raw + 1, with faults at chosen blocks.
 
-    A fault is ``raise``, ``kill`` or ``hang`` before the write, or ``kill_written`` between write
-    and commit; with the suffix ``_once`` only the first attempt suffers.
+    A fault is ``raise``, ``kill`` or ``hang`` before the write; or, between write and commit,
+    ``kill_written``, and ``wait_written`` for a file ``go`` in the run folder. With the suffix ``_once``
+    only the first attempt suffers.
     """
 
     operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {"faults", "sleep_s"}
@@ -86,6 +87,8 @@ class AddOne(BlockwiseTask):
                 report.write("sum", out, block.write_box, values)
             if fault == "kill_written":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if fault == "wait_written":
+                wait_for((self.home / "go").exists, 3600)
             report.counts["odd"] = int((values % 2).sum())
 
         yield process
@@ -140,8 +143,10 @@ def block_documents(task: BlockwiseTask) -> dict[str, dict]:
     return {d["_id"]: d for d in found}
 
 
-def start_in_background(task: BlockwiseTask, folder: Path, **options) -> subprocess.Popen:
-    """Run `task` as a user's command would: a process group of its own."""
+def start_in_background(
+    task: BlockwiseTask, folder: Path, popen=subprocess.Popen, **options
+) -> subprocess.Popen:
+    """Run `task` as a user's command would: a process group of its own, started by `popen`."""
     kind = type(task)
     job = folder / f"job-{time.monotonic_ns()}.json"
     job.write_text(json.dumps({"task": task.model_dump(mode="json"), "options": options}))
@@ -153,11 +158,11 @@ def start_in_background(task: BlockwiseTask, folder: Path, **options) -> subproc
         "from rich.console import Console\n"
         f"job = json.load(open({str(job)!r}))\n"
         "task = Task.from_dict(job['task'])\n"
-        "report = run_blockwise(task, console=Console(quiet=True), **job['options'])\n"
+        "report = run_blockwise(task, console=Console(stderr=True, width=200), **job['options'])\n"
         "sys.exit(report.exit_code)\n"
     )
     with open(folder / "background.log", "ab") as log:
-        return subprocess.Popen(
+        return popen(
             [sys.executable, "-c", code], start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=log,
         )

@@ -92,6 +92,7 @@ class Slurm:
         self.folder, self.namespaces = Path(folder), namespaces
         self._slot: Slot | None = None
         self._daemons: dict[str, subprocess.Popen] = {}
+        self._started: list[subprocess.Popen] = []
 
     # -- its life -----------------------------------------------------------------
 
@@ -129,8 +130,9 @@ class Slurm:
         if self._slot is None:
             return
         self._slot.clean()
-        for daemon in self._daemons.values():
-            daemon.wait()
+        for process in self._started:
+            process.wait()
+        self._started.clear()
         self._daemons.clear()
         self._slot.release()
         self._slot = None
@@ -189,7 +191,11 @@ class Slurm:
     @property
     def address(self) -> str:
         """Address of the host of slurmctld, for scheduler and database."""
-        return self._slot.network.address(CONTROLLER) if self.namespaces else "127.0.0.1"
+        return self.address_of(CONTROLLER)
+
+    def address_of(self, host: int) -> str:
+        """Address of a host: 1 to 3 for a node."""
+        return self._slot.network.address(host) if self.namespaces else "127.0.0.1"
 
     @property
     def database_port(self) -> int:
@@ -207,11 +213,18 @@ class Slurm:
         return {**outer, "SLURM_CONF": str(self._slot.config), "PATH": SEARCH}
 
     def run_in(self, host: int, command, **popen) -> subprocess.Popen:
-        """Start a command on a host: 1 to 3 for a node, `CONTROLLER` for that of slurmctld."""
-        if self.namespaces:
-            command = self._slot.network.inside(host, command)
+        """Start a command on a host: 1 to 3 for a node, `CONTROLLER` for that of slurmctld.
+
+        It ends with the cluster at the latest.
+        """
         popen.setdefault("env", self.environment())
-        return subprocess.Popen(list(map(str, command)), **popen)
+        process = subprocess.Popen(self.inside(host, command), **popen)
+        self._started.append(process)
+        return process
+
+    def inside(self, host: int, command) -> list[str]:
+        """The command that runs `command` on a host."""
+        return self._slot.network.inside(host, command) if self.namespaces else list(map(str, command))
 
     def call(self, *command: str) -> str:
         """Output of a command on the host of slurmctld.
@@ -249,9 +262,8 @@ class Slurm:
         self._slot.config.write_text(self._configuration())
 
     def _configuration(self) -> str:
-        first, network = self._first_port, self._slot.network
-        addresses = {n: network.address(n) if self.namespaces else "127.0.0.1" for n in NODES}
-        nodes = [NODE.format(n=n, address=addresses[n], port=first + n) for n in NODES]
+        first = self._first_port
+        nodes = [NODE.format(n=n, address=self.address_of(n), port=first + n) for n in NODES]
         return CONFIG.format(
             number=self._slot.number, controller=self.address, port=first, munge=self._munge,
             folder=self.folder.resolve(), nodes="\n".join(nodes),
