@@ -58,9 +58,9 @@ function group(failure, open, onBlock) {
       h("span", { class: "faint" }, numbers.filter(Boolean).join(" · "))),
     h("div", { class: "body" },
       h("p", {}, failure.message ?? ""),
-      failure.traceback ? h("pre", { class: "traceback" }, failure.traceback) : null,
-      failure.hosts.length ? h("p", { class: "faint" }, `seen on ${failure.hosts.join(", ")}`) : null,
       failure.replay ? command(failure.replay) : null,
+      traceback(failure),
+      failure.hosts.length ? h("p", { class: "faint" }, `seen on ${failure.hosts.join(", ")}`) : null,
       show ? h("p", {}, show) : null));
 }
 
@@ -91,22 +91,20 @@ export function showBlock(details) {
   $("block-title").textContent = `Block ${details.block}`;
   $("block").replaceChildren(
     h("dl", {}, ...list.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))])),
-    ...(error ? problem(error) : []),
-    ...details.attempts.slice(error ? 1 : 0).map(earlier),
-    h("p", { class: "faint" }, "Do this block again, in a terminal, changing nothing:"),
-    command(details.replay));
+    ...(error ? [message(error)] : []),
+    h("p", { class: "faint" }, "Do this block again in a terminal, changing nothing:"),
+    command(details.replay),
+    ...(error ? [traceback(error)] : []),
+    ...details.attempts.slice(error ? 1 : 0).map(earlier));
 }
 
-function problem(error) {
-  return [
-    h("p", { class: "error" }, `${error.type ?? "unknown error"}: ${error.message ?? ""}`),
-    error.traceback ? h("pre", { class: "traceback" }, error.traceback) : null,
-  ].filter(Boolean);
-}
+const message = (error) => h("p", { class: "error" }, `${error.type ?? "unknown error"}: ${error.message ?? ""}`);
+
+const traceback = (error) => error.traceback ? h("pre", { class: "traceback" }, error.traceback) : "";
 
 function earlier(attempt) {
   const error = attempt.error ?? {};
   return h("details", {},
     h("summary", {}, `earlier try on ${attempt.host ?? "an unknown host"}: ${error.type ?? "unknown error"}`),
-    ...problem(error));
+    message(error), traceback(error));
 }
