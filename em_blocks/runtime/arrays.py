@@ -10,7 +10,7 @@ from pathlib import Path
 
 from em_blocks.errors import RunFailedError
 from em_blocks.runtime.job_scripts import slurm_script
-from em_blocks.runtime.launch import cluster_environment, worker_command
+from em_blocks.runtime.launch import cluster_environment, last_words, worker_command
 from em_blocks.tasks.base import BlockwiseTask
 
 POLL_S = 5.0
@@ -34,7 +34,8 @@ class Arrays:
     submitted: list[str] = field(default_factory=list)
     _due: float = 0.0
     _pause: float = POLL_S
-    _missing: set[str] = field(default_factory=set)
+    _expected: set[str] = field(default_factory=set)
+    _gone: set[str] = field(default_factory=set)
 
     def __post_init__(self):
         self.name = f"{self.task.run}.{os.getpid()}"
@@ -48,10 +49,12 @@ class Arrays:
         alive = self._alive() if self.submitted else set()
         if alive is None:
             return
-        missing = {slot for slot in gateway.slots if slot.split("_")[0] in self.submitted} - alive
-        for slot in missing & self._missing:
+        gone = self._expected - alive
+        for slot in gone & self._gone:  # twice: its last words may be on the way
             gateway.dismiss(slot, "its job is gone from the queue")
-        self._missing = missing
+            roster.ended(slot)
+            self._expected.discard(slot)
+        self._gone = gone
         if len(alive) < self.n_slots:
             self._submit(self.n_slots - len(alive), gateway.hosts_lost)
             # Workers that end as soon as they start must not fill the queue's books.
@@ -69,10 +72,8 @@ class Arrays:
         self._call(["scancel", f"--name={self.name}"])
 
     def last_words(self) -> str:
-        """The end of the log that was written last."""
-        logs = sorted(self.logs.glob("worker-*.log"), key=lambda path: path.stat().st_mtime)
-        lines = logs[-1].read_text(errors="replace").strip().splitlines() if logs else []
-        return lines[-1][:500] if lines else "nothing"
+        """What the worker said at last that wrote last."""
+        return last_words(self.logs)
 
     def _alive(self) -> set[str] | None:
         """Workers that the queue has, as ``job_task``; None if it does not answer."""
@@ -90,12 +91,16 @@ class Arrays:
             ["sbatch", "--parsable", *away], input=script, capture_output=True, text=True, check=False,
             env=cluster_environment(self.task.cluster.cpus),
         )
+        if done.returncode != 0 and self.submitted:
+            return  # the controller may be away for a while; those that are there work on
         if done.returncode != 0:
             raise RunFailedError(
                 f"Slurm does not take the workers of run {self.task.run!r}: {done.stderr.strip()[:500]} "
                 "Check 'cluster' and 'launcher_options'; `--print-only` shows the script."
             )
-        self.submitted.append(done.stdout.strip().split(";")[0])
+        job = done.stdout.strip().split(";")[0]
+        self.submitted.append(job)
+        self._expected |= {f"{job}_{task}" for task in range(1, n + 1)}
 
     def _call(self, command: list[str]) -> subprocess.CompletedProcess | None:
         try:

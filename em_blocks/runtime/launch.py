@@ -16,6 +16,8 @@ from em_blocks.tasks.cluster import Container
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
+TAIL = 20_000
+
 CLUSTER_COMMANDS = {
     # All of these block until the worker ends, or are asked what became of it.
     "slurm": ("srun", "sbatch", "squeue", "scancel"),
@@ -104,6 +106,17 @@ def lsf_options(task: BlockwiseTask) -> list[str]:
     }
     given = [str(part) for pair in values.items() if pair[1] is not None for part in pair]
     return [*given, *task.launcher_options]
+
+
+def last_words(logs: Path) -> str:
+    """What a worker said at last, in the log below `logs` that was written last."""
+    written = sorted(logs.glob("worker-*.log"), key=lambda path: path.stat().st_mtime)
+    if not written:
+        return "nothing"
+    lines = written[-1].read_text(errors="replace")[-TAIL:].strip().splitlines()
+    # Slurm has the last word, and what it says is that the worker ended.
+    own = [line for line in lines if not line.startswith(("srun:", "slurmstepd"))]
+    return (own or lines or ["nothing"])[-1][:500]
 
 
 def check_launcher(task: BlockwiseTask) -> None:

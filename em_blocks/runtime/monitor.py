@@ -190,7 +190,8 @@ class Monitor:
             alike = 100 if group["type"] == "VolumeError" else max(MIN_ALIKE, 2 * self._num_workers)
             if alike <= group["blocks"] < self._n_blocks:
                 return f"the first {group['blocks']} blocks all failed with {error}"
-        if self._roster.barren >= 5 + 5 * self._num_workers:
+        enough = 5 * self._num_workers if self._roster.anybody else self._num_workers
+        if self._roster.barren >= 5 + enough:
             return f"workers die before they finish a block: {last_words()}"
         return None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from em_blocks.runtime.launch import (
     cluster_environment,
+    last_words,
     lsf_options,
     slurm_options,
     worker_command,
@@ -91,10 +92,8 @@ class Processes:
             slot.process.wait()
 
     def last_words(self) -> str:
-        """The end of the log of the worker that ended last."""
-        slot = max(self.slots, key=lambda slot: slot.ended or 0.0)
-        lines = slot.log.read_text(errors="replace").strip().splitlines() if slot.log.exists() else []
-        return lines[-1][:500] if lines else "nothing"
+        """What the worker said at last that wrote last."""
+        return last_words(self.logs)
 
     # -- one slot -----------------------------------------------------------------------
 

@@ -83,6 +83,11 @@ class Roster:
             if member.slot:  # one that came by itself may be on a host that is none of the cluster's
                 self._hosts.setdefault(member.worker.host, -math.inf)
 
+    @property
+    def anybody(self) -> bool:
+        """Whether any worker has come so far."""
+        return bool(self._slots)
+
     def ended(self, slot: str) -> None:
         """The process of a slot is gone."""
         with self._lock:
