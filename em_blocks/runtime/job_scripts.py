@@ -17,7 +17,7 @@ def slurm_script(
 ) -> str:
     """A script for sbatch: `n` workers as a job array. Nothing in it is secret."""
     # Not queued again by Slurm, minutes later: the scheduler sees sooner what is missing.
-    lines = [*slurm_options(task), f"--job-name={name}", f"--array=1-{n}", "--no-requeue",
+    lines = [*_one_each(slurm_options(task)), f"--job-name={name}", f"--array=1-{n}", "--no-requeue",
              f"--output={logs}/worker-%A_%a.log", "--open-mode=append"]
     # The queue's name of the worker tells the scheduler when its job is gone.
     slot = 'export EM_BLOCKS_SLOT="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"'
@@ -28,10 +28,19 @@ def lsf_script(
     task: BlockwiseTask, command: list[str], logs: Path, n: int, *, remarks: Sequence[str] = ()
 ) -> str:
     """A script for ``bsub <``: `n` workers as a job array."""
-    options = lsf_options(task)
-    pairs = [" ".join(options[k:k + 2]) for k in range(0, len(options), 2)]
-    lines = [*pairs, f'-J "{task.run}[1-{n}]"', f"-o {logs}/worker-%J_%I.log"]
+    lines = [*_one_each(lsf_options(task)), f'-J "{task.run}[1-{n}]"', f"-o {logs}/worker-%J_%I.log"]
     return _script([*remarks, *(f"#BSUB {line}" for line in lines)], task, command)
+
+
+def _one_each(options: list[str]) -> list[str]:
+    """Lines for directives: every option with its values, if they are words of their own."""
+    lines: list[str] = []
+    for word in map(shlex.quote, options):
+        if word.startswith("-") or not lines:
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+    return lines
 
 
 def hand_script(
