@@ -14,7 +14,7 @@ FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, 9.2))
 
 @dataclass(frozen=True)
 class Task:
-    """What the dispatcher asks of a task."""
+    """What the dispatcher and the monitor ask of a task."""
 
     run: str = "step"
     context: tuple[int, int, int] = (0, 0, 0)
@@ -25,6 +25,9 @@ class Task:
 
     def read_context(self):
         return self.context
+
+    def output_specs(self):
+        return []
 
 
 class Clock:

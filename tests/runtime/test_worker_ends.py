@@ -124,6 +124,16 @@ def test_a_slow_block_is_tried_a_second_time_and_the_first_result_counts(
     assert n_attempts(task) == 0 and sum(w["done"] for w in workers(task)) == 30
 
 
+def test_workers_whose_commits_are_refused_end_and_are_replaced(make, undisturbed, tmp_path):
+    task = make(sleep_s=0.3)
+    process, pids = started(task, tmp_path)
+    with store_of(task) as store:
+        store.workers.delete_many({})  # nobody is admitted any more
+    assert process.wait(60) == 0
+    assert not {w["pid"] for w in workers(task)} & set(pids)
+    assert_same_result(task, undisturbed)
+
+
 # -- the scheduler ----------------------------------------------------------------------------
 
 
