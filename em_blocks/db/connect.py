@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TypeVar
 
 import pymongo
 from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
+from pymongo.uri_parser import parse_uri
 
 from em_blocks.db.address import expand_uri, redacted, remember, scrub
 from em_blocks.db.problems import is_outage, is_refusal, lost, unreachable
@@ -115,15 +115,15 @@ def _client(uri: str) -> pymongo.MongoClient:
     remember(uri)
     chosen = {name: v for name, v in options.items() if f"{name}=".lower() not in uri.lower()}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # of options that are misspelt, and ignored
-            return pymongo.MongoClient(uri, **chosen)
-    except (InvalidURI, ConfigurationError, ValueError, OSError, UserWarning) as error:
+        parse_uri(uri)  # unlike the client, it refuses options that are misspelt
+        return pymongo.MongoClient(uri, **chosen)
+    except (InvalidURI, ConfigurationError, ValueError, OSError) as error:
         if "DNS" in str(error):  # of mongodb+srv://
             raise DatabaseError(unreachable(uri, error)) from error
+        reason = scrub(str(error))[:300].rstrip(". ")
         raise DatabaseError(
-            f"'db_host' is not a usable MongoDB address: {scrub(str(error))[:300]}. Give host:port, or "
-            "a URI mongodb://user:${PASSWORD}@host:port/?options with special characters escaped."
+            f"'db_host' is not a usable MongoDB address: {reason}. Give host:port, or a "
+            "URI mongodb://user:${PASSWORD}@host:port/?options with special characters escaped."
         ) from None  # the context may quote what is no message's business
 
 
