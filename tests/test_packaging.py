@@ -86,6 +86,8 @@ def test_the_wheel_holds_setups_with_weights_and_configs_with_schemas(wheel):
         wanted.add(f"{folder}/checkpoints/best.safetensors")
     wanted |= {f"em_blocks/{path.relative_to(ROOT)}" for path in ROOT.glob("pipelines/*.py")}
     wanted |= {f"em_blocks/{path.relative_to(ROOT)}" for path in ROOT.glob("workers/*.py")}
+    page = ROOT / "em_blocks/runtime/dashboard/static"
+    wanted |= {str(path.relative_to(ROOT)) for path in page.iterdir()}
     assert wanted <= names, wanted - names
 
 
