@@ -36,7 +36,8 @@ step_option = click.option(
 )
 print_only_option = click.option(
     "--print-only", is_flag=True,
-    help="Print a job script that lets workers join this run, and start nothing.",
+    help="Print a job script that lets workers join this run; make the folder of their logs, and "
+    "nothing else.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 

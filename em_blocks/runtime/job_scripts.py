@@ -62,6 +62,7 @@ def hand_script(
     command = [program, "join", str(config.absolute()), *sets, "--wait-min=60"]
     command = contained(task.container, command, task.home)
     logs = task.home / "logs" / task.run
+    logs.mkdir(parents=True, exist_ok=True)  # Slurm kills a job that cannot write its log
     start = shlex.join(["em-blocks", verb, str(config), *sets, "--set", "launcher=external"])
     remarks = [
         f"# {task.num_workers} workers for the run {task.run}. Submit this by sbatch or bsub, and start",

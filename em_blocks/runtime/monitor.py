@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 2.0
 SHOW_S = 0.5
 LOG_EVERY_S = 15.0
+ASK_EVERY_S = 60.0
 MIN_ALIKE = 3
 RESERVE_BYTES = 64e6
 
@@ -58,6 +59,8 @@ class Monitors:
         self.reason: str | None = None
         self.hopeless = False
         self.last_words: Callable[[], str] = lambda: "nothing"
+        self.how_workers_come = ""
+        self._asked = time.monotonic()
 
     def __enter__(self) -> Monitors:
         self._progress.start()
@@ -92,6 +95,7 @@ class Monitors:
         away_since, beat = None, 0.0
         while not self._stop.is_set():
             self._roster.urgent.wait(SHOW_S)
+            self._ask_for_workers()
             for monitor in self._monitors:
                 monitor.show()
             now = time.monotonic()
@@ -109,6 +113,11 @@ class Monitors:
                 self._away(error, time.monotonic() - away_since)
         for monitor in self._monitors:
             monitor.show()
+
+    def _ask_for_workers(self) -> None:
+        if not self._roster.anybody and time.monotonic() - self._asked > ASK_EVERY_S:
+            self._asked = time.monotonic()
+            self.tell(f"No worker has come yet: {self.how_workers_come}.")
 
     def _beat(self, *, only_urgent: bool) -> None:
         self._roster.flush(only_urgent=only_urgent)

@@ -27,6 +27,13 @@ log = logging.getLogger(__name__)
 POLL_S = 0.1
 DRAIN_S = 30.0
 
+COMING = {
+    "local": "they load what they need",
+    "slurm": "they may wait in the queue of Slurm (squeue)",
+    "lsf": "they may wait in the queue of LSF (bjobs)",
+    "external": "start some with `em-blocks join CONFIG`, here or on another host",
+}
+
 
 @dataclass(frozen=True)
 class Step:
@@ -68,6 +75,7 @@ def schedule(steps: Sequence[Step], console: Console) -> tuple[bool, str | None]
     with gateway:
         Session([step.job for step in steps], gateway.address, secret).save(path)
         pool = _pool(steps, path)
+        monitors.last_words, monitors.how_workers_come = pool.last_words, COMING[task.launcher]
         try:
             with monitors:
                 _watch(gateway, pool, roster, monitors, console)
@@ -89,23 +97,22 @@ def _write_last(roster: Roster) -> None:
 
 
 def _watch(gateway: Gateway, pool, roster: Roster, monitors: Monitors, console: Console) -> None:
-    monitors.last_words = pool.last_words
     try:
         while not gateway.finished.wait(POLL_S) and monitors.reason is None:
             pool.poll(gateway, roster)
         gateway.check()
         if monitors.reason is not None and not monitors.hopeless:
-            _drain(gateway, roster, pool, monitors)
+            _drain(gateway, monitors)
     except KeyboardInterrupt:
         console.print(
             f"Stopping: {gateway.n_held} blocks in work are finished first, for {DRAIN_S:.0f} s at "
             "most. Once more, and they are handed back at once."
         )
-        _drain(gateway, roster, pool, monitors)
+        _drain(gateway, monitors)
         raise
 
 
-def _drain(gateway: Gateway, roster: Roster, pool, monitors: Monitors) -> None:
+def _drain(gateway: Gateway, monitors: Monitors) -> None:
     """Let workers finish what they have; a second Ctrl-C raises."""
     gateway.stop()
     deadline = time.monotonic() + DRAIN_S
