@@ -183,6 +183,19 @@ def test_a_commit_of_an_older_epoch_is_refused(raw, tmp_path, undisturbed):
         assert store.block("0/0/0")["counts"] != {"odd": -1}
 
 
+def test_an_attempt_that_fails_after_another_one_was_recorded_as_done_does_not_undo_that(undisturbed):
+    task = undisturbed
+    with store_of(task) as store:
+        epoch = store.take_lease("me")
+        store.admit_worker({"worker": "w", "epoch": epoch, "state": "working"})
+        writer, block = _writer(store, task, epoch), task.grid().block((0, 0, 0))
+        before = store.block(block.key)
+        writer.failed(block, time.time(), {"type": "OSError", "message": "", "stage": "read"})
+        writer.close()
+        assert store.block(block.key) == before and before["state"] == "done"
+        assert store.attempts.count_documents({"run": "sum"}) == 1  # what happened is told all the same
+
+
 def _writer(store, task, epoch):
     identity = WorkerIdentity("w", epoch, "cpu")
     return CommitWriter(
