@@ -18,7 +18,7 @@ from rich.console import Console
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.server import mongod_binary
 from em_blocks.db.synapses import SynapseStore
-from em_blocks.errors import DatabaseError
+from em_blocks.errors import DatabaseError, RunFailedError
 from em_blocks.geometry import Block, BlockGrid, Frame
 from em_blocks.runtime.launch import worker_environment
 from em_blocks.tasks.base import (
@@ -110,8 +110,14 @@ def fixed_costs(
         begin = time.monotonic()
         if any(isinstance(step, SynapseTask) for step in steps):
             _make_indexes(uri)
-        run_steps(empty, console=Console(quiet=True))
+        reports = run_steps(empty, console=Console(quiet=True))
         end = time.monotonic()
+    if failed := next((report for report in reports if not report.ok), None):
+        raise RunFailedError(
+            f"A trial run of blocks without work did not end: {failed.reason or 'blocks are missing'}. "
+            "The run itself would hardly do better; its time cannot be foretold. --no-probe plans "
+            "blocks and bytes all the same."
+        )
     database_s = begin - start + time.monotonic() - end
     return FixedCosts(
         _seconds(lambda: _import(steps[0])), database_s if steps[0].db_host is None else 0.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from em_blocks.errors import RefusedError
@@ -33,7 +33,7 @@ class Job:
     task_class: str
     config: dict
     measured: dict
-    uri: str
+    uri: str = field(repr=False)
     epoch: int
 
     @classmethod
@@ -77,7 +77,7 @@ class Session:
 
     steps: list[Job]
     address: tuple[str, int]
-    secret: str
+    secret: str = field(repr=False)
 
     def save(self, path: Path) -> None:
         """Write the session so that only its owner can read it."""

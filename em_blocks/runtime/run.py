@@ -16,7 +16,7 @@ from rich.console import Console
 from em_blocks.db.connect import ServerError, connect, database_uri
 from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore
 from em_blocks.db.synapses import SynapseStore
-from em_blocks.errors import EmBlocksError, RunFailedError
+from em_blocks.errors import DatabaseLostError, EmBlocksError, RunFailedError
 from em_blocks.runtime.claim import claim
 from em_blocks.runtime.dispatch import Work
 from em_blocks.runtime.job import Job
@@ -77,7 +77,9 @@ def run_steps(
                     store = RunStore(client, step.db_name, step.run)
                     store.prepare()
                     if isinstance(step, SynapseTask):
-                        synapses = SynapseStore(client, step.db_name, step.run)
+                        synapses = SynapseStore(
+                            client, step.db_name, step.run, outage_s=step.db_outage_s
+                        )
                         synapses.prepare()
                         step.check_synapses(synapses)
                     checked = checked if step is first else check_task(step)
@@ -91,6 +93,8 @@ def run_steps(
             if all(report.ok for report in reports):
                 raise  # the steps that had not begun have no report that could say so
             return reports
+        except DatabaseLostError:
+            raise  # nobody could be told that the runs were given up
         except EmBlocksError:
             for session in sessions:
                 session.give_up()
@@ -221,7 +225,9 @@ class _Session:
         rows = [spec for spec in self.task.output_specs() if isinstance(spec, RowsSpec)]
         if not rows or self.store.counts()[DONE] < grid.n_blocks - int(self.checked.masked.sum()):
             return lost
-        synapses = SynapseStore(self.store.client, self.task.db_name, self.task.run)
+        synapses = SynapseStore(
+            self.store.client, self.task.db_name, self.task.run, outage_s=self.task.db_outage_s
+        )
         for spec in rows:
             lost |= spec.lost(synapses, grid) & ~self.checked.masked
         for index in np.argwhere(lost):

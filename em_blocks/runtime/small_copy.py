@@ -7,11 +7,14 @@ job has run. On a copy of a few neighbouring blocks, all of them can be.
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from em_blocks.config import is_url
+from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Box, Roi, Triple
 from em_blocks.tasks.base import RunConfig
 from em_blocks.volumes import Volume, store
@@ -19,6 +22,9 @@ from em_blocks.volumes.formats import detect
 
 _KEPT = ("scale", "neighborhood")
 """Attributes that say what the values mean."""
+
+_PIECE = 256
+"""Voxels per axis that are in memory while a volume is copied."""
 
 
 def small_copy(
@@ -86,14 +92,29 @@ def _enough(available: Triple, blocks: int) -> Triple:
 def _copy(path: str, roi: Roi, target: Path) -> str:
     source = Volume.open(path)
     box = source.frame.enclosing_box(roi).intersect(source.box)
+    check_scratch(box.size * (source.channels or 1) * source.dtype.itemsize)
     made = Volume.create(
         str(target), shape=box.shape, dtype=source.dtype, channels=source.channels,
         frame=type(source.frame)(source.frame.voxel_size, source.frame.to_roi(box).offset),
         chunk_shape=tuple(min(c, s) for c, s in zip(source.chunk_shape, box.shape, strict=True)),
         attributes={name: source.attributes[name] for name in _KEPT if name in source.attributes},
     )
-    made.write(made.box, source.read(box))
+    piece = tuple(c * max(1, _PIECE // c) for c in made.chunk_shape)
+    for block in BlockGrid(made.frame, made.shape, piece).blocks():
+        made.write(block.write_box, source.read(block.write_box.shift(box.offset)))
     return str(target)
+
+
+def check_scratch(nbytes: float) -> None:
+    """Raise `ConfigError` if so many bytes do not fit where temporary files go."""
+    folder = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(folder).free
+    if nbytes > 0.9 * free:
+        raise ConfigError(
+            f"Trying blocks of this config takes {nbytes / 1e9:.3g} GB for a while, and {folder} has "
+            f"{free / 1e9:.3g} GB free. Let the environment variable TMPDIR name a folder on a larger "
+            "disk, or plan without times: --no-probe."
+        )
 
 
 def _moved(output: str, folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import numpy as np
 
 from em_blocks.runtime.forecast import StepCost, cost_of
 from em_blocks.runtime.probe_pool import ProbePool
-from em_blocks.runtime.small_copy import small_copy
+from em_blocks.runtime.small_copy import check_scratch, small_copy
 from em_blocks.tasks.base import BlockwiseTask, RunConfig, SynapseTask
 from em_blocks.tasks.masks import masked_blocks
 
@@ -127,11 +128,16 @@ def _in_place(
         blocks = np.argwhere(todo[step.run])
         n = processes(step, len(blocks))
         keys = _spread(blocks, n * max(BLOCKS_PER_PROCESS, step.concurrent_blocks))
+        check_scratch(len(keys) * _bytes_out(step, math.prod(step.grid().block_shape)))
         with ProbePool([step.relocated(scratch)], scratch, uri=uri, n=n) as pool:
             samples = pool.do(0, keys)
             import_s = max(import_s, pool.import_s)
         costs[step.run] = cost_of(samples, concurrent=step.concurrent_blocks)
     return Trial(costs, {}, import_s, n)
+
+
+def _bytes_out(step: BlockwiseTask, voxels: int) -> float:
+    return sum(spec.nbytes(voxels) for spec in step.output_specs())
 
 
 def _spread(blocks: np.ndarray, n: int) -> list[str]:
@@ -155,8 +161,9 @@ def _on_a_copy(
         config, grid, wanted, blocks=max(BLOCKS_PER_PROCESS, 2 * n), levels=_levels(steps),
         folder=folder,
     ).steps()
-    costs = {}
     small = small[: _last_like(steps[-1], small) + 1]
+    check_scratch(sum(_bytes_out(step, math.prod(step.grid().volume_shape)) for step in small))
+    costs = {}
     with ProbePool(small, folder, uri="", n=n) as pool:
         for number, step in enumerate(small):
             samples = pool.do(number, _unmasked(step))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from em_blocks.db.commits import CommitWriter, WorkerIdentity, peak_memory_mb
-from em_blocks.db.connect import connect
+from em_blocks.db.connect import connect, scrub
 from em_blocks.db.runs import RunStore
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import CommitRefusedError, EmBlocksError, SchedulerLostError
@@ -123,7 +123,8 @@ class Steps:
         store = RunStore(mongo, task.db_name, task.run)
         own = WorkerIdentity(identity.worker, job.epoch, identity.device, identity.host, identity.pid)
         synapses = SynapseStore(
-            mongo, task.db_name, task.run, guard=lambda: store.check_worker(own.worker, own.epoch)
+            mongo, task.db_name, task.run, guard=lambda: store.check_worker(own.worker, own.epoch),
+            outage_s=task.db_outage_s,
         )
         try:
             process = self._stack.enter_context(task.start(job.measured, synapses))
@@ -233,8 +234,8 @@ def describe_error(error: BaseException, stage: str | None) -> dict:
     """An error as stored in block and attempt documents."""
     return {
         "type": type(error).__name__,
-        "message": str(error)[:2000],
+        "message": scrub(str(error))[:2000],
         "stage": stage,
-        "traceback": "".join(traceback.format_exception(error))[-8000:],
+        "traceback": scrub("".join(traceback.format_exception(error)))[-8000:],
         "peak_memory_mb": peak_memory_mb(),
     }

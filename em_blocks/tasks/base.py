@@ -135,8 +135,9 @@ class RunConfig(StrictModel, ABC):
     )
     db_host: str | None = Field(
         None,
-        description="MongoDB host or URI; environment variables are expanded, so no password needs "
-        "to stand here. Default: a private mongod in run_dir.",
+        description="MongoDB host or URI, or file:PATH of a private file with it; environment "
+        "variables are expanded, so no password needs to stand here. Default: a private mongod in "
+        "run_dir.",
     )
     db_name: str = Field("em_blocks", pattern=r"^[A-Za-z0-9_-]{1,60}$")
     block_timeout_s: PositiveFloat | None = Field(
