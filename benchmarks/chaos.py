@@ -99,7 +99,7 @@ class Campaign:
               f"{self.starts - before} commands, {time.monotonic() - begin:.0f} s, "
               f"{len(differences) or 'no'} differences", flush=True)
         if differences:
-            self._keep(differences)
+            self._keep(place, differences)
         self.rounds += 1
 
     def _result(
@@ -125,7 +125,7 @@ class Campaign:
         with place.database() as client:
             return Result.of(configs, self.output, client), chain.problems
 
-    def _keep(self, differences: list[str]) -> None:
+    def _keep(self, place: Local, differences: list[str]) -> None:
         """Put a round aside, with what is wrong with it."""
         kept = self.folder.with_name(f"{self.folder.name}-kept-{os.getpid()}-{self.rounds}")
         kept.mkdir()
@@ -134,6 +134,9 @@ class Campaign:
                             ignore=lambda *_: ["mongodb-*.sock"])
         shutil.copy(self.faults, kept)
         (kept / "differences.txt").write_text("\n".join(differences))
+        with open(kept / "database.txt", "w") as file, place.database() as client:
+            for name in sorted(client["em_blocks"].list_collection_names()):
+                file.writelines(f"{name} {row}\n" for row in client["em_blocks"][name].find())
         for line in differences[:SHOWN]:
             print(f"  {line[:500]}")
         print(f"  {len(differences)} in all; everything is in {kept}", flush=True)

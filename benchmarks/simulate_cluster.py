@@ -90,7 +90,7 @@ def main(connections, seconds, rounds, largest, db_cores, path) -> None:
     commit = costs.db_commit + costs.db_block
     print(
         f"no more than {1 / costs.block:.0f} blocks/s by the scheduler, "
-        f"{db_cores / commit:.0f} commits/s by a database of {db_cores} cores"
+        f"{db_cores / commit:.0f} commits/s of one block by a database of {db_cores} cores"
     )
     print("workers  block s    blocks  blocks/s scheduler  database   wait ms  in blocks   lost seconds")
     outcomes = {}

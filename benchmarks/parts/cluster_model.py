@@ -110,6 +110,7 @@ class _Simulated:
     alive: bool = True
     listed: bool = True
     admitted: bool = False
+    writing: bool = False
     unwritten: list[Key] = field(default_factory=list)
 
 
@@ -207,16 +208,24 @@ class Simulation:
             self._tell(self._now, half, self._failed, one, key)
             return
         one.unwritten.append(key)
-        if len(one.unwritten) == 1:
+        if not one.writing:
+            one.writing = True
             self._at(self._now + FLUSH_S, self._commit, one)
 
     def _commit(self, one: _Simulated) -> None:
+        """One commit at a time: what ends meanwhile is in the next, so a slow database has fewer."""
         keys, one.unwritten = one.unwritten[:FLUSH_BLOCKS], one.unwritten[FLUSH_BLOCKS:]
         if not one.listed:
             return  # refused
         cost = self._costs.db_commit + len(keys) * self._costs.db_block
         durable = self._database.serve(self._now, cost) + self._costs.latency
-        self._tell(durable, self._costs.block / 2 * len(keys), self._recorded, one, keys)
+        self._at(durable, self._durable, one, keys)
+
+    def _durable(self, one: _Simulated, keys: list[Key]) -> None:
+        self._tell(self._now, self._costs.block / 2 * len(keys), self._recorded, one, keys)
+        one.writing = bool(one.unwritten)
+        if one.writing:
+            self._at(self._now + FLUSH_S, self._commit, one)
 
     # -- the scheduler --------------------------------------------------------------------
 
