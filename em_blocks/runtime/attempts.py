@@ -48,11 +48,6 @@ class Attempts:
         """The blocks that a worker has."""
         return list(self._keys.get(worker, ()))
 
-    @property
-    def n_workers(self) -> int:
-        """Workers that have any."""
-        return len(self._keys)
-
     def begun_before(self, moment: float) -> Iterator[tuple[Worker, Key, float]]:
         """Attempts that began earlier, with when they did; the oldest first."""
         for (worker, key), since in self._since.items():

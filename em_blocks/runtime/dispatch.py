@@ -148,8 +148,6 @@ class Dispatcher:
         if not self.accepting:
             return None
         for step in reversed(range(len(self._works))):
-            if not self._may_work(worker, step):
-                continue
             key = self._retry(worker, step) or self._fresh(step) or self._doubtful(worker, step)
             if key is not None:
                 self._hold(worker, key)
@@ -220,8 +218,8 @@ class Dispatcher:
     def choosy(self) -> bool:
         """Whether one worker may get a block where another got none."""
         return any(
-            waiting or work.task.speculate or attempts.n_workers >= work.task.num_workers
-            for work, attempts, waiting in zip(self._works, self._attempts, self._waiting, strict=True)
+            waiting or work.task.speculate
+            for work, waiting in zip(self._works, self._waiting, strict=True)
         )
 
     def stop(self) -> None:
@@ -234,11 +232,6 @@ class Dispatcher:
         return sum(bool(entry.holders) for entry in list(self._entries.values()))
 
     # -- what follows from it -------------------------------------------------------------
-
-    def _may_work(self, worker: Worker, step: int) -> bool:
-        # Some steps must not have more workers than their task says: memory, or one process.
-        attempts = self._attempts[step]
-        return worker in attempts or attempts.n_workers < self._works[step].task.num_workers
 
     def _retry(self, worker: Worker, step: int) -> Key | None:
         now = self._clock()

@@ -338,17 +338,7 @@ def test_no_second_attempts_unless_wanted(start):
     assert dispatcher.take(C) is None
 
 
-# -- how many, and no more ---------------------------------------------------------------------
-
-
-def test_a_step_never_has_more_workers_than_its_task_says(start):
-    dispatcher, _ = start(work(num_workers=1), workers=(A, C))
-    key = dispatcher.take(A)
-    assert dispatcher.take(C) is None
-    assert dispatcher.take(A) is not None  # more blocks, the same worker
-    dispatcher.done(A, key)
-    dispatcher.leave(A, blame=False)
-    assert dispatcher.take(C) is not None
+# -- the end --------------------------------------------------------------------------------
 
 
 def test_after_a_stop_only_what_is_in_work_is_waited_for(start):
