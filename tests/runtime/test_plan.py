@@ -1,6 +1,7 @@
 """What `em-blocks plan` says of a run, and that it leaves nothing behind."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -175,6 +176,16 @@ def test_a_small_copy_holds_what_the_volume_holds_there(affinities, tmp_path):
     assert [s.run for s in deep.steps()] == [s.run for s in config.steps()]
     for step in (*small.steps(), *deep.steps()):
         assert all(spec.path.startswith(str(tmp_path)) for spec in step.output_specs())
+
+
+def test_a_full_scratch_disk_is_said_before_anything_is_copied(affinities, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(9, 8, 1000))
+    config = segment(affinities, tmp_path)
+    grid = config.steps()[0].grid()
+    with pytest.raises(ConfigError, match="TMPDIR"):
+        small_copy(config, grid, np.argwhere(np.ones(grid.shape, bool)), blocks=3, levels=1,
+                   folder=tmp_path / "small")
+    assert not (tmp_path / "small").exists()
 
 
 def test_what_cannot_be_tried_is_said(raw, tmp_path):
