@@ -67,6 +67,7 @@ class Campaign:
             local = Local(self.folder, self.output)
             stack.callback(local.end)
             stack.enter_context(_small_disk(self.folder / "disk"))
+            self.faults.touch()
             make_inputs(self.folder / "inputs")
             expected = self._undisturbed(local)
             cluster = None
