@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import urllib.request
 
 import pytest
@@ -14,7 +13,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from blockwise import wait_for
-from em_blocks.cli import status, watching
+from em_blocks.cli import watching
 from em_blocks.cli.common import watched_steps
 from em_blocks.cli.main import main
 from em_blocks.cli.watching import TheEnd, screen
@@ -91,23 +90,22 @@ def rendered(snapshot):
         return console.export_text()
 
 
-def test_a_watch_follows_the_run_and_ends_with_it(config, monkeypatch):
-    monkeypatch.setattr(status, "PERIOD_S", 0.2)
+def test_a_watch_follows_the_run_and_ends_with_it(config):
     with stores(config.parent, "sum") as (store,):
         made = Recorded(store)
         made.first_done(59)
-
-        def finish():
-            made.done("2/3/4")
-            made.end("done", mvox_s=2.0)
-
-        threading.Timer(1.0, finish).start()
-        result = CliRunner().invoke(main, ["status", str(config), "--watch", "--json"])
-    assert result.exit_code == 0, result.output
-    lines = [json.loads(line) for line in result.stdout.splitlines()]
-    assert (lines[0]["state"], lines[0]["blocks"]["done"]) == ("running", 59)
-    assert lines[-1]["state"] == "done" and lines[-1]["blocks"]["done"] == 60
-    assert set(lines[-1]) == {"run", "state", "blocks", "rate_mvox_s", "eta_s"}
+        watch = subprocess.Popen(
+            [*COMMAND, "status", str(config), "--watch", "--json"], stdout=subprocess.PIPE, text=True
+        )
+        first = json.loads(watch.stdout.readline())
+        made.done("2/3/4")
+        made.end("done", mvox_s=2.0)
+        lines, _ = watch.communicate(timeout=60)
+    assert watch.returncode == 0
+    last = json.loads(lines.splitlines()[-1])
+    assert (first["state"], first["blocks"]["done"]) == ("running", 59)
+    assert last["state"] == "done" and last["blocks"]["done"] == 60
+    assert set(last) == {"run", "state", "blocks", "rate_mvox_s", "eta_s"}
 
 
 def test_ctrl_c_ends_a_watch_without_a_traceback(config):
