@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from parts.chaos_chain import make_inputs, write_configs
 from parts.chaos_faults import Disturber
 from parts.chaos_places import Cluster, Local
-from parts.chaos_results import Result
+from parts.chaos_results import Result, traces
 from parts.chaos_round import Hang, Round
 
 DISK_MB = 400
@@ -58,7 +58,7 @@ class Campaign:
         self.folder, self.minutes, self.quick = folder, minutes, quick
         self.output, self.faults = folder / "disk" / "run", folder / "faults.jsonl"
         self.rng = random.Random(seed)
-        self.counts: Counter = Counter()
+        self.counts, self.traces = Counter(), Counter()
         self.rounds = self.starts = self.differences = 0
 
     def run(self) -> None:
@@ -124,6 +124,7 @@ class Campaign:
         finally:
             self.starts += chain.starts
         with place.database() as client:
+            self.traces += traces(self.output, client)
             return Result.of(configs, self.output, client), chain.problems
 
     def _keep(self, place: Local, differences: list[str]) -> None:
@@ -146,9 +147,12 @@ class Campaign:
         print(f"\n{'fault':32} injected")
         for kind, count in self.counts.most_common():
             print(f"{kind:32} {count:8}")
+        print(f"\n{'consequence':44} seen")
+        for kind, count in self.traces.most_common():
+            print(f"{kind:44} {count:4}")
         total = self.counts.total()
-        print(f"{'all':32} {total:8}, in {self.rounds} rounds with {self.starts} commands\n"
-              f"differences: {self.differences}")
+        print(f"\n{total} faults in {self.rounds} rounds with {self.starts} commands; differences: "
+              f"{self.differences}")
         print(json.dumps({
             "name": "differences from an undisturbed run after faults", "value": self.differences,
             "unit": "differences", "against": total, "ratio": self.differences / max(1, total),

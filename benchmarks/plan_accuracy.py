@@ -5,8 +5,10 @@ what is compared is the wall time of the whole command, as its user waits for it
 By default, the steps of the demo on its generated volume: affinities, segments, maps of synapses,
 synapses, mapping. Where EM_BLOCKS_DATA names the folder of real volumes, also the affinities (fp32) and
 the segments of `fib25_medulla`; `--quick` takes 128 x 192 x 192 voxels of it instead of all. Both
-sides are measured one after the other on the same machine, so on one that others use, single
-figures mean little: use `--repeat`, of which medians are shown.
+sides are measured one after the other, so on a machine that others use, single figures mean little: use
+`--repeat`, of which medians are shown. `at equal speed` is the ratio if the machine had been as slow
+during the run as during its plan, by how long 20 ms of work took twice a second (1.0 to 1.5 times as
+long while nobody else works); the last line does not use it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +34,7 @@ from em_blocks.pipelines import demo
 ROOT = Path(__file__).parents[1]
 MAIN = [sys.executable, "-c", "from em_blocks.cli.main import main; main()"]
 LIMIT = 0.30
+WORK_S = 0.02
 QUICK_ROI = {"offset": [0, 0, 0], "shape": [1280, 1920, 1920]}
 
 
@@ -42,11 +46,51 @@ class Case(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Seconds of a command, and of its plan."""
+    """Seconds of a command, and of its plan; how slow the machine was meanwhile."""
 
     predicted: float
     real: float
     planning: float
+    slow_plan: float
+    slow_run: float
+
+    @property
+    def ratio(self) -> float:
+        return self.predicted / self.real
+
+    @property
+    def at_equal_speed(self) -> float:
+        return self.ratio * self.slow_run / self.slow_plan
+
+
+class Slowness(threading.Thread):
+    """How many times as long as its processor time a little work takes, while this is open."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self._seconds: list[float] = []
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Slowness:
+        self.start()
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self._ended.set()
+        self.join()
+
+    def run(self) -> None:
+        while True:
+            start, worked = time.perf_counter(), time.thread_time() + WORK_S
+            while time.thread_time() < worked:
+                pass
+            self._seconds.append(time.perf_counter() - start)
+            if self._ended.wait(0.5):
+                return
+
+    @property
+    def value(self) -> float:
+        return statistics.mean(self._seconds) / WORK_S
 
 
 def run(*arguments: str | Path) -> float:
@@ -60,13 +104,17 @@ def run(*arguments: str | Path) -> float:
 
 def measured(case: Case) -> Found:
     start = time.monotonic()
-    done = subprocess.run(
-        [*MAIN, "plan", str(case.config), "--json"], capture_output=True, text=True, check=False
-    )
+    with Slowness() as in_plan:
+        done = subprocess.run(
+            [*MAIN, "plan", str(case.config), "--json"], capture_output=True, text=True, check=False
+        )
     if done.returncode != 0:
         sys.exit(f"plan {case.config}: {done.stderr}")
     planning = time.monotonic() - start
-    return Found(json.loads(done.stdout)["total"]["wall_s"], run(case.verb, case.config), planning)
+    with Slowness() as in_run:
+        real = run(case.verb, case.config)
+    predicted = json.loads(done.stdout)["total"]["wall_s"]
+    return Found(predicted, real, planning, in_plan.value, in_run.value)
 
 
 def demo_cases(folder: Path) -> Iterator[Case]:
@@ -103,8 +151,9 @@ def real_cases(folder: Path, quick: bool) -> Iterator[Case]:
 def shown(case: Case, found: Found) -> None:
     print(
         f"{case.verb} {case.config.name}: predicted {found.predicted:.1f} s, real {found.real:.1f} s, "
-        f"ratio {found.predicted / found.real:.2f}; planning {found.planning:.1f} s, load "
-        f"{os.getloadavg()[0]:.1f}", flush=True,
+        f"ratio {found.ratio:.2f}, at equal speed {found.at_equal_speed:.2f}; planning "
+        f"{found.planning:.1f} s; machine {found.slow_plan:.1f} and {found.slow_run:.1f} times as slow",
+        flush=True,
     )
 
 
@@ -133,10 +182,11 @@ def main(quick: bool, no_demo: bool, no_real: bool, repeat: int) -> None:
                 shown(case, figures)
                 found.setdefault(case.config.stem, []).append(figures)
             shutil.rmtree(folder)
-    ratios = {
-        name: statistics.median(f.predicted / f.real for f in rounds) for name, rounds in found.items()
-    }
-    print("medians of predicted / real: " + ", ".join(f"{k} {v:.2f}" for k, v in ratios.items()))
+    ratios = {name: statistics.median(f.ratio for f in some) for name, some in found.items()}
+    print("medians of predicted / real, and at equal speed: " + ", ".join(
+        f"{name} {statistics.median(f.ratio for f in some):.2f} "
+        f"({statistics.median(f.at_equal_speed for f in some):.2f})" for name, some in found.items()
+    ))
     worst = max(abs(ratio - 1) for ratio in ratios.values())
     print(json.dumps({"name": "wall time, predicted against real: largest error of "
                       f"{len(ratios)} commands", "value": round(worst, 3), "unit": "of the real time",

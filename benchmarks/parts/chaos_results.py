@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from em_blocks.db.runs import RunStore
 BLOCK_FIELDS = ("state", "index", "offset", "shape", "counts", "checksums")
 RUN_FIELDS = ("task", "state", "fingerprint", "identity", "grid", "n_blocks", "n_masked", "measured")
 CONTAINERS = ("predictions.zarr", "segmentation.zarr")
+TRACES = {
+    "WorkerLost": "blocks taken from workers that were lost",
+    "BlockTimeout": "blocks taken from workers for their time",
+}
+REFUSALS = ("not recorded.", "not written.")
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,18 @@ class Result:
                 for key in sorted(ours.keys() & theirs.keys()) if ours[key] != theirs[key]
             ]
         return found
+
+
+def traces(output: Path, client) -> Counter:
+    """What the faults of a round led to, from attempts in the database and logs of workers."""
+    losses = client["em_blocks"]["attempts"].find({}, {"error.type": 1})
+    found = Counter(TRACES.get(loss["error"]["type"], "failed attempts") for loss in losses)
+    for log in output.glob("logs/*/worker-*.log"):
+        lines = log.read_text(errors="replace").splitlines()
+        found["late commits and writes refused"] += sum(
+            line.startswith("error: ") and line.endswith(REFUSALS) for line in lines
+        )
+    return found
 
 
 def _digests(output: Path) -> dict[str, str]:
