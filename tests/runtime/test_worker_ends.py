@@ -57,9 +57,10 @@ def make(raw, uri, tmp_path):
 
 
 def started(task, folder, n=2):
-    """The command and its workers, once `n` blocks are done."""
+    """The command and its workers, once all of them work and `n` blocks are done."""
     process = start_in_background(task, folder)
     with store_of(task) as store:
+        wait_for(lambda: store.workers.count_documents({}) == task.num_workers)
         wait_for(lambda: store.counts()["done"] >= n)
     return process, worker_pids(process)
 
@@ -89,7 +90,7 @@ def resume(task):
 def test_a_worker_that_is_told_to_end_finishes_its_block_and_is_replaced(
     make, undisturbed, tmp_path
 ):
-    task = make(sleep_s=0.2)
+    task = make(sleep_s=0.3)
     process, pids = started(task, tmp_path)
     os.kill(pids[0], signal.SIGTERM)
     assert process.wait(60) == 0
@@ -102,7 +103,7 @@ def test_a_worker_that_is_told_to_end_finishes_its_block_and_is_replaced(
 
 
 def test_a_frozen_worker_is_given_up_and_the_run_does_not_wait_for_it(make, undisturbed, tmp_path):
-    task = make(sleep_s=0.1, block_timeout_s=2.0)
+    task = make(sleep_s=0.3, block_timeout_s=2.0)
     process, pids = started(task, tmp_path)
     os.kill(pids[0], signal.SIGSTOP)
     assert process.wait(60) == 0
@@ -151,7 +152,7 @@ def test_a_scheduler_that_is_told_to_end_has_its_blocks_finished(make, undisturb
 
 
 def test_a_second_ctrl_c_hands_the_blocks_in_work_back_at_once(make, undisturbed, tmp_path):
-    task = make(faults={"1/1/1": "hang", "1/1/2": "hang"})
+    task = make(faults={"1/1/1": "hang", "1/1/2": "hang"}, sleep_s=0.1)
     process, pids = started(task, tmp_path, n=20)
     os.killpg(process.pid, signal.SIGINT)
     time.sleep(0.5)
@@ -165,7 +166,7 @@ def test_a_second_ctrl_c_hands_the_blocks_in_work_back_at_once(make, undisturbed
 
 
 def test_workers_end_by_themselves_when_their_scheduler_is_killed(make, undisturbed, tmp_path):
-    task = make(faults={"1/1/1": "hang", "1/1/2": "hang"})
+    task = make(faults={"1/1/1": "hang", "1/1/2": "hang"}, sleep_s=0.1)
     process, pids = started(task, tmp_path, n=20)
     process.kill()
     process.wait(10)
