@@ -16,13 +16,14 @@ from em_blocks.runtime.job import session_path
 from em_blocks.tasks.base import BlockwiseTask
 
 POLL_S = 2.0
+NEXT_MIN = 1.0
 
 
 @click.command(name="join")
 @config_argument
 @set_option
 @click.option("--wait-min", default=0.0, show_default=True,
-              help="Minutes to wait for the run to begin, and for its next part.")
+              help="Minutes to wait for the run to begin; then one minute for its next part.")
 @shows_errors
 def main(config: Path, overrides: tuple[str, ...], wait_min: float) -> None:
     """Take part in a run as one more worker, until no block is left.
@@ -40,7 +41,7 @@ def main(config: Path, overrides: tuple[str, ...], wait_min: float) -> None:
             "--wait-min."
         )
     while code == 0 and wait_min:  # a run of several parts has a session for each
-        again = _join(steps, wait_min)
+        again = _join(steps, min(wait_min, NEXT_MIN))
         code = 0 if again is None else again
         if again is None:
             break
