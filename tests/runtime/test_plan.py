@@ -263,15 +263,6 @@ def test_a_block_waits_for_what_it_reads_and_no_longer():
 # -- a better block -------------------------------------------------------------------------
 
 
-def test_blocks_that_cost_something_each_should_be_larger(raw, tmp_path):
-    task = add_one(raw, tmp_path, block_shape=(5, 10, 10), sleep_s=0.05)
-    found = plan(task, probe=True).better_block
-    assert found is None or (
-        np.prod(found.block_shape) > 500 and found.wall_s <= 0.9 * found.now_s
-        and all(b % c == 0 for b, c in zip(found.block_shape, task.chunk_shape, strict=True))
-    )
-
-
 def test_fewer_blocks_than_workers_should_be_smaller(raw, tmp_path):
     from em_blocks.runtime.better_block import better_block
 
