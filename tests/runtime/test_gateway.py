@@ -528,16 +528,28 @@ def test_whatever_else_listens_there_is_refused_in_words(said):
             Client(server.getsockname(), new_secret(), {**HELLO, "worker": "w"})
 
 
+def worker_process(folder, address):
+    """Exit code and last words of a worker with a session for `address` and some secret."""
+    Session([], address, new_secret()).save(folder / "session.json")
+    command = [sys.executable, "-m", "em_blocks.workers.block_worker", folder / "session.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    (line,) = done.stderr.strip().splitlines()
+    return done.returncode, line
+
+
 def test_a_worker_says_in_one_paragraph_that_its_scheduler_cannot_be_reached(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
-    Session([], address, new_secret()).save(tmp_path / "session.json")
-    command = [sys.executable, "-m", "em_blocks.workers.block_worker", tmp_path / "session.json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    (line,) = done.stderr.strip().splitlines()
+    code, line = worker_process(tmp_path, address)
+    assert code == 2
     assert line.startswith(f"error: The scheduler at 127.0.0.1:{address[1]} cannot be reached from")
     assert "'scheduler_host'" in line and "start the command again" in line
+
+
+def test_a_worker_says_in_one_paragraph_that_its_session_is_of_another_start(begin, tmp_path):
+    run = begin()
+    code, line = worker_process(tmp_path, run.address)
+    assert code == 3 and line.startswith("error: 127.0.0.1:") and "start the worker anew" in line
 
 
 # -- a gateway that cannot begin ---------------------------------------------------------------------
