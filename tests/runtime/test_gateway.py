@@ -219,8 +219,8 @@ def test_many_silent_guests_keep_nobody_out(begin):
 @pytest.mark.parametrize(
     "said",
     [
-        {"done": [[0, 9, 9, 9]]}, {"done": [[7, 0, 0, 0]]}, {"done": [[-1, 0, 0, 0]]},
-        {"done": [[0, 0]]}, {"done": [0, 0, 0, 1]}, {"done": "x"}, {"done": None},
+        {"done": [[0, 0, 0, 3]]}, {"done": [[0, 9, 9, 9]]}, {"done": [[7, 0, 0, 0]]},
+        {"done": [[-1, 0, 0, 0]]}, {"done": [[0, 0]]}, {"done": [0, 0, 0, 1]}, {"done": "x"}, {"done": None},
         {"done": [[0, 0, 0, float("inf")]]}, {"failed": {}}, {"failed": [0, 0, 0, 1]},
         {"want": 1, "done": [[0, 0, 0, 1e30]]}, {"bye": None}, {"ping": []},
     ],
@@ -562,7 +562,7 @@ def gateway_at(host, port, dispatcher=None):
     )
 
 
-@pytest.mark.parametrize("host", ["203.0.113.7", "no..host", "name.invalid"])
+@pytest.mark.parametrize("host", ["203.0.113.7", "no..host"])
 def test_an_address_that_is_not_of_this_machine_is_named(host):
     with pytest.raises(ConfigError, match=f"cannot listen on {host}, port any"):
         gateway_at(host, 0).__enter__()
