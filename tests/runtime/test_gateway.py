@@ -220,8 +220,8 @@ def test_many_silent_guests_keep_nobody_out(begin):
     "said",
     [
         {"done": [[0, 0, 0, 3]]}, {"done": [[0, 9, 9, 9]]}, {"done": [[7, 0, 0, 0]]},
-        {"done": [[-1, 0, 0, 0]]}, {"done": [[0, 0]]}, {"done": [0, 0, 0, 1]}, {"done": "x"}, {"done": None},
-        {"done": [[0, 0, 0, float("inf")]]}, {"failed": {}}, {"failed": [0, 0, 0, 1]},
+        {"done": [[-1, 0, 0, 0]]}, {"done": [[0, 0]]}, {"done": [0, 0, 0, 1]}, {"done": "x"},
+        {"done": None}, {"done": [[0, 0, 0, float("inf")]]}, {"failed": {}}, {"failed": [0, 0, 0, 1]},
         {"want": 1, "done": [[0, 0, 0, 1e30]]}, {"bye": None}, {"ping": []},
     ],
     ids=str,
