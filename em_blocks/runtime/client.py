@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import socket
 import threading
@@ -92,8 +93,9 @@ class Client:
 
     def leave(self, within_s: float | None = None) -> None:
         """Take no further blocks; hand back after `within_s` what is not finished until then."""
-        if within_s is not None and self.deadline is None:
-            self.deadline = time.monotonic() + within_s
+        if within_s is not None:
+            # The first reason to go may leave more time than a later one: walltime, then a lost scheduler.
+            self.deadline = min(self.deadline or math.inf, time.monotonic() + within_s)
         self._leaving.set()
 
     def bye(self, reason: str, *, fault: bool = False) -> None:

@@ -287,6 +287,18 @@ def test_after_a_stop_nobody_is_let_in_and_those_who_wait_may_go(begin):
     assert run.gateway.finished.wait(10)
 
 
+def test_a_worker_that_has_time_to_leave_has_none_when_its_scheduler_is_gone(begin):
+    run = begin()
+    client = run.client()
+    client.leave(within_s=500.0)  # its walltime ends in a while
+    first = client.deadline
+    client.leave(within_s=900.0)
+    assert client.deadline == first
+    run.gateway.close()
+    wait_for(lambda: client.lost)
+    assert client.deadline < time.monotonic() + 10
+
+
 def test_a_worker_that_says_goodbye_leaves_its_blocks_to_others_unblamed(begin):
     run = begin(max_retries=0)
     client = run.client("leaver")
