@@ -94,7 +94,7 @@ class Client:
     def leave(self, within_s: float | None = None) -> None:
         """Take no further blocks; hand back after `within_s` what is not finished until then."""
         if within_s is not None:
-            # The first reason to go may leave more time than a later one: walltime, then a lost scheduler.
+            # A later reason may leave less time: first the walltime, then a scheduler that is lost.
             self.deadline = min(self.deadline or math.inf, time.monotonic() + within_s)
         self._leaving.set()
 
