@@ -196,16 +196,20 @@ class Gateway:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            for worker, key in self._dispatcher.overdue():
-                self._time_out(worker, key)
-            for worker, key, seconds in self._dispatcher.stragglers():
-                self._on_event(
-                    f"{self._name(key)} has been in work for {seconds:.0f} s on {worker.host}, usual "
-                    f"are {self._dispatcher.times[key[0]].median:.1f} s."
-                )
+            if not self._roster.database_away:  # or else blocks that are done wait to be recorded
+                self._judge_times()
             self._hand_out(everybody=True)
             if self._dispatcher.finished:
                 self.finished.set()
+
+    def _judge_times(self) -> None:
+        for worker, key in self._dispatcher.overdue():
+            self._time_out(worker, key)
+        for worker, key, seconds in self._dispatcher.stragglers():
+            self._on_event(
+                f"{self._name(key)} has been in work for {seconds:.0f} s on {worker.host}, usual are "
+                f"{self._dispatcher.times[key[0]].median:.1f} s."
+            )
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection, reason, blame = None, "its connection ended", True

@@ -120,9 +120,11 @@ class Monitors:
             self.tell(f"No worker has come yet: {self.how_workers_come}.")
 
     def _beat(self, *, only_urgent: bool) -> None:
+        self._roster.ask()
         self._roster.flush(only_urgent=only_urgent)
         for monitor in self._monitors:
             self.reason = self.reason or monitor.check(self.last_words)
+        self._roster.answered()
 
     def _tell_away(self) -> None:
         self.tell(

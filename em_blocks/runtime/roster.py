@@ -14,6 +14,7 @@ from em_blocks.runtime.dispatch import Worker
 from em_blocks.runtime.wire import Key
 
 UNSAFE_S = 120.0
+LATE_S, SETTLE_S = 3.0, 10.0
 # Beats in which each of very many workers is written once: before its heartbeat looks old.
 SHARE, BEATS = 1000, 5
 
@@ -70,6 +71,8 @@ class Roster:
         self.runs = [store.run for store in stores]
         self._hosts: dict[str, float] = {}
         self._slots: set[str] = set()
+        self._asked: float | None = None
+        self._answered_late = -math.inf
         self.barren = 0
         """Workers in a row that were lost before they finished a block."""
 
@@ -143,6 +146,22 @@ class Roster:
             # It may have left meanwhile, and been written and forgotten as one without this step.
             member.changed = True
             self._members[member.worker.name] = member
+
+    @property
+    def database_away(self) -> bool:
+        """Whether the database lets us wait, or just did: much is done that it does not know."""
+        now, asked = time.monotonic(), self._asked
+        return (asked is not None and now - asked > LATE_S) or now - self._answered_late < SETTLE_S
+
+    def ask(self) -> None:
+        """The database is being asked something."""
+        self._asked = self._asked or time.monotonic()
+
+    def answered(self) -> None:
+        """It has answered."""
+        if self.database_away:
+            self._answered_late = time.monotonic()
+        self._asked = None
 
     def flush(self, *, only_urgent: bool = False) -> None:
         """Write who left and, unless `only_urgent`, how the others stand.

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
 
-from em_blocks.db.connect import ServerError, connect, database_uri
+from em_blocks.db.connect import ServerError, connect, database_uri, with_patience
 from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import DatabaseLostError, EmBlocksError, RunFailedError
@@ -25,6 +26,8 @@ from em_blocks.runtime.report import RunReport, make_report, write_summary
 from em_blocks.runtime.schedule import Step, schedule
 from em_blocks.runtime.verify import requeue_damaged
 from em_blocks.tasks.base import BlockwiseTask, RowsSpec, SynapseTask
+
+Result = TypeVar("Result")
 
 
 def run_blockwise(task: BlockwiseTask, **options) -> RunReport:
@@ -111,7 +114,7 @@ def _run(sessions: list[_Session], console: Console) -> list[RunReport]:
     try:
         given_up, reason = _schedule(sessions, console)
         for session in sessions:
-            session.left = session.lost() | session.take_back()
+            session.left = session.lost() | session.patiently(session.take_back)
         if reason is None and not given_up:
             # Workers died between a block and its commit, or synapses were stored anew meanwhile:
             # nobody's fault, so once more.
@@ -145,7 +148,7 @@ def _schedule(sessions: list[_Session], console: Console) -> tuple[bool, str | N
     if reason is not None:
         # A cause that hits every block is no fault of the blocks.
         for session in active:
-            session.store.requeue()
+            session.patiently(session.store.requeue)
     return given_up, reason
 
 
@@ -159,6 +162,10 @@ class _Session:
         self.wall_s = 0.0
         self.todo = self.left = self.missing = np.zeros(checked.grid.shape, bool)
 
+    def patiently(self, call: Callable[[], Result]) -> Result:
+        """Repeat a call that may be done twice while the database is away."""
+        return with_patience(call, self.task.db_outage_s)
+
     def prepare(self, *, requeue: bool, before: _Session | None = None) -> None:
         """Make the outputs, and find what is to do: what is neither masked, done, nor quarantined.
 
@@ -166,12 +173,10 @@ class _Session:
         blocks that are not to do for done, and it would be made of nothing.
         """
         if requeue:
-            self.store.requeue()
-        self.take_back()
-        self.skipped = self.store.counts()[DONE]
-        done, quarantined = (
-            self.store.mask(self.checked.grid.shape, state) for state in (DONE, QUARANTINED)
-        )
+            self.patiently(self.store.requeue)
+        self.patiently(self.take_back)
+        done, quarantined = self._blocks(DONE), self._blocks(QUARANTINED)
+        self.skipped = int(done.sum())
         undone = ~(done | self.checked.masked)
         self.todo = self.left = undone & ~(quarantined | self._waiting(before))
         self.missing = undone & ~self.todo
@@ -197,7 +202,7 @@ class _Session:
     @contextmanager
     def working(self) -> Iterator[None]:
         """The wall time counts."""
-        self.store.update(session={"started": self.store.now()})
+        self.patiently(lambda: self.store.update(session={"started": self.store.now()}))
         start = time.monotonic()
         try:
             yield
@@ -213,7 +218,11 @@ class _Session:
 
     def lost(self) -> np.ndarray:
         """Blocks to do without a record: not yet tried, or died with their worker or its commit."""
-        return self.todo & ~self.store.mask(self.checked.grid.shape, DONE, FAILED, QUARANTINED)
+        return self.todo & ~self._blocks(DONE, FAILED, QUARANTINED)
+
+    def _blocks(self, *states: str) -> np.ndarray:
+        """Bool (z, y, x): the blocks in these states."""
+        return self.patiently(lambda: self.store.mask(self.checked.grid.shape, *states))
 
     def take_back(self) -> np.ndarray:
         """Make blocks due again whose synapses were stored anew since; which these are.
@@ -237,15 +246,23 @@ class _Session:
 
     def record_lost(self) -> None:
         """Give lost blocks a record: nobody else can."""
-        for index in np.argwhere(self.lost()):
-            self.store.mark_failed(
-                self.checked.grid, tuple(index), self.epoch,
-                {"type": "WorkerLost", "stage": None, "traceback": None,
-                 "message": "the worker died or timed out, or its commit did not reach the database; "
-                 f"see {self._logs}"},
+        error = {
+            "type": "WorkerLost", "stage": None, "traceback": None,
+            "message": "the worker died or timed out, or its commit did not reach the database; "
+            f"see {self._logs}",
+        }
+        for index in map(tuple, np.argwhere(self.lost())):
+            self.patiently(
+                lambda i=index: self.store.mark_failed(self.checked.grid, i, self.epoch, error)
             )
 
     def finish(self, reason: str | None) -> RunReport:
+        """End the run in the database and beside its output."""
+        report = self.patiently(lambda: self._release(reason))
+        self._write_summary(report)
+        return report
+
+    def _release(self, reason: str | None) -> RunReport:
         self.take_back()
         self.store.update(
             **{"session.ended": self.store.now(), "n_masked": int(self.checked.masked.sum())}
@@ -255,7 +272,6 @@ class _Session:
             reason=reason, logs=self._logs,
         )
         self.store.release(self.epoch, state=report.state, summary=asdict(report))
-        self._write_summary(report)
         return report
 
     def _write_summary(self, report: RunReport) -> None:
@@ -277,10 +293,10 @@ class _Session:
 
     def _measured(self) -> dict:
         """Values measured once per run; kept, so that a resumed run uses the same."""
-        document = self.store.load()
+        document = self.patiently(self.store.load)
         if document.get("measured") is None:
             measured = self.task.measure()
-            self.store.update(measured=measured)
+            self.patiently(lambda: self.store.update(measured=measured))
             return measured
         return document["measured"]
 

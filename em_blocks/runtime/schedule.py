@@ -12,6 +12,7 @@ from rich.console import Console
 
 from em_blocks.db.connect import ServerError
 from em_blocks.db.runs import RunStore
+from em_blocks.errors import DatabaseLostError
 from em_blocks.runtime.arrays import Arrays
 from em_blocks.runtime.dispatch import Dispatcher, Work
 from em_blocks.runtime.gateway import Gateway
@@ -85,6 +86,11 @@ def schedule(steps: Sequence[Step], console: Console) -> tuple[bool, str | None]
             pool.stop()
             if not monitors.hopeless:
                 _write_last(roster)
+    if monitors.hopeless:
+        raise DatabaseLostError(
+            f"Run {task.run!r} ends: {monitors.reason}. What the database has confirmed is safe; start "
+            "the same command again when it is back."
+        )
     return monitors.any_failed, monitors.reason
 
 
