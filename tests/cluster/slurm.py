@@ -8,6 +8,7 @@ network whose cables can be cut; slurmctld, and whatever a test runs beside it, 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -117,7 +118,7 @@ class Slurm:
         try:
             self._prepare()
             self._start_munged()
-            self._daemons["slurmctld"] = self._daemon(CONTROLLER, "slurmctld", "-D", "-c")
+            self.start_controller()
             for n in NODES:
                 self.start_node(n)
             self.wait_idle()
@@ -171,6 +172,16 @@ class Slurm:
         # Tasks have this variable by themselves; with slurmd, its job steps have it too.
         environment = {**self.environment(), "SLURMD_NODENAME": f"n{n}"}
         self._daemons[f"n{n}"] = self._daemon(n, "slurmd", "-D", "-N", f"n{n}", env=environment)
+
+    def stop_controller(self) -> None:
+        """End slurmctld: jobs go on, but no command of Slurm is answered."""
+        daemon = self._daemons.pop("slurmctld")
+        daemon.terminate()
+        daemon.wait()
+
+    def start_controller(self) -> None:
+        """Start slurmctld (again); it goes on with the jobs that it had."""
+        self._daemons["slurmctld"] = self._daemon(CONTROLLER, "slurmctld", "-D")
 
     def cut(self, n: int) -> None:
         """Pull the network cable of a node (only with `namespaces`)."""
@@ -255,7 +266,8 @@ class Slurm:
 
     def _prepare(self) -> None:
         for name in ("state", *(f"spool.n{n}" for n in NODES)):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            (self.folder / name).mkdir(parents=True)
         self._slot.folder.mkdir(mode=0o755)
         if self.namespaces:
             self._slot.network.create()

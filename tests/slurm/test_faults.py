@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from blockwise import assert_same_result, wait_for
+from cluster.processes import command_line
 
 pytestmark = pytest.mark.slurm
 
@@ -63,8 +64,7 @@ def test_the_commit_of_a_worker_that_was_given_up_is_refused(site, raw, undistur
     assert_same_result(site.here(task), undisturbed)
     assert done in site.blocks(task)
     assert [w["state"] for w in site.workers(task, worker=frozen["worker"])] == ["revoked"]
-    logs = "".join(path.read_text() for path in (task.home / "logs/sum").iterdir())
-    assert "no longer counts on this worker" in logs
+    wait_for(lambda: not command_line(frozen["pid"]))
 
 
 def test_a_node_that_crashes_takes_nothing_along(site, raw, undisturbed):
@@ -82,3 +82,14 @@ def test_a_run_goes_on_when_all_its_jobs_were_cancelled(site, raw, undisturbed):
     assert process.wait(120) == 0, site.log()
     assert_same_result(site.here(task), undisturbed)
     assert len(site.workers(task)) == 12
+
+
+def test_workers_work_on_while_slurm_does_not_answer(site, raw, undisturbed):
+    task, process = started(site, raw, num_workers=3, sleep_s=0.7, cluster={"array": True})
+    before = site.workers(task)
+    site.cluster.stop_controller()
+    wait_for(lambda: len(site.blocks(task)) > 80, 60)  # the queue was asked several times
+    site.cluster.start_controller()
+    assert process.wait(120) == 0, site.log()
+    assert_same_result(site.here(task), undisturbed)
+    assert {w["worker"] for w in site.workers(task)} == {w["worker"] for w in before}
