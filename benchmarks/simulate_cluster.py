@@ -79,7 +79,7 @@ def plot(outcomes: dict[Cluster, Outcome], path: Path) -> None:
 @click.command()
 @click.option("--connections", default=2000, show_default=True, help="Real ones, for the costs.")
 @click.option("--seconds", default=4.0, show_default=True, help="Of each measurement of the gateway.")
-@click.option("--rounds", default=10, show_default=True, help="Blocks per worker.")
+@click.option("--rounds", default=6, show_default=True, help="Blocks per worker.")
 @click.option("--largest", default=100, show_default=True, help="Edge, in blocks, of the largest run.")
 @click.option("--db-cores", default=os.cpu_count(), show_default=True)
 @click.option("--plot", "path", type=click.Path(path_type=Path), help="File for the figure.")
