@@ -46,7 +46,7 @@ system-packages:
 	@tests/cluster/install.sh
 
 test-slurm: install system-packages
-	$(BIN)/python -m pytest -m slurm -n 3 --dist loadfile tests/slurm
+	$(BIN)/python -m pytest -m slurm -n 3 tests/slurm
 
 lint: install
 	$(BIN)/ruff check .

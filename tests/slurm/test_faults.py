@@ -2,11 +2,14 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
 from blockwise import assert_same_result, wait_for
 from cluster.processes import command_line
+from cluster.slots import CONTROLLER
+from em_blocks.runtime.job import session_path
 
 pytestmark = pytest.mark.slurm
 
@@ -93,3 +96,18 @@ def test_workers_work_on_while_slurm_does_not_answer(site, raw, undisturbed):
     assert process.wait(120) == 0, site.log()
     assert_same_result(site.here(task), undisturbed)
     assert {w["worker"] for w in site.workers(task)} == {w["worker"] for w in before}
+
+
+def test_a_worker_of_another_machine_is_lost_without_a_word_to_slurm(site, raw, undisturbed):
+    # Slurm starts nothing that is to avoid a node which it does not know.
+    task, process = started(site, raw, num_workers=3, sleep_s=1.0)
+    guest = site.call(
+        CONTROLLER, [sys.executable, "-m", task.worker_module, str(session_path(task))]
+    )
+    wait_for(lambda: len(site.workers(task, state="working")) == 4)
+    guest.kill()
+    wait_for(lambda: site.workers(task, state="lost"))
+    site.cluster.scancel("--user=root")
+    wait_for(lambda: len(site.workers(task)) == 7, 60)  # three others came
+    assert process.wait(120) == 0, site.log()
+    assert_same_result(site.here(task), undisturbed)
