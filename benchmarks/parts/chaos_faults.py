@@ -74,9 +74,9 @@ def kill_group(place: Local, rng: random.Random) -> Wound | None:
 
 
 def stop_scheduler(place: Local, rng: random.Random) -> Wound | None:
-    """SIGTERM: it must end in order. Only while there are workers: before, it has nothing to end."""
+    """SIGTERM: it must end in order. Only while it takes workers: before, it has nothing to end."""
     scheduler = place.scheduler()
-    if scheduler is None or not place.workers() or not signalled(scheduler, signal.SIGTERM):
+    if scheduler is None or not place.at_work(scheduler) or not signalled(scheduler, signal.SIGTERM):
         return None
     place.asked_to_stop = scheduler.pid
     return Wound(shown(scheduler))

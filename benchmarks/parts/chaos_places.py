@@ -81,6 +81,11 @@ class Local:
         """The command, while it runs."""
         return living(self.command.pid) if self.command and self.command.poll() is None else None
 
+    def at_work(self, scheduler: psutil.Process) -> bool:
+        """Whether this start of the command takes workers: it has written a session for them."""
+        sessions = self.output.glob("sessions/*.json")
+        return any(path.stat().st_mtime > scheduler.create_time() for path in sessions)
+
     def workers(self) -> list[psutil.Process]:
         return [p for p in self.marked("em_blocks.workers.") if is_python(p)]
 
