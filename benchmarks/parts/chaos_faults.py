@@ -169,7 +169,10 @@ def cancel_job(place: Cluster, rng: random.Random) -> Wound | None:
     if not jobs:
         return None
     job = rng.choice(jobs)
-    place.slurm.scancel(job.id)
+    try:
+        place.slurm.scancel(job.id)
+    except RuntimeError:  # it has just ended
+        return None
     return Wound(f"job {job.id} on {job.node}")
 
 

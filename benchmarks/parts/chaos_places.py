@@ -83,8 +83,10 @@ class Local:
 
     def at_work(self, scheduler: psutil.Process) -> bool:
         """Whether this start of the command takes workers: it has written a session for them."""
-        sessions = self.output.glob("sessions/*.json")
-        return any(path.stat().st_mtime > scheduler.create_time() for path in sessions)
+        with suppress(FileNotFoundError):  # it is deleted when the workers are dismissed
+            sessions = self.output.glob("sessions/*.json")
+            return any(path.stat().st_mtime > scheduler.create_time() for path in sessions)
+        return False
 
     def workers(self) -> list[psutil.Process]:
         return [p for p in self.marked("em_blocks.workers.") if is_python(p)]
