@@ -40,7 +40,8 @@ def main(config: Path, overrides: tuple[str, ...], wait_min: float) -> None:
             f"see its folder {steps[0].home}. Start the run first, and let workers wait for it with "
             "--wait-min."
         )
-    while code == 0 and wait_min:  # a run of several parts has a session for each
+    # A run of several parts has a session for each.
+    while code == 0 and wait_min and len(steps) > 1:
         again = _join(steps, min(wait_min, NEXT_MIN))
         code = 0 if again is None else again
         if again is None:

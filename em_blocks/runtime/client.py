@@ -39,7 +39,10 @@ class Client:
     """
 
     def __init__(self, address: tuple[str, int], secret: str, hello: dict):
-        self._leaving = threading.Event()
+        # No threading.Event: a signal handler sets it, maybe in the middle of its own lock.
+        self._leaving = False
+        self.out_of_time = False
+        """Whether it leaves because its walltime ends."""
         self.deadline: float | None = None
         """When this worker must be gone, by the monotonic clock."""
         self.longest_s = 0.0
@@ -69,14 +72,14 @@ class Client:
 
     def take(self, idle) -> Key | None:
         """The next block, or None if there will be none. `idle` is called if it is not there at once."""
-        if self._leaving.is_set() or self.lost is not None:
+        if self._leaving or self.lost is not None:
             return None
         self._send(want=1)
         try:
             return self._blocks.get(timeout=0.005)
         except queue.Empty:
             idle()
-        while not self._leaving.is_set():
+        while not self._leaving:
             try:
                 return self._blocks.get(timeout=0.2)
             except queue.Empty:
@@ -96,11 +99,17 @@ class Client:
         if within_s is not None:
             # A later reason may leave less time: first the walltime, then a scheduler that is lost.
             self.deadline = min(self.deadline or math.inf, time.monotonic() + within_s)
-        self._leaving.set()
+        self._leaving = True
 
-    def bye(self, reason: str, *, fault: bool = False) -> None:
-        """Say that this worker goes, maybe for a fault of its own; what it holds goes to others."""
-        self._send(bye=reason, fault=fault)
+    def bye(self, reason: str, *, fault: bool = False, too_long: bool = False) -> None:
+        """Say that this worker goes, maybe for a fault of its own; what it holds goes to others.
+
+        Parameters
+        ----------
+        too_long : bool
+            Whether the blocks that it holds take longer than any worker may run.
+        """
+        self._send(bye=reason, fault=fault, too_long=too_long)
         self._socket.close()
 
     def wait_until_fresh(self) -> None:
@@ -165,7 +174,7 @@ class Client:
                 if "end" in message:
                     log.info("no further blocks: %s", message["end"])
                     self.dismissed = True
-                    self._leaving.set()
+                    self._leaving = True
             self._lose("it closed the connection")
         except (OSError, ValueError) as error:
             self._lose(f"{error}")

@@ -273,6 +273,8 @@ class Gateway:
             self._dispatcher.failed(connection.worker, self._key(message["failed"]))
             self._after(connection)
         if "bye" in message:
+            if message.get("too_long"):
+                self._give_up_blocks(connection, str(message["bye"])[:300])
             state = "lost" if message.get("fault") else "left"
             self._lose(connection, str(message["bye"])[:300], blame=False, state=state)
 
@@ -344,6 +346,12 @@ class Gateway:
         if connection is not None:
             self._roster.lost_block(connection.member, key, "BlockTimeout", reason)
             self._lose(connection, reason, blame=False, state="revoked")
+
+    def _give_up_blocks(self, connection: _Connection, reason: str) -> None:
+        """Count what a worker holds as attempts, which every other one would make in vain again."""
+        for key in self._dispatcher.held_by(connection.worker):
+            self._roster.lost_block(connection.member, key, "BlockTimeout", reason)
+            self._dispatcher.timed_out(connection.worker, key)
 
     def _dismiss_slot(self, slot: str, reason: str) -> None:
         for connection in list(self._connections.values()):

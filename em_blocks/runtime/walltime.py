@@ -52,4 +52,5 @@ class Walltime:
     def _watch(self, client: Client) -> None:
         while not self.due(client.longest_s):
             time.sleep(CHECK_S)
+        client.out_of_time = True
         client.leave(within_s=self.end - time.time() - self.margin_s / 2)

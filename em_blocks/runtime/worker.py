@@ -215,7 +215,10 @@ def _hand_back(steps: Steps, client: Client) -> None:
     """Leave at once: what is finished is recorded, what is in work goes to others."""
     steps.hurry()
     time.sleep(0.5)
-    client.bye("it had to go before its blocks were finished")
+    if client.out_of_time and not client.longest_s:
+        client.bye("its walltime ended before it had done a single block", too_long=True)
+    else:
+        client.bye("it had to go before its blocks were finished")
     log.info("handed back what was in work (scheduler: %s)", client.lost or "still there")
     sys.stderr.flush()
     os._exit(EXIT_LEFT)

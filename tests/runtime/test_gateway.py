@@ -428,6 +428,20 @@ def test_a_worker_that_takes_too_long_is_revoked(begin):
     assert run.progress.done == 4
 
 
+def test_a_block_that_no_worker_has_time_for_is_given_up(begin):
+    run = begin(max_retries=0)
+    client = run.client("short")
+    key = client.take(lambda: None)
+    client.bye("its walltime ended before it had done a single block", too_long=True)
+    wait_for(lambda: run.progress.failed == 1)
+    run.roster.flush()
+    (attempt,) = run.store.attempts.find({"run": run.store.run})
+    assert attempt["error"]["type"] == "BlockTimeout" and "walltime" in attempt["error"]["message"]
+    assert attempt["block"] == "/".join(map(str, key[1:]))
+    run.finish()
+    assert run.progress.done == 3
+
+
 def test_the_worker_of_a_slot_is_dismissed_and_no_other(begin):
     run = begin(max_retries=0)
     gone, stays = run.client("gone", slot="1.4"), run.client("stays", slot="1.5")
