@@ -1,5 +1,6 @@
 """The cluster that the other tests run on behaves like one, and leaves nothing behind."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from blockwise import wait_for
 from cluster.network import required
 from cluster.processes import NAMESPACES, command_line, with_variable
-from cluster.slots import CONTROLLER, NODES
+from cluster.slots import CONTROLLER, FOLDER, NODES
 from cluster.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
@@ -110,13 +111,13 @@ def test_a_cut_node_is_cut_off_until_it_is_healed(cluster):
 def test_a_cluster_that_stops_leaves_nothing_behind(tmp_path):
     with Slurm(tmp_path / "slurm", namespaces=True) as slurm:
         jobs = [start_job(slurm, n, STUBBORN) for n in NODES]
-        orphans, namespaces = cluster_processes(slurm), all_namespaces()
+        orphans, number = cluster_processes(slurm), slurm.socket_folder.name
         assert len(orphans) > 10
         slurm.stop_node(2)  # whose job nobody would end
     for job in jobs:
         job.wait()
     assert not running(orphans)
-    assert len(namespaces - all_namespaces()) == 4
+    assert not left_behind(number)
 
 
 def test_a_cluster_that_was_killed_is_cleaned_up_by_the_next(tmp_path):
@@ -173,6 +174,11 @@ def running(pids):
     return [pid for pid in pids if command_line(pid)]
 
 
-def all_namespaces():
-    """Of this machine, by their numbers: names are used again."""
-    return {path.stat().st_ino for path in NAMESPACES.iterdir()}
+def left_behind(number):
+    """Network namespaces of a number; none if another cluster has it by now."""
+    with open(FOLDER / f"{number}.lock") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return []
+        return list(NAMESPACES.glob(f"em{number}-*"))
