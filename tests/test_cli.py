@@ -94,7 +94,7 @@ def test_dry_run_writes_nothing(config, tmp_path):
         ("raw=raw.zarr", "It is a container; name one of its arrays: raw"),
         ("block_shape=[6,24]", "'block_shape"),
         ("launcher=ssh", "'launcher'"),
-        ("launcher=slurm", "not on PATH here"),
+        ("launcher=lsf", "not on PATH here"),
         ("db_host=127.0.0.1:1", "does not answer"),
         ("output=/proc/none/p.zarr", "cannot be written"),
         ("checkpoint=none.pt", "does not exist"),
