@@ -125,4 +125,4 @@ def test_a_printed_script_brings_workers_to_a_run_that_starts_later(site, setup_
     assert workers and {w["state"] for w in workers} == {"left"}
     assert {b["state"] for b in documents(site, "by_hand")} == {"done"}
     assert load_config(config).grid().n_blocks == len(documents(site, "by_hand")) == 64
-    wait_for(lambda: not site.cluster.squeue(), 90)  # workers end with the run
+    wait_for(lambda: not site.cluster.squeue(), 30)  # workers end with the run

@@ -53,9 +53,14 @@ def test_a_run_does_not_wait_for_a_host_that_is_cut_off(site, raw, undisturbed):
 
 
 def test_the_commit_of_a_worker_that_was_given_up_is_refused(site, raw, undisturbed):
-    # A frozen worker's host still answers: it is its block that takes too long.
-    task = site.task(raw, block_timeout_s=5, sleep_s=0.2, faults={"0/0/3": "wait_written_once"})
+    # A frozen worker's host still answers: it is its block that takes too long. Nobody may end it here,
+    # so it is not the scheduler that starts the workers.
+    task = site.task(raw, launcher="external", block_timeout_s=5, sleep_s=0.2,
+                     faults={"0/0/3": "wait_written_once"})
     process = site.start(task)
+    wait_for(session_path(task).exists)
+    site.call(CONTROLLER, ["srun", "-N3", "-n3", "--kill-on-bad-exit=0", sys.executable, "-m",
+                           task.worker_module, str(session_path(task))])
     (frozen,) = wait_for(lambda: site.workers(task, blocks="0/0/3"), 60)
     wait_for((task.home / "fault-0-0-3").exists)
     os.kill(frozen["pid"], signal.SIGSTOP)
