@@ -178,9 +178,13 @@ class Gateway:
             server.close()
             self._part()
         finally:
-            for task in asyncio.all_tasks(self._loop):
-                task.cancel()  # those of clients that never proved anything, at the latest
-            self._loop.run_until_complete(asyncio.sleep(0.02))  # what was sent leaves
+            # What was sent leaves, and who was just let in has a task of his own.
+            self._loop.run_until_complete(asyncio.sleep(0.02))
+            while tasks := asyncio.all_tasks(self._loop):
+                for task in tasks:
+                    task.cancel()  # those of clients that never proved anything, at the latest
+                self._loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+            self._loop.run_until_complete(asyncio.sleep(0))  # connections that were closed go
 
     def _ended(self, task: asyncio.Task) -> None:
         if not task.cancelled() and task.exception() is not None:

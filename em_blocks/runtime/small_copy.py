@@ -59,7 +59,7 @@ def volume_fields(config: RunConfig) -> list[str]:
     values = config.model_dump(mode="json")
     return [
         name for name, value in values.items()
-        if name not in ("output", "run_dir") and isinstance(value, str)
+        if name not in config.operational | {"output"} and isinstance(value, str)
         and (is_url(value) or value.startswith("/")) and detect(value) is not None
     ]
 
