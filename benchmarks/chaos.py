@@ -118,6 +118,7 @@ class Campaign:
         try:
             chain.run()
         except Hang:
+            self.output.mkdir(parents=True, exist_ok=True)
             (self.output / "hang.txt").write_text(chain.state())
             place.abort()
             return None, [*chain.problems, f"the round did not end: {self.output}/hang.txt"]
