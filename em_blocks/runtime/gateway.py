@@ -8,6 +8,7 @@ commits are refused, because the database no longer lists it as working.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -85,6 +86,7 @@ class Gateway:
         self._connections: dict[str, _Connection] = {}
         self._waiting: deque[_Connection] = deque()
         self._tasks: set[asyncio.Task] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
         self._ready = threading.Event()
@@ -168,23 +170,45 @@ class Gateway:
     def _listen(self) -> None:
         try:
             server = self._loop.run_until_complete(asyncio.start_server(
-                self._serve, self._host, self._port, limit=LINE_BYTES, backlog=1024,
+                self._let_in, self._host, self._port, limit=LINE_BYTES, backlog=1024,
             ))
             self.address = (self._host, server.sockets[0].getsockname()[1])
             ticking = self._loop.create_task(self._tick())
+            self._tasks.add(ticking)
             ticking.add_done_callback(self._ended)
             self._ready.set()
             self._loop.run_forever()
-            server.close()
             self._part()
+            # First nobody else is let in: a connection that is half accepted when the server is closed
+            # stays open for ever (an assertion in asyncio's Server._attach).
+            for listening in server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            self._loop.run_until_complete(self._clear())
+            server.close()
         finally:
-            # What was sent leaves, and who was just let in has a task of his own.
-            self._loop.run_until_complete(asyncio.sleep(0.02))
-            while tasks := asyncio.all_tasks(self._loop):
-                for task in tasks:
-                    task.cancel()  # those of clients that never proved anything, at the latest
-                self._loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
-            self._loop.run_until_complete(asyncio.sleep(0))  # connections that were closed go
+            for task in self._tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.sleep(0))
+
+    def _let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Here and not in the task, which may never begin if the run ends just now.
+        self._writers.add(writer)
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _clear(self) -> None:
+        """Let what was sent leave, then end what is left: guests that never proved anything."""
+        await asyncio.sleep(0.02)
+        # asyncio's own tasks, which let in who has just come, end by themselves and make new ones.
+        while asyncio.all_tasks() != {asyncio.current_task()}:
+            for task in list(self._tasks):
+                task.cancel()
+            for writer in list(self._writers):
+                writer.transport.abort()
+            self._writers.clear()
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)
 
     def _ended(self, task: asyncio.Task) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -236,6 +260,9 @@ class Gateway:
             if connection is not None:
                 self._lose(connection, reason, blame=blame)
             writer.close()
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await writer.wait_closed()
+            self._writers.discard(writer)
 
     async def _greet(self, reader, writer) -> _Connection | None:
         nonce = new_secret()
