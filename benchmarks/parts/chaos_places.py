@@ -188,6 +188,8 @@ class Cluster(Local):
         super().begin()
         with self.database() as client:
             client.drop_database("em_blocks")
+            # On disk before the first fault: a mongod that is killed now would have it all again.
+            client.admin.command("fsync")
 
     def settle(self) -> None:
         self.slurm.scancel("--full", "--user=root")
