@@ -4,6 +4,7 @@ import faulthandler
 import importlib.util
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+# Tests press Ctrl-C; in the background of a script, commands would inherit that it is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 faulthandler.enable()
 
 # Examples are the same in every run, and a busy machine is no failure.

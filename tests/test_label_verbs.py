@@ -96,7 +96,8 @@ def test_clean_and_downsample_one_after_the_other(cleaned):
     assert [step["blocks"]["computed"] > 0 for step in more] == [False] * 3 + [True]
     assert call("retry", folder / "pyramid.json").exit_code == 0
     plan = call("plan", folder / "pyramid.json")
-    assert plan.exit_code == 0 and plan.stdout.count("read amplification") == 3
+    assert plan.exit_code == 0
+    assert all(f"\n{step} " in plan.stdout for step in ("s1", "s2", "s3")), plan.stdout
 
     changed = call("clean", folder / "clean.json", "--set", "min_size=31")
     assert changed.exit_code == 3 and "config.min_size: 30 -> 31" in changed.stderr

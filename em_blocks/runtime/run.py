@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -310,7 +309,8 @@ def sigterm_as_interrupt() -> Iterator[None]:
     """Let SIGTERM end the run in order, as Ctrl-C does."""
 
     def interrupt(*_):
-        os.kill(os.getpid(), signal.SIGINT)
+        # Not by SIGINT: a job in the background of a script ignores that.
+        raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, interrupt)
     try:
