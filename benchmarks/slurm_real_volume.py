@@ -4,14 +4,13 @@ The FIB-SEM cube of ``configs/fib25_*.json`` is predicted (fp32) and segmented h
 on a Slurm of three nodes (network namespaces on this machine), by six. There, as soon as three blocks
 are done, two jobs are cancelled and slurmd of n2 is stopped; its orphans live on. In the end every
 voxel and every table must be the same, and no worker of n2 may have recorded a block after
-it was given up. Needs root, `make system-packages` and EM_BLOCKS_DATA.
+it was given up. Needs root, `make system-packages`, and EM_BLOCKS_DATA as the configs do. Two minutes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -122,8 +121,6 @@ def run(root: Path) -> tuple[int, int]:
 
 @click.command()
 def main() -> None:
-    if "EM_BLOCKS_DATA" not in os.environ:
-        raise SystemExit("EM_BLOCKS_DATA must name the folder of the real volumes")
     with tempfile.TemporaryDirectory() as folder:
         different, n = run(Path(folder))
     print(json.dumps({"name": "files that a Slurm that lost jobs and a node made differently",
