@@ -55,7 +55,7 @@ class Client:
         self._socket = _reach(address, hello["host"])
         self._lines = self._socket.makefile("rb")
         self._sending = threading.Lock()
-        self._blocks: queue.Queue[Key | None] = queue.Queue()
+        self._blocks: queue.Queue[Key] = queue.Queue()
         try:
             timeout_s, self._ping_s = self._greet(secret, hello)
         except RefusedError:
@@ -140,7 +140,8 @@ class Client:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RefusedError(
                 f"{self._place} is not the scheduler of this run, or it refused this worker "
-                f"({error!r}). The job file belongs to another start of the run; start the worker anew."
+                f"({error!r}). The session file belongs to another start of the run; start the "
+                "worker anew."
             ) from error
         if not proven(answer.get("proof"), secret, "scheduler", nonce):
             raise RefusedError(

@@ -133,11 +133,6 @@ class Gateway:
         self._loop.call_soon_threadsafe(self._dismiss_slot, slot, reason)
 
     @property
-    def n_workers(self) -> int:
-        """Workers that are connected."""
-        return len(self._connections)
-
-    @property
     def n_held(self) -> int:
         """Blocks in work."""
         return self._dispatcher.n_held

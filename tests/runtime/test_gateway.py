@@ -152,7 +152,7 @@ def test_whoever_does_not_prove_the_secret_gets_no_word_and_the_run_goes_on(begi
         with knocking(run.address) as (bare, lines, nonce):
             bare.sendall(encode(hello(**wrong_proofs(run, nonce)[kind])) + encode({"want": 1}))
             assert lines.read() == b"", kind
-    assert run.gateway.n_workers == 0 and run.progress.done == 0
+    assert len(run.gateway._connections) == 0 and run.progress.done == 0
     run.finish()
     assert run.progress.done == 4
 
@@ -163,7 +163,7 @@ def test_a_proof_that_was_overheard_is_worth_nothing(begin):
         overheard = encode(hello(proof=proof(run.secret, "worker", nonce, "w")))
         bare.sendall(overheard)
         assert "proof" in decode(lines.readline())
-    wait_for(lambda: run.gateway.n_workers == 0)
+    wait_for(lambda: len(run.gateway._connections) == 0)
     with knocking(run.address) as (bare, lines, nonce):
         bare.sendall(overheard)
         assert lines.read() == b""
@@ -477,7 +477,7 @@ def test_a_worker_that_leaves_while_it_is_admitted_is_not_listed_as_working(begi
     client._send(want=1)
     wait_for(lambda: run.gateway.n_held)
     client.bye("changed its mind")
-    wait_for(lambda: run.gateway.n_workers == 0)
+    wait_for(lambda: len(run.gateway._connections) == 0)
     run.roster.flush()
     left.set()
     wait_for(lambda: run.store.workers.count_documents({"run": run.store.run}))
