@@ -60,6 +60,14 @@ class FingerprintMismatchError(RefusedError):
     """A run of this name exists with other result-relevant settings."""
 
 
+class IncompleteInputError(RefusedError):
+    """An input lacks blocks that the run which makes it has not done."""
+
+
+class ChangedInputError(RefusedError):
+    """An input holds other contents than when this run began."""
+
+
 class LeaseHeldError(RefusedError):
     """Another scheduler is working on this run."""
 
