@@ -123,9 +123,9 @@ def incomplete(name: str, path: str, ledger: Ledger, missing: np.ndarray) -> str
         lacks = "was not closed: its run is at work, or was killed, and may still change blocks"
     again = f"`{ledger.command}`" if ledger.command else "the command that started it"
     return (
-        f"The {name} {path} is not complete: run {ledger.run!r} ({ledger.task}) {lacks}. Where blocks are "
-        f"missing it reads 0, and results made of that would be wrong without a sign. Complete it with "
-        f"{again} (quarantined blocks: `em-blocks retry` with the same config), or set "
+        f"The {name} {path} is not complete: run {ledger.run!r} ({ledger.task}) {lacks}. Where blocks "
+        f"are missing it reads 0, and results made of that would be wrong without a sign. Complete it "
+        f"with {again} (quarantined blocks: `em-blocks retry` with the same config), or set "
         '"incomplete_inputs": "skip" in the config of a blockwise run: blocks that need what is missing '
         "then wait, and the run ends with exit code 1."
     )
