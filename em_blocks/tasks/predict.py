@@ -17,6 +17,7 @@ from em_blocks.errors import BlockAlignmentError, ConfigError, GeometryError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
 from em_blocks.tasks.predict_options import (
+    Checkpoint,
     HeadOutput,
     LinearNormalization,
     PercentileNormalization,
@@ -41,8 +42,9 @@ class Predict(BlockwiseTask):
     raw: StorePath = Field(description="Raw volume: path or URL of the array.")
     roi: RoiConfig | None = Field(None, description="Region to predict; default: all of raw.")
     setup: LocalPath = Field(description="Folder with config.json, network.py and checkpoints/.")
-    checkpoint: str | PositiveInt = Field(
-        "best", description='"best", "latest", an iteration, or the path of a file.'
+    checkpoint: Checkpoint = Field(
+        "best",
+        description='"best", "latest", an iteration, or the path of a file, relative to the config.',
     )
     output: StorePath = Field(description="Container of the predictions: a local path or URL.")
     outputs: dict[str, HeadOutput] = Field(

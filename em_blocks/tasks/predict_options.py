@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    model_validator,
+)
 
-from em_blocks.config import Position3, Shape3, StrictModel, VoxelSize
+from em_blocks.config import Position3, Shape3, StrictModel, VoxelSize, is_url, resolve_path
 from em_blocks.volumes.formats import Format
+
+
+def _resolve_checkpoint(value: Any, info: ValidationInfo) -> Any:
+    """A path becomes absolute like every path of a config; a word or an iteration stays."""
+    if not isinstance(value, str) or value in CHECKPOINT_WORDS or value.isdecimal():
+        return value
+    path = resolve_path(value, (info.context or {}).get("folder"))
+    if is_url(path):
+        raise ValueError(
+            "weights are read from a file of this machine: copy it here, then give its path"
+        )
+    return path
+
+
+CHECKPOINT_WORDS = ("best", "latest")
+
+Checkpoint = Annotated[str | PositiveInt, BeforeValidator(_resolve_checkpoint)]
+"""Which weights: a word of `CHECKPOINT_WORDS`, an iteration, or a file (``./best`` if it has the
+name of a word), absolute once the model is made."""
 
 
 class RoiConfig(StrictModel):

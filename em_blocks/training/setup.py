@@ -16,6 +16,7 @@ from em_blocks.errors import CheckpointError, ConfigError
 from em_blocks.training.config import SetupConfig
 
 CHECKPOINTS = "checkpoints"
+CONFIG, NETWORK = "config.json", "network.py"
 _NUMBERED = re.compile(r"checkpoint_(\d+)\.safetensors$")
 
 
@@ -33,13 +34,15 @@ class Setup:
         self.config = config
 
     @classmethod
-    def from_folder(cls, folder: Path | str, overrides: tuple[str, ...] = ()) -> Self:
-        """Read a setup; `overrides` are ``key.path=value`` strings.
+    def from_folder(
+        cls, folder: Path | str, overrides: tuple[str, ...] = (), *, name: str = CONFIG
+    ) -> Self:
+        """Read a setup; `overrides` are ``key.path=value`` strings, `name` is that of its config.
 
         Raises
         ------
         ConfigError
-            If the folder, its config.json or its network.py is missing or wrong.
+            If the folder, its config or its network.py is missing or wrong.
         """
         folder = Path(folder).absolute()
         if not folder.is_dir():
@@ -47,12 +50,12 @@ class Setup:
                 f"The setup {folder} is not a folder. A setup is a folder with config.json, "
                 "network.py and checkpoints/; the shipped ones are in the folder setups/."
             )
-        if not (folder / "network.py").is_file():
+        if not (folder / NETWORK).is_file():
             raise ConfigError(
                 f"The setup {folder} has no network.py, which defines build(config) and returns "
                 "the network. Copy the one of a shipped setup and change it."
             )
-        return cls(folder, SetupConfig.from_file(folder / "config.json", overrides))
+        return cls(folder, SetupConfig.from_file(folder / name, overrides))
 
     def build(self) -> nn.Module:
         """The network with random weights, made by ``build(config)`` of network.py.
@@ -62,7 +65,7 @@ class Setup:
         ConfigError
             If network.py fails or defines no ``build``.
         """
-        path = self.folder / "network.py"
+        path = self.folder / NETWORK
         namespace: dict = {"__file__": str(path), "__name__": f"setup_{self.config.name}"}
         try:
             exec(compile(path.read_text(), str(path), "exec"), namespace)
@@ -87,18 +90,31 @@ class Setup:
             path = folder / "best.safetensors"
         elif which == "latest":
             path = numbered[max(numbered)] if numbered else folder / "best.safetensors"
-        elif str(which).isdigit():
+        elif str(which).isdecimal():
             path = numbered.get(int(which), folder / f"checkpoint_{which}.safetensors")
         else:
             path = Path(which)
         if not path.is_file():
-            found = sorted(file.name for file in folder.glob("*.safetensors")) or "none"
-            raise CheckpointError(
-                f"The checkpoint {which!r} of setup {self.config.name} needs the file {path}, "
-                f'which does not exist. In {folder} there are: {found}. Use "best", "latest", an '
-                "iteration or a path of an existing file, or train the setup first."
-            )
+            raise CheckpointError(self._missing(which, path))
         return path
+
+    def _missing(self, which: str | int | Path, path: Path) -> str:
+        folder = self.folder / CHECKPOINTS
+        found = sorted(file.name for file in folder.glob("*.safetensors")) or "none"
+        state = "is a folder" if path.is_dir() else "does not exist"
+        text = (
+            f"The checkpoint {str(which)!r} of setup {self.config.name} needs the file {path}, which "
+            f"{state}. In {folder} there are: {found}. "
+        )
+        if path.parent != folder and (folder / path.name).is_file():
+            return text + (
+                "A path counts from the folder of the config that names it, not from the setup: "
+                f'write {folder / path.name}, or "best", "latest" or an iteration.'
+            )
+        return text + (
+            'Use "best", "latest", an iteration or a path of an existing file (it counts from the '
+            "folder of the config that names it), or train the setup first."
+        )
 
     def fingerprint(self, checkpoint: Path) -> str:
         """sha256 (hex) of all that decides what the network computes."""
@@ -106,7 +122,7 @@ class Setup:
             mode="json", include={"network", "heads", "normalization", "voxel_size"}
         )
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-        digest.update((self.folder / "network.py").read_bytes())
+        digest.update((self.folder / NETWORK).read_bytes())
         digest.update(hashlib.sha256(Path(checkpoint).read_bytes()).digest())
         return digest.hexdigest()
 

@@ -1,6 +1,7 @@
 """Blockwise prediction with a small random network on a volume that is not a multiple of anything."""
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -286,3 +287,49 @@ def test_vectors_are_not_stored_without_their_signs(vector_setup, raw, tmp_path)
     task = vector_prediction(vector_setup, raw, tmp_path, {"vectors": {"dtype": "uint8"}})
     with pytest.raises(ConfigError, match="no negative numbers"):
         task._check_heads()
+
+
+# -- which checkpoint -------------------------------------------------------------------------
+
+
+def checkpoint_of(values: dict, folder: Path) -> str | int:
+    """The checkpoint of a config in `folder`, as its task has it."""
+    config = {"kind": "predict", "run": "r", "raw": "raw", "setup": "s", "output": "o"}
+    return Predict.from_dict(config | {"block_shape": [1, 1, 1]} | values, folder=folder).checkpoint
+
+
+def test_a_checkpoint_file_is_found_like_every_path_of_a_config(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("WEIGHTS", str(tmp_path / "w"))
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    here = tmp_path / "cfg"
+    for written, file in {
+        "ckpt/mine.safetensors": here / "ckpt" / "mine.safetensors",
+        "../mine.pt": tmp_path / "mine.pt",
+        "${WEIGHTS}/a.pt": tmp_path / "w" / "a.pt",
+        "${NOT_THERE:-b}/a.pt": here / "b" / "a.pt",
+        "~/a.pt": tmp_path / "me" / "a.pt",
+        "./best": here / "best",  # a file that has the name of a word
+    }.items():
+        assert checkpoint_of({"checkpoint": written}, here) == str(file), written
+
+
+@pytest.mark.parametrize("word", ["best", "latest", "12", 12])
+def test_words_and_iterations_are_no_paths(tmp_path, word):
+    assert checkpoint_of({"checkpoint": word}, tmp_path) == word
+
+
+def test_a_checkpoint_with_an_unknown_variable_or_on_a_server_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="NOT_THERE"):
+        checkpoint_of({"checkpoint": "$NOT_THERE/a.pt"}, tmp_path)
+    with pytest.raises(ConfigError, match="copy it here"):
+        checkpoint_of({"checkpoint": "s3://bucket/a.pt"}, tmp_path)
+
+
+def test_a_checkpoint_that_lies_in_the_setup_is_not_guessed_but_named(raw, setup_folder, tmp_path):
+    task = predict(raw, setup_folder, tmp_path / "a", checkpoint="best.safetensors")
+    inside = re.escape(f"write {setup_folder / 'checkpoints' / 'best.safetensors'}")
+    with pytest.raises(CheckpointError, match=inside):
+        task.check()
