@@ -13,16 +13,20 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PositiveInt,
+    Tag,
     ValidationError,
     ValidationInfo,
+    model_validator,
 )
 
 from em_blocks.errors import ConfigError
@@ -112,6 +116,62 @@ class StrictModel(BaseModel):
         return cls.from_dict(values, folder=path.resolve().parent, source=str(path))
 
 
+class VolumeInput(StrictModel):
+    """A volume that is read, with what its own metadata do not say, or say wrongly.
+
+    ``str()`` is its path.
+    """
+
+    path: StorePath = Field(description="Path or URL of the array.")
+    voxel_size: VoxelSize | None = Field(None, description="nm (z, y, x).")
+    offset: Position3 | None = Field(
+        None, description="World position of the first corner, nm (z, y, x)."
+    )
+    axes: tuple[Literal["t", "c", "z", "y", "x"], ...] | None = Field(
+        None,
+        description="Axes as stored, the slowest first, as numpy shows the array: "
+        '["z", "y", "x"] is the usual order in every format, N5 and precomputed included.',
+    )
+
+    @model_validator(mode="after")
+    def _axes_are_those_of_a_volume(self) -> Self:
+        if self.axes is None:
+            return self
+        if len(set(self.axes)) < len(self.axes) or not set("zyx") <= set(self.axes):
+            raise ValueError(
+                f"the axes {list(self.axes)} are not those of a volume: z, y and x are needed, "
+                "each once; t and c may be there"
+            )
+        return self
+
+    def __str__(self) -> str:
+        return self.path
+
+
+def _plain(value: str | VolumeInput) -> str | VolumeInput:
+    # An input that adds nothing is its path: both spellings have one fingerprint.
+    if isinstance(value, VolumeInput) and value == VolumeInput.model_construct(path=value.path):
+        return value.path
+    return value
+
+
+def _spelling(value: Any) -> str:
+    return "<volume>" if isinstance(value, (dict, VolumeInput)) else "<path>"
+
+
+VolumeRef = Annotated[
+    Annotated[StorePath, Tag("<path>")] | Annotated[VolumeInput, Tag("<volume>")],
+    Discriminator(_spelling),
+    AfterValidator(_plain),
+]
+"""A volume that is read: its path, or ``{"path", "voxel_size", "offset", "axes"}``."""
+
+
+def path_of(volume: str | VolumeInput) -> str:
+    """Where a volume is, without what a config says of it."""
+    return str(volume)
+
+
 def read_json(path: Path) -> dict:
     """Read a JSON object from `path`; raises `ConfigError`."""
     try:
@@ -161,7 +221,9 @@ def _paragraph(error: ValidationError, source: str) -> str:
 
 
 def _problem(item: dict) -> str:
-    field = ".".join(str(part) for part in item["loc"]) or "the whole"
+    # In pointed brackets: which spelling of a union it is.
+    parts = [str(part) for part in item["loc"] if not str(part).startswith("<")]
+    field = ".".join(parts) or "the whole"
     if item["type"] == "extra_forbidden":
         return f"the key {field!r} is unknown"
     if item["type"] == "missing":

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from em_blocks.config import LocalPath, Shape3, StorePath, StrictModel, VoxelSize
+from em_blocks.config import (
+    LocalPath,
+    Shape3,
+    StorePath,
+    StrictModel,
+    VolumeRef,
+    VoxelSize,
+    path_of,
+)
 from em_blocks.errors import ConfigError
 
 
@@ -181,3 +189,50 @@ def test_long_values_are_shortened_in_messages(config):
 def test_paths_given_in_code_are_relative_to_the_working_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert Example(raw="raw.zarr").raw == str(tmp_path / "raw.zarr")
+
+
+class Reading(StrictModel):
+    raw: VolumeRef
+    others: dict[str, VolumeRef] = {}
+
+
+TOLD = {"path": "em.zarr/raw", "voxel_size": [40, 4.6, 4], "offset": [400, 0, -8], "axes": [*"xyz"]}
+
+
+def test_a_volume_that_is_read_is_a_path_as_ever():
+    task = Reading.from_dict({"raw": "em.zarr/raw"}, folder=Path("/data"))
+    assert task.raw == "/data/em.zarr/raw"
+    assert task.model_dump(mode="json") == {"raw": "/data/em.zarr/raw", "others": {}}
+
+
+def test_a_volume_may_come_with_what_its_file_does_not_say():
+    task = Reading.from_dict({"raw": TOLD, "others": {"a": TOLD}}, folder=Path("/data"))
+    assert task.raw == task.others["a"]
+    assert (path_of(task.raw), task.raw.offset) == ("/data/em.zarr/raw", (400, 0, -8))
+    again = Reading.from_dict(json.loads(json.dumps(task.model_dump(mode="json"))))
+    assert again == task and hash(again.raw) == hash(task.raw)
+
+
+def test_both_spellings_of_a_path_are_one_input():
+    folder = Path("/data")
+    assert Reading.from_dict({"raw": {"path": "em.zarr/raw"}}, folder=folder) == Reading.from_dict(
+        {"raw": "em.zarr/raw"}, folder=folder
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (7, "'raw': got 7"),
+        ({**TOLD, "voxelsize": 1}, "the key 'raw.voxelsize' is unknown"),
+        ({"voxel_size": [1, 1, 1]}, "the key 'raw.path' is missing"),
+        ({**TOLD, "voxel_size": [40, 4, 0]}, "'raw.voxel_size.2': got 0"),
+        ({**TOLD, "axes": ["z", "y"]}, "z, y and x are needed, each once"),
+        ({**TOLD, "axes": ["z", "y", "x", "x"]}, "z, y and x are needed, each once"),
+        ({**TOLD, "axes": ["z", "y", "w"]}, "'raw.axes.2': got 'w'"),
+        ({**TOLD, "path": "$UNSET_HERE/raw"}, "'raw.path': got '\\$UNSET_HERE/raw'"),
+    ],
+)
+def test_a_volume_that_makes_no_sense_is_named_by_its_key(raw, words):
+    with pytest.raises(ConfigError, match=words):
+        Reading.from_dict({"raw": raw})

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from em_blocks.config import is_url
+from em_blocks.config import VolumeInput, is_url
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Box, Roi, Triple
 from em_blocks.tasks.base import RunConfig
@@ -47,7 +47,7 @@ def small_copy(
     roi = grid.frame.to_roi(box)
     values = config.model_dump(mode="json")
     for name in volume_fields(config):
-        values[name] = _copy(values[name], roi, folder / "in.zarr" / name)
+        values[name] = _copy(getattr(config, name), roi, folder / "in.zarr" / name)
     values |= {"output": _moved(values["output"], folder), "run_dir": str(folder), "db_host": None}
     if levels > 1:
         values["super_block"] = (2, 2, 2)
@@ -56,12 +56,18 @@ def small_copy(
 
 def volume_fields(config: RunConfig) -> list[str]:
     """Keys of a config that name volumes which exist, other than what it makes."""
-    values = config.model_dump(mode="json")
     return [
-        name for name, value in values.items()
-        if name not in config.operational | {"output"} and isinstance(value, str)
-        and (is_url(value) or value.startswith("/")) and detect(value) is not None
+        name for name in type(config).model_fields
+        if name not in config.operational | {"output"} and _is_volume(getattr(config, name))
     ]
+
+
+def _is_volume(value: object) -> bool:
+    if isinstance(value, VolumeInput):
+        return True
+    return isinstance(value, str) and (is_url(value) or value.startswith("/")) and (
+        detect(value) is not None
+    )
 
 
 def _neighbours(grid: BlockGrid, wanted: np.ndarray, *, blocks: int, levels: int) -> Box:
@@ -89,7 +95,7 @@ def _enough(available: Triple, blocks: int) -> Triple:
     return tuple(shape)
 
 
-def _copy(path: str, roi: Roi, target: Path) -> str:
+def _copy(path: str | VolumeInput, roi: Roi, target: Path) -> str:
     source = Volume.open(path)
     box = source.frame.enclosing_box(roi).intersect(source.box)
     check_scratch(box.size * (source.channels or 1) * source.dtype.itemsize)

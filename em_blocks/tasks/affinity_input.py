@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Box
 from em_blocks.kernels.neighborhood import FULL, Neighborhood, quantised, to_previous
@@ -22,7 +23,7 @@ class AffinityInput:
     neighborhood: Neighborhood
 
     @classmethod
-    def open(cls, path: str, shifts: Shifts | None) -> AffinityInput:
+    def open(cls, path: str | VolumeInput, shifts: Shifts | None) -> AffinityInput:
         """Open a volume; its attribute ``neighborhood`` is used where `shifts` is not given.
 
         Raises

@@ -11,7 +11,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field
 
-from em_blocks.config import Shape3, StorePath
+from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.parts import find_parts
@@ -31,7 +31,7 @@ class ApplyParts(BlockwiseTask):
     """
 
     kind: Literal["apply_parts"]
-    labels: StorePath = Field(description="Volume of ids.")
+    labels: VolumeRef = Field(description="Volume of ids.")
     changes: StorePath = Field(description="Folder of the table of changes.")
     output: StorePath = Field(description="Array to make.")
     dtype: IdType = Field(description="Of the output.")

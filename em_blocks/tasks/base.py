@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from em_blocks.config import LocalPath, Shape3, StorePath, StrictModel, is_url
+from em_blocks.config import LocalPath, Shape3, StrictModel, VolumeRef, is_url
 from em_blocks.db.connect import database_home
 from em_blocks.db.synapse_rows import Flags
 from em_blocks.db.synapses import SynapseStore
@@ -111,7 +111,7 @@ class RunConfig(StrictModel, ABC):
         description="Folder for summary.json, logs and the embedded database. "
         "Default: the folder that holds the output; needed if that is in an object store.",
     )
-    mask: StorePath | None = Field(
+    mask: VolumeRef | None = Field(
         None,
         description="Volume of any voxel size; a block where it is 0 everywhere is not computed.",
     )

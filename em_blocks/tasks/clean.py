@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from em_blocks.config import Shape3, StorePath
+from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.tasks.apply_parts import ApplyParts
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
 from em_blocks.tasks.find_parts import MAX_ID, FindParts, check_ids
@@ -33,7 +33,7 @@ class Clean(RunConfig):
     """
 
     kind: Literal["clean"]
-    labels: StorePath = Field(description="Volume of ids to clean; is not changed.")
+    labels: VolumeRef = Field(description="Volume of ids to clean; is not changed.")
     output: StorePath = Field(description="Array to make, e.g. data/brain.zarr/cleaned.")
     fraction: Fraction = Field(
         0.1, description="Share of an id's voxels from which on a part becomes an object of its own."

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from em_blocks.config import Shape3, StorePath
+from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.db.clefts import (
     checksum_of_clefts,
     prepare_clefts,
@@ -46,7 +46,7 @@ _READERS = 8
 class CleftTask(SynapseTask):
     """A task over the voxels of predicted clefts that writes about stored synapses."""
 
-    prediction: StorePath = Field(description="Volume of predicted clefts.")
+    prediction: VolumeRef = Field(description="Volume of predicted clefts.")
     clefts: StorePath = Field(description="Volume of the ids of clefts.")
     synapses: RunName = Field(description="The run that detected the synapses.")
     sums: StorePath = Field(description="Folder of the tables of voxels and places of clefts.")

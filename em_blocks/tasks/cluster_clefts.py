@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from em_blocks.config import LocalPath, Shape3, StorePath
+from em_blocks.config import LocalPath, Shape3, StorePath, VolumeRef
 from em_blocks.tasks.base import BlockwiseTask, RunConfig, RunName
 from em_blocks.tasks.cleft_parts import ApplyCleftParts, FindCleftParts, Threshold
 from em_blocks.tasks.cleft_rows import ConnectClefts, MarkClefts
@@ -32,7 +32,7 @@ class ClusterClefts(RunConfig):
         description="Folder of the run that detected the synapses, for its database and for logs."
     )
     synapses: RunName = Field(description="The run that detected the synapses.")
-    prediction: StorePath = Field(description="Volume of predicted clefts, one value per voxel.")
+    prediction: VolumeRef = Field(description="Volume of predicted clefts, one value per voxel.")
     threshold: Threshold = Field(
         0.5, description="Voxels of at least this are cleft; in units of the network's output."
     )

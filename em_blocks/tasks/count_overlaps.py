@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from em_blocks.config import LocalPath, Shape3, StorePath
+from em_blocks.config import LocalPath, Shape3, StorePath, VolumeRef
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Frame, Roi, Triple
 from em_blocks.kernels.contingency import Contingency, count_overlaps
@@ -55,12 +55,12 @@ class CountOverlaps(BlockwiseTask):
     }
 
     kind: Literal["count_overlaps"]
-    segmentations: dict[Name, StorePath] = Field(
+    segmentations: dict[Name, VolumeRef] = Field(
         min_length=1,
         description="Volumes of segments by name; names that are numbers are thresholds, and a curve "
         "is drawn over them. path.zarr/dataset, or file.h5:dataset.",
     )
-    truth: StorePath = Field(
+    truth: VolumeRef = Field(
         description="Volume of neurons. If file.h5 has a table 'transforms' beside the dataset, its "
         "bodies are the neurons."
     )
@@ -184,9 +184,10 @@ class CountOverlaps(BlockwiseTask):
             opened = [stack.enter_context(open_labels(path)) for path in paths]
             if all(v.frame is None for v in opened) and (self.roi or self.skeletons):
                 raise ConfigError(
-                    f"None of {', '.join(paths)} says how large its voxels are, so nobody knows where "
-                    "the ROI or the skeletons lie, which are in nm. Add the attributes resolution and "
-                    "offset (nm, zyx) to a dataset, or ingest it with a voxel_size."
+                    f"None of {', '.join(map(str, paths))} says how large its voxels are, so "
+                    "nobody knows where the ROI or the skeletons lie, which are in nm. Add the "
+                    "attributes resolution and offset (nm, zyx) to a dataset, or say it in the config: "
+                    '{"path": ..., "voxel_size": [z, y, x], "offset": [z, y, x]}.'
                 )
             truth, *segmentations = placed(opened)
             yield truth, dict(zip(self.segmentations, segmentations, strict=True))

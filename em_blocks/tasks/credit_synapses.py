@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from em_blocks.config import LocalPath, Shape3, StorePath
+from em_blocks.config import LocalPath, Shape3, StorePath, VolumeRef
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Frame, Triple
 from em_blocks.kernels.connectivity import (
@@ -73,14 +73,14 @@ class CreditSynapses(BlockwiseTask):
     }
 
     kind: Literal["credit_synapses"]
-    neurons: StorePath = Field(
+    neurons: VolumeRef = Field(
         description="Volume of neurons: path.zarr/dataset, or file.h5:dataset."
     )
-    truth: StorePath = Field(
+    truth: VolumeRef = Field(
         description="Volume of true synapses, one id each. 0 is background, and so are the two "
         "largest ids of uint64, as in CREMI."
     )
-    prediction: StorePath = Field(description="Volume of predicted synapses, likewise.")
+    prediction: VolumeRef = Field(description="Volume of predicted synapses, likewise.")
     output: StorePath = Field(description="Folder of tables, matrices and scores.")
     reach_voxels: Annotated[int, Field(ge=1, le=_LARGEST_REACH)] | None = Field(
         None, description="How far a synapse may be from both neurons: one step to the 6 neighbours "

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from em_blocks.config import Shape3, StorePath
+from em_blocks.config import Shape3, StorePath, VolumeInput, VolumeRef, path_of
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Triple
 from em_blocks.kernels.pyramid import pyramid_factors
@@ -53,7 +53,7 @@ class Downsample(BlockwiseTask):
     operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {"levels"}
 
     kind: Literal["downsample"]
-    input: StorePath = Field(description="Volume at full resolution: path or URL of the array.")
+    input: VolumeRef = Field(description="Volume at full resolution: path or URL of the array.")
     output: StorePath = Field(description="Group of all levels, e.g. data/brain.zarr/pyramid.")
     method: Method = Field(
         description='"mode" for labels (the most frequent; the smallest where several are equally '
@@ -143,7 +143,7 @@ class Downsample(BlockwiseTask):
         in_place = {level_path(self.output, 0)}
         if self.format == "precomputed":
             in_place.add(self.output)
-        return int(self.input in in_place)
+        return int(path_of(self.input) in in_place)
 
     @property
     def _number(self) -> int:
@@ -160,8 +160,8 @@ class Downsample(BlockwiseTask):
         return self.geometry[self._number]
 
     @property
-    def _below(self) -> str:
-        """Path of the volume that this level is made of."""
+    def _below(self) -> str | VolumeInput:
+        """The volume that this level is made of."""
         return self.input if self._number <= 1 else level_path(self.output, self._number - 1)
 
     # -- what a task defines ----------------------------------------------------------

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from em_blocks.config import LocalPath, Position3, StorePath, StrictModel, VoxelSize
+from em_blocks.config import LocalPath, Position3, StrictModel, VolumeRef, VoxelSize
 from em_blocks.errors import ConfigError
 from em_blocks.kernels.synapse_filters import Duplicates, Filter, Listed, Score, SelfLinks
 from em_blocks.kernels.synapse_protocol import Protocol
@@ -65,7 +65,7 @@ class EvaluateSynapses(StrictModel):
     flip_prediction: bool = Field(
         False, description="Exchange the pre- and postsynaptic sites of the prediction."
     )
-    neurons: StorePath | None = Field(
+    neurons: VolumeRef | None = Field(
         None, description="Volume of true neurons, path.zarr/dataset or file.h5:dataset: segments at "
         "all sites are looked up in it, as in the CREMI challenge. Default: those of the files."
     )

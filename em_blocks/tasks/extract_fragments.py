@@ -13,7 +13,7 @@ import cc3d
 import numpy as np
 from pydantic import Field, NonNegativeInt
 
-from em_blocks.config import Shape3, StorePath, StrictModel
+from em_blocks.config import Shape3, StorePath, StrictModel, VolumeRef
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.mutex import mutex_watershed
@@ -99,7 +99,7 @@ class ExtractFragments(BlockwiseTask):
     """
 
     kind: Literal["extract_fragments"]
-    affinities: StorePath = Field(description="Volume (c, z, y, x): uint8, uint16, or float in 0..1.")
+    affinities: VolumeRef = Field(description="Volume (c, z, y, x): uint8, uint16, or float in 0..1.")
     neighborhood: Shifts | None = Field(
         None, description="Shift to the partner of every channel, voxels (z, y, x). Default: the "
         "attribute of the volume."

@@ -10,7 +10,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from em_blocks.config import StorePath
+from em_blocks.config import VolumeRef, path_of
 from em_blocks.db.synapse_rows import Flags
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import ConfigError
@@ -36,10 +36,10 @@ class ExtractSynapses(SynapseTask):
     """
 
     kind: Literal["extract_synapses"]
-    indicator: StorePath = Field(
+    indicator: VolumeRef = Field(
         description="Volume (z, y, x): how sure the network is that a voxel is at a site."
     )
-    vectors: StorePath = Field(
+    vectors: VolumeRef = Field(
         description="Volume (3, z, y, x) of the same voxels: offset from a site to its partner, nm."
     )
     roi: RoiConfig | None = Field(None, description="Region of the sites. Default: all of the volume.")
@@ -103,7 +103,7 @@ class ExtractSynapses(SynapseTask):
         return [self._rows]
 
     def outputs_root(self) -> str:
-        return store.container(self.indicator)
+        return store.container(path_of(self.indicator))
 
     @classmethod
     def locations(cls) -> set[str]:

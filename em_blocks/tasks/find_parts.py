@@ -11,7 +11,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field
 
-from em_blocks.config import StorePath
+from em_blocks.config import StorePath, VolumeRef
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.parts import find_borders, find_parts
@@ -39,7 +39,7 @@ class FindParts(BlockwiseTask):
     """
 
     kind: Literal["find_parts"]
-    labels: StorePath = Field(description="Volume of ids.")
+    labels: VolumeRef = Field(description="Volume of ids.")
     output: StorePath = Field(description="Folder of the tables.")
 
     def grid(self) -> BlockGrid:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from em_blocks.config import Shape3, StorePath
+from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Block, BlockGrid
 from em_blocks.kernels.part_rules import JoinedParts, join_parts, part_ids
@@ -35,7 +35,7 @@ class JoinParts(BlockwiseTask):
     """
 
     kind: Literal["join_parts"]
-    labels: StorePath = Field(description="Volume of ids.")
+    labels: VolumeRef = Field(description="Volume of ids.")
     tables: StorePath = Field(description="Folder of the tables that `find_parts` wrote.")
     output: StorePath = Field(description="Folder of the table of changes.")
     block_shape: Shape3 = Field(description="Voxels (z, y, x) of the blocks whose parts are joined.")

@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from em_blocks.config import Shape3, StorePath, StrictModel
+from em_blocks.config import Shape3, StorePath, StrictModel, VolumeInput, VolumeRef
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import BlockGrid, Box, Frame, Roi, Triple
 from em_blocks.kernels.site_lookup import SiteIds, as_voxels, ids_at_sites, search_context
@@ -40,7 +40,7 @@ LookUp = Callable[[np.ndarray], Objects]
 class LabelOptions(StrictModel):
     """Which labels, and how ids are taken from them."""
 
-    labels: StorePath = Field(
+    labels: VolumeRef = Field(
         description="Volume of supervoxels (fragments) or segments: path.zarr/dataset, or "
         "file.h5:dataset. Its voxel size need not be that of the detection."
     )
@@ -162,7 +162,7 @@ class _Layout(NamedTuple):
 
 
 @contextmanager
-def opened_labels(path: str) -> Iterator[Labels]:
+def opened_labels(path: str | VolumeInput) -> Iterator[Labels]:
     """A volume of labels that tells its place in the world.
 
     Raises

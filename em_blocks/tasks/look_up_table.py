@@ -8,6 +8,7 @@ from functools import cached_property
 import fastremap
 import numpy as np
 
+from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import BlockGrid, Box, Frame, Triple
 from em_blocks.tasks.outputs import TableSpec, fingerprint_of
@@ -69,7 +70,7 @@ def lut_header(path: str) -> dict:
     return header
 
 
-def check_made_for(lut: str, labels: str) -> None:
+def check_made_for(lut: str, labels: str | VolumeInput) -> None:
     """Raise `ConfigError` unless the look-up table was made for these labels."""
     made_for, found = lut_header(lut).get("fragments"), fingerprint_of(labels)
     if made_for != found:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Box
 from em_blocks.volumes import Volume
 
 
-def masked_blocks(path: str, grid: BlockGrid) -> np.ndarray:
+def masked_blocks(path: str | VolumeInput, grid: BlockGrid) -> np.ndarray:
     """Blocks where a mask volume is 0 everywhere.
 
     The mask may have any voxel size and cover any part of the grid; outside of it is 0.

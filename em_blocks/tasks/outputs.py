@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from em_blocks.config import is_url
+from em_blocks.config import VolumeInput, is_url, path_of
 from em_blocks.db.synapse_rows import Flags, checksum_of_rows
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import VolumeError
@@ -277,9 +277,11 @@ def _local(path: str) -> str | None:
     return None if is_url(path) else path
 
 
-def fingerprint_of(path: str) -> str | None:
-    """Of the run that made the volume `path`; None while there is none, or nobody left one."""
-    return Volume.open(path).attributes.get("fingerprint") if detect(path) is not None else None
+def fingerprint_of(volume: str | VolumeInput) -> str | None:
+    """Of the run that made a volume; None while there is none, or nobody left one."""
+    if detect(path_of(volume)) is None:
+        return None
+    return Volume.open(volume).attributes.get("fingerprint")
 
 
 def checksum(values: np.ndarray) -> int:

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from em_blocks.config import LocalPath, Shape3, StorePath, is_url
+from em_blocks.config import LocalPath, Shape3, StorePath, VolumeRef, is_url
 from em_blocks.errors import BlockAlignmentError, ConfigError, GeometryError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
@@ -39,7 +39,7 @@ class Predict(BlockwiseTask):
     operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {"batch_size"}
 
     kind: Literal["predict"]
-    raw: StorePath = Field(description="Raw volume: path or URL of the array.")
+    raw: VolumeRef = Field(description="Raw volume: path or URL of the array.")
     roi: RoiConfig | None = Field(None, description="Region to predict; default: all of raw.")
     setup: LocalPath = Field(description="Folder with config.json, network.py and checkpoints/.")
     checkpoint: Checkpoint = Field(

@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from em_blocks.config import Shape3, StorePath
+from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.geometry import Block, BlockGrid
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock, TableSpec
 from em_blocks.tasks.extract_fragments import check_fragments
@@ -29,8 +29,8 @@ class Relabel(BlockwiseTask):
     """
 
     kind: Literal["relabel"]
-    labels: StorePath = Field(description="Volume of ids (fragments).")
-    like: StorePath | None = Field(
+    labels: VolumeRef = Field(description="Volume of ids (fragments).")
+    like: VolumeRef | None = Field(
         None, description="Volume of the same voxels, if the labels are made by an earlier step."
     )
     tables: StorePath | None = Field(

@@ -12,7 +12,7 @@ import fastremap
 import numpy as np
 from pydantic import Field
 
-from em_blocks.config import StorePath
+from em_blocks.config import StorePath, VolumeRef
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.neighborhood import FULL
 from em_blocks.kernels.region_graph import RegionGraph, contact_histograms, region_graph
@@ -41,7 +41,7 @@ class ScoreEdges(BlockwiseTask):
     """
 
     kind: Literal["score_edges"]
-    affinities: StorePath = Field(description="Volume (c, z, y, x): uint8, uint16, or float in 0..1.")
+    affinities: VolumeRef = Field(description="Volume (c, z, y, x): uint8, uint16, or float in 0..1.")
     neighborhood: Shifts | None = Field(
         None, description="Shift to the partner of every channel, voxels (z, y, x). Default: the "
         "attribute of the volume."

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from em_blocks.config import Shape3, StorePath, StrictModel
+from em_blocks.config import Shape3, StorePath, StrictModel, VolumeRef, path_of
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Triple
 from em_blocks.tasks.affinity_input import AffinityInput, Shifts
@@ -52,7 +52,7 @@ class Segment(RunConfig):
     """
 
     kind: Literal["segment"]
-    affinities: StorePath = Field(description="Volume (c, z, y, x): uint8, uint16, or float in 0..1.")
+    affinities: VolumeRef = Field(description="Volume (c, z, y, x): uint8, uint16, or float in 0..1.")
     neighborhood: Shifts | None = Field(
         None, description="Shift to the partner of every channel, voxels (z, y, x). Default: the "
         "attribute of the volume."
@@ -107,7 +107,7 @@ class Segment(RunConfig):
     @model_validator(mode="after")
     def _output_is_a_container_of_its_own(self) -> Self:
         made = [store.join(self.output, name) for name in ("fragments", "segments", "graph")]
-        for read in filter(None, (self.affinities, self.mask)):
+        for read in map(path_of, filter(None, (self.affinities, self.mask))):
             if any(_within(self.output, read) or _within(read, path) for path in made):
                 raise ValueError(
                     f"the output {self.output} and the input {read} lie in each other: what is "

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from pydantic import Field, NonNegativeInt
 
-from em_blocks.config import Shape3, StorePath
+from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.geometry import Block, BlockGrid
 from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.tasks.masks import masked_blocks
@@ -17,7 +17,7 @@ from em_blocks.volumes import Volume, store
 class SuperBlockTask(BlockwiseTask):
     """A block of this task is a super-block; its parts are the blocks of the level below."""
 
-    like: StorePath = Field(description="Volume of the same voxels as the fragments: the affinities.")
+    like: VolumeRef = Field(description="Volume of the same voxels as the fragments: the affinities.")
     fragments: StorePath = Field(description="Volume of fragments.")
     fragment_tables: StorePath = Field(description="Their tables.")
     output: StorePath = Field(description="Folder for the tables; every level has one in it.")

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import tensorstore as ts
 
-from em_blocks.config import is_url
+from em_blocks.config import VolumeInput, is_url
 from em_blocks.errors import VolumeError
 from em_blocks.geometry import Frame, Triple
 from em_blocks.volumes import precomputed, store
@@ -107,8 +107,19 @@ def write_attributes(path: str, format: Format, attributes: dict) -> None:
     store.write_json(path, name, {**values, **attributes})
 
 
-def frame_of(path: str, format: Format, attributes: dict) -> Frame:
+def frame_of(
+    path: str, format: Format, attributes: dict, said: VolumeInput | None = None
+) -> Frame:
     """Voxel size and offset of an array; VolumeError where nothing tells them."""
+    if said is not None and said.voxel_size is not None and said.offset is not None:
+        return Frame(said.voxel_size, said.offset)
+    found = _stored_frame(path, format, attributes)
+    if said is None:
+        return found
+    return Frame(said.voxel_size or found.voxel_size, said.offset or found.offset)
+
+
+def _stored_frame(path: str, format: Format, attributes: dict) -> Frame:
     if format == "precomputed":
         scale = precomputed.scale_metadata(path)
         size = scale["resolution"][::-1]

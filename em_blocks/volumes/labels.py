@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import h5py
 import numpy as np
 
+from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.geometry import Box, Frame, Roi, Triple
 from em_blocks.volumes.hdf5 import Hdf5Dataset, Hdf5Transforms
@@ -93,12 +94,12 @@ class Labels:
 
 
 @contextmanager
-def open_labels(path: str) -> Iterator[Labels]:
+def open_labels(path: str | VolumeInput) -> Iterator[Labels]:
     """Open a volume of ids for reading.
 
     Parameters
     ----------
-    path : str
+    path : str or VolumeInput
         An array in any format of `Volume`, or ``file.h5:dataset``. Where a table ``transforms``
         lies beside the dataset, its bodies are read instead of the supervoxels.
 
@@ -107,15 +108,17 @@ def open_labels(path: str) -> Iterator[Labels]:
     ConfigError, VolumeError
         If there is nothing at `path`, or no ids.
     """
+    said, path = path if isinstance(path, VolumeInput) else None, str(path)
     found = _HDF5.match(path)
     if found is None:
-        yield _of_volume(Volume.open(path))
+        yield _of_volume(Volume.open(said or path))
         return
     source, chunk_shape = _hdf5_source(found)
     source.check()
     header = source.header()
     _check_ids(path, header.dtype, header.shape)
-    frame = header.voxel_size and Frame(header.voxel_size, header.offset or (0.0, 0.0, 0.0))
+    voxel_size = (said and said.voxel_size) or header.voxel_size
+    frame = voxel_size and Frame(voxel_size, (said and said.offset) or header.offset or (0.0, 0.0, 0.0))
     with source.open() as read:
         yield Labels(
             path=path, shape=header.shape, dtype=header.dtype, frame=frame,

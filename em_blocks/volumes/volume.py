@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import tensorstore as ts
 
+from em_blocks.config import VolumeInput
 from em_blocks.errors import BlockAlignmentError, GeometryError, VolumeError
 from em_blocks.geometry import Box, Frame, Roi, Triple
 from em_blocks.volumes import formats, store
@@ -39,11 +40,14 @@ class Volume:
         Stored value that means 1.0, for quantised predictions.
     """
 
-    def __init__(self, path: str, format: Format, array: ts.TensorStore, attributes: dict):
+    def __init__(
+        self, path: str, format: Format, array: ts.TensorStore, attributes: dict,
+        said: VolumeInput | None = None,
+    ):
         self.path = path
         self.format = format
         self.attributes = attributes
-        self.frame = formats.frame_of(path, format, attributes)
+        self.frame = formats.frame_of(path, format, attributes, said)
         self._array, self.channels = _spatial_view(array, format, path, attributes)
         self.shape: Triple = tuple(self._array.shape[-3:])
         self.dtype = self._array.dtype.numpy_dtype
@@ -51,22 +55,27 @@ class Volume:
         self.scale: float | None = attributes.get("scale")
 
     @classmethod
-    def open(cls, path: str, *, mode: Literal["r", "r+"] = "r") -> Volume:
+    def open(cls, path: str | VolumeInput, *, mode: Literal["r", "r+"] = "r") -> Volume:
         """Open an existing array.
+
+        Parameters
+        ----------
+        path : str or VolumeInput
+            With what is known of the array where its metadata are wrong or missing.
 
         Raises
         ------
         VolumeError
             If there is no array at `path`, or it does not tell its voxel size.
         """
-        path = str(path)
+        said, path = path if isinstance(path, VolumeInput) else None, str(path)
         format = formats.detect(path)
         if format is None:
             raise VolumeError(_nothing_at(path))
         spec = formats.open_spec(path, format)
         with store.explained(f"The volume {path} ({format}) cannot be opened"):
             array = ts.open(spec, open=True, read=True, write=mode == "r+").result()
-        return cls(path, format, array, formats.read_attributes(path, format))
+        return cls(path, format, array, formats.read_attributes(path, format), said)
 
     @classmethod
     def create(
