@@ -70,7 +70,7 @@ def folder(tmp_path, monkeypatch):
     volume = Volume.create("v.zarr/neurons", shape=NEURONS.shape, dtype="uint64", frame=FRAME,
                            chunk_shape=(2, 10, 16))
     volume.write(volume.box, NEURONS)
-    write_synapses("truth.hdf", TRUTH)
+    write_synapses("truth.hdf", TRUTH, voxel_size=FRAME.voxel_size, offset=FRAME.offset)
     write_synapses("prediction.csv", PREDICTION)
     write_config()
     return tmp_path

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import networkx as nx
+import h5py
 import numpy as np
 import pytest
 import scipy.sparse
@@ -51,7 +52,8 @@ def database(tmp_path_factory):
         made = Database(uri)
         made.fill(make())
         made.fill(make(3, seed=9).replace(id=[1, 2, 3]), run="other")
-        update_run(made, n_blocks=3, n_masked=0)
+        update_run(made, n_blocks=3, n_masked=0,
+                   grid={"offset": [400.0, 46.0, -92.0], "voxel_size": [40.0, 4.6, 4.6]})
         yield made
 
 
@@ -99,8 +101,22 @@ def test_formats_without_our_columns_hold_the_sites(folder):
         export("synapses", "config.json", "--output", f"s.{ending}")
         found = read_synapses(f"s.{ending}")
         order = [np.lexsort(table.post.T) for table in (found, make())]
-        np.testing.assert_array_equal(found.post[order[0]], make().post[order[1]])
-        np.testing.assert_array_equal(found.pre[order[0]], make().pre[order[1]])
+        np.testing.assert_allclose(found.post[order[0]], make().post[order[1]], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found.pre[order[0]], make().pre[order[1]], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("voxel_size", [(40.0, 4.6, 4.6), (30.0, 8.0, 8.0)])
+def test_cremi_files_hold_indices_of_voxels_times_their_size(folder, voxel_size):
+    """Of the run's volume, or of the one that the file will be scored with."""
+    given = () if voxel_size == (40.0, 4.6, 4.6) else ("--voxel-size", "30,8,8")
+    export("synapses", "config.json", "--output", "s.hdf", *given)
+    with h5py.File("s.hdf") as file:
+        locations = file["annotations/locations"][-60:]  # postsynaptic ones are the last
+    post = make().sorted().post
+    order = [np.lexsort(np.round(table, 3).T) for table in (locations, post)]
+    np.testing.assert_allclose(
+        locations[order[0]] + np.array(voxel_size) / 2, post[order[1]], rtol=0, atol=1e-4
+    )
 
 
 def test_the_config_that_mapped_the_synapses_names_them_too(folder, database):

@@ -23,6 +23,7 @@ from em_blocks.cli.common import (
     shows_errors,
 )
 from em_blocks.cli.filters import FORMS, FilterType
+from em_blocks.cli.params import ThreePositive
 from em_blocks.errors import ConfigError
 from em_blocks.kernels.synapse_filters import Filter, Score
 from em_blocks.runtime.preflight import check_writable
@@ -30,6 +31,7 @@ from em_blocks.volumes.whole_files import written_whole
 
 if TYPE_CHECKING:
     from em_blocks.db.synapses import SynapseStore
+    from em_blocks.geometry import Nm3
     from em_blocks.kernels.synapses import Synapses
     from em_blocks.tasks.base import RunConfig
     from em_blocks.tasks.export_synapses import FilterCount
@@ -67,13 +69,17 @@ def selection_options(command: Callable) -> Callable:
 @selection_options
 @click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path),
               metavar="FILE", help=".json (FAFB links), .csv, .parquet, .sqlite, .hdf (CREMI), .npz.")
+@click.option("--voxel-size", type=ThreePositive(float), metavar="Z,Y,X",
+              help="For .hdf: of the neurons that it will be scored with, nm, as CREMI counts positions "
+              "in their voxels. Default: of the run's volume.")
 @json_option
 @shows_errors
-def synapses(output: Path, as_json: bool, **options) -> None:
+def synapses(output: Path, voxel_size: Nm3 | None, as_json: bool, **options) -> None:
     """Write the synapses that CONFIG (extract_synapses or map_synapses) is about to a table.
 
-    Positions are nm; the order is z, y, x except in SQLite. FILE.filters.json says where the rows
-    come from, and how many every filter was given and left out.
+    Positions are nm; the order is z, y, x except in SQLite. In .hdf they are those of CREMI: indices
+    of voxels times their size. FILE.filters.json says where the rows come from, and how many every
+    filter was given and left out.
     """
     from em_blocks.volumes.synapse_files import format_of, write_synapses
 
@@ -84,7 +90,10 @@ def synapses(output: Path, as_json: bool, **options) -> None:
             "whose names do not end in _pre or _post hold positions in nm."
         )
     with _selected(output, **options) as found:
-        write_synapses(output, found.tables)
+        write_synapses(
+            output, found.tables, voxel_size=voxel_size or found.grid["voxel_size"],
+            offset=found.grid["offset"],
+        )
         _report(found, output, as_json)
 
 
@@ -162,6 +171,7 @@ class _Selected:
     tables: Iterable[Synapses]
     counts: list[FilterCount]
     source: dict
+    grid: dict  # of the run that detected them
 
     def document(self) -> dict:
         """As FILE.filters.json, once `tables` is exhausted."""
@@ -174,6 +184,7 @@ def _selected(
     output: Path, *, config: Path, overrides: tuple[str, ...], min_score: float | None,
     filters: tuple[Filter, ...], flip: bool, unfinished: bool,
 ) -> Iterator[_Selected]:
+    from em_blocks.db.runs import RunStore
     from em_blocks.db.synapses import SynapseStore
     from em_blocks.tasks.export_synapses import filtered
 
@@ -193,7 +204,8 @@ def _selected(
             tables, counts = filtered(tables, filters, n_rows=n, folder=output.absolute().parent)
             source = {"run": run, "database": task.db_name, "state": state, "flipped": flip,
                       "synapses": n}
-            yield _Selected(tables, counts, source)
+            grid = RunStore(store.client, task.db_name, run).load()["grid"]
+            yield _Selected(tables, counts, source, grid)
 
 
 def run_of_synapses(config: Path, task: RunConfig) -> str:

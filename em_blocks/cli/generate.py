@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from em_blocks.cli.common import shows_errors
+from em_blocks.cli.params import ThreePositive
 from em_blocks.errors import RefusedError, VolumeError
 from em_blocks.geometry import Frame, Triple
 from em_blocks.runtime.preflight import check_writable
@@ -21,30 +22,11 @@ if TYPE_CHECKING:
 CHUNK_SHAPE = (16, 128, 128)
 
 
-class _ThreePositive(click.ParamType):
-    """Three positive numbers with commas."""
-
-    name = "z,y,x"
-
-    def __init__(self, number: type):
-        self.number = number
-
-    def convert(self, value, param, ctx):
-        try:
-            values = tuple(self.number(part) for part in value.split(","))
-        except ValueError:
-            values = ()
-        if len(values) != 3 or not all(0 < v < float("inf") for v in values):
-            kind = "whole numbers" if self.number is int else "numbers"
-            self.fail(f"{value!r} is not of the form z,y,x, three positive {kind}.", param, ctx)
-        return values
-
-
 @click.command(name="generate")
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("--shape", type=_ThreePositive(int), default="64,512,512", show_default=True,
+@click.option("--shape", type=ThreePositive(int), default="64,512,512", show_default=True,
               help="Voxels (z, y, x).")
-@click.option("--voxel-size", type=_ThreePositive(float), default="40,4,4", show_default=True,
+@click.option("--voxel-size", type=ThreePositive(float), default="40,4,4", show_default=True,
               help="nm (z, y, x).")
 @click.option("--seed", type=click.IntRange(min=0), required=True,
               help="The same seed makes the same volume.")

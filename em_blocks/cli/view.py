@@ -140,7 +140,7 @@ class _Scene:
     def _add_file(self, path: Path) -> None:
         if path.suffix == ".json" and _is_config(path):
             return self._add_run(path)
-        self._add_table(path.stem, [read_synapses(path)])
+        self._add_table(path.stem, [self._partners(path)])
 
     def _add_below(self, folder: Path) -> None:
         """Volumes at and below a folder, and a table of synapses in it."""
@@ -148,7 +148,12 @@ class _Scene:
             self._add_volume(found, _name(found, folder), strict=found == str(folder))
         for path in sorted(folder.glob("synapses.*")):
             if path.is_file() and path.suffix in FORMATS:
-                self._add_table("synapses", [read_synapses(path)])
+                self._add_table("synapses", [self._partners(path)])
+
+    def _partners(self, path: Path) -> Synapses:
+        """Partners of a file; locations of CREMI that do not say it are those of the first volume."""
+        shown = self.volumes[0].volume.frame.voxel_size if self.volumes else None
+        return read_synapses(path, voxel_size=shown)
 
     def _add_volume(self, folder: str, name: str, *, strict: bool = True) -> None:
         if folder in [shown.folder for shown in self.volumes]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from em_blocks.kernels.site_lookup import as_voxels
+from em_blocks.kernels.positions import as_voxels
 from em_blocks.kernels.synapses import UNMAPPED, Synapses
 
 

@@ -174,7 +174,11 @@ class CreditSynapses(BlockwiseTask):
         """The known partners by side; none unless directed."""
         if self.mode != "directed":
             return {}
-        return {side: read_synapses(getattr(self, f"{side}_partners")) for side in SIDES}
+        frame = self._layout.frame
+        return {
+            side: read_synapses(getattr(self, f"{side}_partners"), voxel_size=frame.voxel_size)
+            for side in SIDES
+        }
 
     def _check_reach(self, steps: Triple) -> None:
         n = math.prod(2 * step + 1 for step in steps)

@@ -57,7 +57,8 @@ class EvaluateSynapses(StrictModel):
     )
     prediction: LocalPath = Field(description="File of predicted partners, of any of these formats.")
     voxel_size: VoxelSize | None = Field(
-        None, description="Of files of voxels (..._pre.csv, ..._post.csv), nm (z, y, x)."
+        None, description="Of files of voxels (..._pre.csv, ..._post.csv), and of CREMI files that do "
+        "not say it, nm (z, y, x). Default for the latter: that of 'neurons'."
     )
     offset: Position3 = Field(
         (0.0, 0.0, 0.0), description="Of files of voxels: corner of voxel 0, nm (z, y, x)."

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 from em_blocks.config import Shape3, StorePath, StrictModel, VolumeInput, VolumeRef
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import BlockGrid, Box, Frame, Roi, Triple
-from em_blocks.kernels.site_lookup import SiteIds, as_voxels, ids_at_sites, search_context
+from em_blocks.kernels.positions import as_voxels
+from em_blocks.kernels.site_lookup import SiteIds, ids_at_sites, search_context
 from em_blocks.kernels.synapses import UNMAPPED
 from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.tasks.count_overlaps import labels_identity, usual_block

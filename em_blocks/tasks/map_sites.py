@@ -24,7 +24,7 @@ from em_blocks.db.synapse_rows import FIELDS, OBJECTS
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import ConfigError, RefusedError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi
-from em_blocks.kernels.site_lookup import ROUNDING_VOXELS
+from em_blocks.kernels.positions import ROUNDING_VOXELS
 from em_blocks.kernels.synapses import BACKGROUND, Synapses
 from em_blocks.tasks.base import BlockReport, ProcessBlock, RunName, SynapseTask
 from em_blocks.tasks.label_lookup import LabelTask, Objects, inside, roi_around

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from em_blocks.errors import ConfigError
-from em_blocks.geometry import Roi
+from em_blocks.geometry import Nm3, Roi
 from em_blocks.kernels.edge_accuracy import (
     EdgeAccuracy,
     connectivity,
@@ -66,7 +66,7 @@ def evaluate_synapses(config: EvaluateSynapses) -> Evaluation:
     ConfigError, SynapseFileError, VolumeError
         If a file cannot be read, or does not hold what the config needs of it.
     """
-    tables = [read_partners(config, config.truth), read_partners(config, config.prediction)]
+    tables = read_partners(config)
     if config.flip_prediction:
         tables[1] = tables[1].flipped()
     if config.cleft_scores is not None:
@@ -102,11 +102,36 @@ def evaluate_at(
     return Evaluated(threshold, outcome, edges, int((ids < 0).any(axis=1).sum()))
 
 
-def read_partners(config: EvaluateSynapses, path: Path) -> Synapses:
-    """The partners of a file of the config."""
-    in_voxels = format_of(path) == "voxel_pairs"
-    options = {"voxel_size": config.voxel_size, "offset": config.offset} if in_voxels else {}
-    return read_synapses(path, **options)
+def read_partners(config: EvaluateSynapses) -> list[Synapses]:
+    """The true and the predicted partners."""
+    files = (config.truth, config.prediction)
+    voxel_size = config.voxel_size
+    if voxel_size is None and "cremi" in map(format_of, files):
+        voxel_size = _scored_voxels(config, files)
+    return [
+        read_synapses(
+            path, offset=config.offset,
+            voxel_size=voxel_size if format_of(path) == "cremi" else config.voxel_size,
+        )
+        for path in files
+    ]
+
+
+def _scored_voxels(config: EvaluateSynapses, files: tuple[Path, Path]) -> Nm3 | None:
+    """Size of the voxels in which CREMI's scorer would take locations that do not say it.
+
+    They are those of the neurons; without neurons, of the other file.
+    """
+    if config.neurons is not None:
+        # Only who has a volume waits for the libraries that read it.
+        from em_blocks.volumes.labels import open_labels
+
+        with open_labels(config.neurons) as labels:
+            return labels.frame and labels.frame.voxel_size
+    from em_blocks.volumes.synapse_files.cremi import resolution_of
+
+    known = (resolution_of(path) for path in files if format_of(path) == "cremi")
+    return next(filter(None, known), None)
 
 
 def _with_cleft_scores(config: EvaluateSynapses, links: Synapses) -> Synapses:

@@ -88,18 +88,18 @@ def describe(data: TrainingData) -> dict:
 def _content(source: DataSource, voxel_size) -> tuple[str, object, object, Synapses | None]:
     if source.phantom is None:
         raw, labels = (_open(path, voxel_size) for path in (source.raw, source.labels))
-        return "/".join(source.raw.parts[-2:]), raw, labels, _synapses(source, raw)
+        return "/".join(source.raw.parts[-2:]), raw, labels, _synapses(source, raw, voxel_size)
     spec = source.phantom
     made = phantom(spec.shape, voxel_size=voxel_size, **spec.model_dump(exclude={"shape"}))
     synapses = made.synapses if spec.synapses_per_um3 else None
     return f"phantom of seed {spec.seed}", made.raw, made.neurons, synapses
 
 
-def _synapses(source: DataSource, raw: zarr.Array) -> Synapses | None:
+def _synapses(source: DataSource, raw: zarr.Array, voxel_size) -> Synapses | None:
     """Partners from a file, whose positions count from the world's origin."""
     if source.synapses is None:
         return None
-    found = read_synapses(source.synapses)
+    found = read_synapses(source.synapses, voxel_size=voxel_size)
     offset = np.asarray(raw.attrs.get("offset", (0, 0, 0)), float)
     return found.replace(pre=found.pre - offset, post=found.post - offset)
 

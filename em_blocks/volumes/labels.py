@@ -14,6 +14,7 @@ import numpy as np
 from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.geometry import Box, Frame, Roi, Triple
+from em_blocks.kernels.positions import as_voxels
 from em_blocks.volumes.hdf5 import Hdf5Dataset, Hdf5Transforms
 from em_blocks.volumes.sources import ReadBox
 from em_blocks.volumes.volume import Volume
@@ -71,9 +72,6 @@ class Labels:
             0 outside of the volume.
         inside : (n,) bool array
         """
-        # Loads numba, which takes a second that most users of volumes should not wait for.
-        from em_blocks.kernels.site_lookup import as_voxels
-
         voxels = np.floor(as_voxels(
             positions, voxel_size=self.frame.voxel_size, offset=self.frame.offset
         )).astype(np.int64)

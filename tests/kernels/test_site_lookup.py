@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from em_blocks.kernels.site_lookup import as_voxels, ids_at_sites, search_context
+from em_blocks.kernels.positions import as_voxels
+from em_blocks.kernels.site_lookup import ids_at_sites, search_context
 
 SIZE, OFFSET = np.array((40.0, 4.6, 4.6)), np.array((400.0, 46.0, -9.2))
 SHAPE = (3, 9, 11)

@@ -10,7 +10,7 @@ from em_blocks.db.connect import connect
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Box
 from em_blocks.kernels.cleft_clustering import clefts_on_lines, connectors
-from em_blocks.kernels.site_lookup import as_voxels
+from em_blocks.kernels.positions import as_voxels
 from em_blocks.kernels.synapses import Synapses
 from em_blocks.runtime.preflight import check_task
 from em_blocks.runtime.run import run_steps

@@ -9,7 +9,7 @@ from rich.console import Console
 import mapping
 from em_blocks.db.connect import connect
 from em_blocks.errors import ConfigError, SynapseFileError
-from em_blocks.kernels.site_lookup import as_voxels
+from em_blocks.kernels.positions import as_voxels
 from em_blocks.kernels.synapses import TOO_FAR, UNMAPPED, Synapses
 from em_blocks.runtime.preflight import check_task
 from em_blocks.runtime.run import run_steps

@@ -13,7 +13,7 @@ from em_blocks.db.connect import connect
 from em_blocks.db.runs import DONE
 from em_blocks.errors import ConfigError, RefusedError, VolumeError
 from em_blocks.geometry import BlockGrid, Box, Frame
-from em_blocks.kernels.site_lookup import as_voxels
+from em_blocks.kernels.positions import as_voxels
 from em_blocks.kernels.synapses import UNMAPPED, Synapses
 from em_blocks.runtime.preflight import check_task
 from em_blocks.runtime.verify import damaged_blocks

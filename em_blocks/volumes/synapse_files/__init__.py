@@ -8,12 +8,13 @@ A format is a module of this package with two functions, imported when it is use
 `read` raises `SynapseFileError` and names the row that is wrong (see `checks`); `write` simply
 writes: that nothing half-written is left behind is taken care of here. A format that need not know
 all rows at once has a third one, ``write_tables(path: Path, tables: Iterable[Synapses]) -> None``.
+A format whose positions are counted in voxels (`IN_VOXELS`) is also told their size and offset.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -38,14 +39,21 @@ FORMATS = {
 }
 """Endings of names, and the module of this package that reads and writes such files."""
 
+IN_VOXELS = ("cremi", "voxel_pairs")
+"""Formats of which a position means nothing without the size of voxels."""
 
-def read_synapses(path: Path | str, **options) -> Synapses:
-    """The partners of a file.
+
+def read_synapses(
+    path: Path | str, *, voxel_size: Sequence[float] | None = None,
+    offset: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Synapses:
+    """The partners of a file, nm (z, y, x) of the world.
 
     Parameters
     ----------
-    options
-        What the format needs beyond the file itself, such as the `voxel_size` of `voxel_pairs`.
+    voxel_size, offset : (3,) float
+        nm (z, y, x) of the voxels, and the corner of the first one, that files `IN_VOXELS` mean; of
+        CREMI files only if they do not say it. All other formats hold positions in the world.
 
     Raises
     ------
@@ -56,12 +64,14 @@ def read_synapses(path: Path | str, **options) -> Synapses:
     module = _module(path)
     if path.is_dir():
         raise SynapseFileError(f"{path} is a folder, but a file of synaptic partners is needed.")
+    in_voxels = {"voxel_size": voxel_size, "offset": offset}
     with _explained(path, "read"):
-        return module.read(path, **options)
+        return module.read(path, **(in_voxels if format_of(path) in IN_VOXELS else {}))
 
 
 def write_synapses(
-    path: Path | str, synapses: Synapses | Iterable[Synapses], **options
+    path: Path | str, synapses: Synapses | Iterable[Synapses], *,
+    voxel_size: Sequence[float] | None = None, offset: Sequence[float] = (0.0, 0.0, 0.0), **options,
 ) -> None:
     """Write partners; the file appears in one piece, or not at all.
 
@@ -70,6 +80,10 @@ def write_synapses(
     synapses : Synapses, or iterable of Synapses
         One table, or several that are written one after the other. CREMI, npz and voxel pairs hold
         them all in memory, the other formats one at a time.
+    voxel_size, offset : (3,) float
+        As of `read_synapses`.
+    options
+        What else a format takes, such as the `volumes` of `cremi`.
 
     Raises
     ------
@@ -78,6 +92,8 @@ def write_synapses(
     """
     path = Path(path)
     module = _module(path)
+    if format_of(path) in IN_VOXELS:
+        options |= {"voxel_size": voxel_size, "offset": offset}
     with _explained(path, "written"), written_whole(path) as file:
         _write(module, file, synapses, options)
 

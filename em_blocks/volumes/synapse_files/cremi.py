@@ -5,11 +5,17 @@
 ``offset`` is added to all locations. A T-bar with many partners is one site in many rows. A pair has
 the id of its postsynaptic site; where such a site is in several pairs, pairs are numbered from 1.
 Scores and objects have no place in these files and are not written.
+
+A location is the index of a voxel times its size: the scorer of the challenge looks up the neuron at
+``round(location / resolution)``. The middle of voxel 0 has the location 0 there and the position half a
+voxel here, so half a voxel is added to what is read and taken from what is written. Whose voxels
+these are says the attribute ``resolution`` of ``/annotations`` (which only em_blocks writes), else of a
+volume in the file, else the caller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +23,9 @@ import h5py
 import numpy as np
 
 from em_blocks.errors import SynapseFileError
-from em_blocks.geometry import Frame
+from em_blocks.geometry import Frame, Nm3
+from em_blocks.kernels.cremi_marks import BACKGROUND
+from em_blocks.kernels.positions import ROUNDING_VOXELS
 from em_blocks.kernels.synapses import LARGEST_ID, Synapses
 from em_blocks.volumes.synapse_files.checks import malformed
 
@@ -32,6 +40,12 @@ VOLUMES = {
 _GROUP = "annotations"
 _PARTNERS = f"{_GROUP}/presynaptic_site/partners"
 _CHUNK = (8, 128, 128)
+_RESOLUTION = "resolution"
+# Of volumes that differ, the scorer uses the voxels of the neurons.
+_WHOSE_VOXELS = ("neuron_ids", "clefts", "raw")
+# How far, in voxels, a site on a face between two voxels is moved into its own; far below what a
+# position can mean, and above the rounding errors of the division that follows.
+_INTO_VOXEL = ROUNDING_VOXELS / 10
 
 
 class CremiVolume(NamedTuple):
@@ -47,47 +61,121 @@ class _Sites(NamedTuple):
     locations: np.ndarray  # (n, 3) nm in the world
 
 
-def read(path: Path) -> Synapses:
+def read(
+    path: Path, *, voxel_size: Sequence[float] | None = None,
+    offset: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Synapses:
     """Partners of a file, in world coordinates.
+
+    Parameters
+    ----------
+    voxel_size : (3,) float, optional
+        nm (z, y, x), for a file that does not say it.
+    offset : (3,) float
+        Not used: the file says its own.
 
     Raises
     ------
     SynapseFileError
-        If a dataset is missing or of another shape; or a row of it is malformed: an id that is not
-        unique or above 2**63 - 1, a location that is not finite, a pair of a site that does not
-        exist or is of the other type.
+        If nobody says how large voxels are; a dataset is missing or of another shape; or a row of it
+        is malformed: an id that is not unique or above 2**63 - 1, a location that is not finite, a
+        pair of a site that does not exist or is of the other type.
     """
     with h5py.File(path, "r") as file:
         sites = _read_sites(path, file)
+        half = _half_a_voxel(path, _resolution(path, file), voxel_size) if len(sites.ids) else 0.0
         # A file of which every site is without a partner lacks the table.
         pairs = _read_ids(path, file, _PARTNERS, (2,)) if _PARTNERS in file else np.empty((0, 2), int)
     rows = _rows_of(path, sites, pairs)
-    pre, post = sites.locations[rows].transpose(1, 0, 2)
+    pre, post = (sites.locations[rows] + half).transpose(1, 0, 2)
     return Synapses(id=_pair_ids(pairs), pre=pre, post=post)
 
 
 def write(
-    path: Path, synapses: Synapses, volumes: Mapping[str, CremiVolume] | None = None
+    path: Path, synapses: Synapses, volumes: Mapping[str, CremiVolume] | None = None, *,
+    voxel_size: Sequence[float] | None = None, offset: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> None:
     """Write partners, and volumes if there are any.
 
     Parameters
     ----------
     volumes : mapping of name in `VOLUMES` to CremiVolume
+        0 is background; in clefts it is written as 2**64 - 1, which is CREMI's.
+    voxel_size, offset : (3,) float
+        Of the volume of neurons that the file will be scored with, nm (z, y, x): its voxels, and the
+        corner of the first one. Default: of a volume that is written.
 
     Raises
     ------
     SynapseFileError
-        If a volume does not fit the type of its dataset.
+        If nobody says how large voxels are, or a volume does not fit the type of its dataset.
     """
     volumes = volumes or {}
     for name, volume in volumes.items():
         _check_volume(path, name, volume.values)
+    frame = _frame_of(path, volumes, voxel_size, offset)
     with h5py.File(path, "w") as file:
         file.attrs["file_format"] = "0.2"
         for name, volume in volumes.items():
             _write_volume(file, name, volume)
-        _write_annotations(file, synapses)
+        _write_annotations(file, synapses, frame)
+
+
+def resolution_of(path: Path) -> Nm3 | None:
+    """nm (z, y, x) of the voxels that locations of a file are counted in; None if it does not say.
+
+    Raises
+    ------
+    SynapseFileError
+        If that is not three positive numbers.
+    """
+    with h5py.File(path, "r") as file:
+        return _resolution(path, file)
+
+
+def _resolution(path: Path, file: h5py.File) -> Nm3 | None:
+    for name in (_GROUP, *(VOLUMES[name][0] for name in _WHOSE_VOXELS)):
+        if name in file and _RESOLUTION in file[name].attrs:
+            found = np.ravel(file[name].attrs[_RESOLUTION])
+            if found.shape != (3,) or found.dtype.kind not in "fui" or not (found > 0).all():
+                raise SynapseFileError(
+                    f"The attribute 'resolution' of {name} in {path} is {found.tolist()}, but three "
+                    "positive numbers in nm (z, y, x) are needed: locations are indices of voxels "
+                    "times their size."
+                )
+            return tuple(found.astype(float).tolist())
+    return None
+
+
+def _half_a_voxel(
+    path: Path, own: Sequence[float] | None, said: Sequence[float] | None
+) -> np.ndarray:
+    """What lies between a location and the position that it means, nm (z, y, x)."""
+    if own is None and said is None:
+        raise SynapseFileError(
+            f"{path} does not say how large its voxels are, and nobody else does. A location in a CREMI "
+            "file is the index of a voxel times its size, half a voxel before the middle of it, so "
+            "without the size every site lies elsewhere. Name the voxel_size (nm, zyx), or keep "
+            "annotations and volumes/labels/neuron_ids with its attribute resolution in one file."
+        )
+    return np.asarray(said if own is None else own, float) / 2
+
+
+def _frame_of(
+    path: Path, volumes: Mapping[str, CremiVolume], voxel_size: Sequence[float] | None,
+    offset: Sequence[float],
+) -> Frame:
+    """The voxels that locations are counted in."""
+    if voxel_size is not None:
+        return Frame(tuple(voxel_size), tuple(offset))
+    found = [volumes[name].frame for name in _WHOSE_VOXELS if name in volumes]
+    if not found:
+        raise SynapseFileError(
+            f"{path} would hold locations that are indices of voxels times their size, so the size is "
+            "needed: got no voxel_size and no volume. Name the voxel_size (nm, zyx) of the volume of "
+            "neurons that the file will be compared with."
+        )
+    return found[0]
 
 
 def _read_sites(path: Path, file: h5py.File) -> _Sites:
@@ -207,14 +295,29 @@ def _pair_ids(pairs: np.ndarray) -> np.ndarray:
     return post if len(np.unique(post)) == len(post) else np.arange(1, len(post) + 1)
 
 
-def _write_annotations(file: h5py.File, synapses: Synapses) -> None:
+def _locations_of(positions: np.ndarray, frame: Frame) -> np.ndarray:
+    """Positions as CREMI writes them, so that everybody's rounding finds the voxel that holds them.
+
+    Half an index is rounded up by the scorer's Python 2 and to the next even number by Python 3. So
+    a position on a face between voxels is moved a little into the upper one, which holds it.
+    """
+    size, offset = np.array(frame.voxel_size), np.array(frame.offset)
+    voxels = (positions - offset) / size
+    face = np.rint(voxels)
+    is_on_face = np.abs(voxels - face) < ROUNDING_VOXELS
+    moved = np.where(is_on_face, offset + (face + _INTO_VOXEL) * size, positions)
+    return moved - size / 2
+
+
+def _write_annotations(file: h5py.File, synapses: Synapses, frame: Frame) -> None:
     """Every postsynaptic site has the id of its pair; presynaptic sites of one place are one site."""
     tbars, tbar = np.unique(synapses.pre, axis=0, return_inverse=True)
     tbar_ids = _unused_ids(synapses.id, len(tbars))
     group = file.create_group(_GROUP)
     group.attrs["offset"] = (0.0, 0.0, 0.0)
+    group.attrs[_RESOLUTION] = frame.voxel_size
     group["ids"] = np.concatenate([tbar_ids, synapses.id]).astype(np.uint64)
-    group["locations"] = np.concatenate([tbars, synapses.post])
+    group["locations"] = _locations_of(np.concatenate([tbars, synapses.post]), frame)
     group.create_dataset(
         "types", data=[SITES[0]] * len(tbars) + [SITES[1]] * len(synapses), dtype=h5py.string_dtype()
     )
@@ -238,9 +341,12 @@ def _check_volume(path: Path, name: str, values: np.ndarray) -> None:
 
 def _write_volume(file: h5py.File, name: str, volume: CremiVolume) -> None:
     path, dtype = VOLUMES[name]
-    chunks = tuple(min(pair) for pair in zip(_CHUNK, volume.values.shape, strict=True))
+    values = volume.values
+    if name == "clefts":
+        values = np.where(values == 0, BACKGROUND, values.astype(dtype))
+    chunks = tuple(min(pair) for pair in zip(_CHUNK, values.shape, strict=True))
     dataset = file.create_dataset(
-        path, data=volume.values, dtype=dtype, chunks=chunks, compression="gzip", compression_opts=1,
+        path, data=values, dtype=dtype, chunks=chunks, compression="gzip", compression_opts=1,
         shuffle=dtype.itemsize > 1,
     )
     dataset.attrs["resolution"] = volume.frame.voxel_size

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from em_blocks.errors import SynapseFileError
-from em_blocks.kernels.site_lookup import as_voxels
+from em_blocks.kernels.positions import as_voxels
 from em_blocks.kernels.synapses import Synapses
 from em_blocks.volumes.synapse_files.checks import finite, malformed, table_of
 
