@@ -5,8 +5,8 @@ import json
 import re
 from pathlib import Path
 
-import networkx as nx
 import h5py
+import networkx as nx
 import numpy as np
 import pytest
 import scipy.sparse
