@@ -14,6 +14,7 @@ import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +33,8 @@ from pydantic import (
 from em_blocks.errors import ConfigError
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://")
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+_FILE_URL = re.compile(r"^file://(?:localhost)?(?=/)")
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")
 _WITH_DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
@@ -41,8 +44,14 @@ def is_url(path: str) -> bool:
     return bool(_URL.match(path))
 
 
+def without_file_scheme(path: str) -> str:
+    """A path without ``file://``; of any other URL, the scheme in lower case."""
+    path = _SCHEME.sub(lambda found: found[0].lower(), path)
+    return unquote(_FILE_URL.sub("", path)) if _FILE_URL.match(path) else path
+
+
 def resolve_path(path: str, folder: Path | None) -> str:
-    """Expand variables and ``~``; make a local path absolute, from `folder`."""
+    """Expand variables and ``~``; make a local path (or ``file://``) absolute, from `folder`."""
     path = _WITH_DEFAULT.sub(lambda found: os.environ.get(found[1]) or found[2], path)
     path = os.path.expanduser(os.path.expandvars(path))
     if undefined := _VARIABLE.search(path):
@@ -50,6 +59,7 @@ def resolve_path(path: str, folder: Path | None) -> str:
             f"the environment variable {undefined.group(0)} in {path!r} is not set; "
             "export it, or write the path out"
         )
+    path = without_file_scheme(path)
     if is_url(path):
         return path.rstrip("/")
     return os.path.normpath(os.path.join(folder or Path.cwd(), path))

@@ -14,7 +14,7 @@ import click
 
 from em_blocks.cli.common import json_option, load_config, opened_store, shows_errors
 from em_blocks.cli.export import SYNAPSES_OF, run_of_synapses
-from em_blocks.config import is_url
+from em_blocks.config import is_url, without_file_scheme
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.kernels.synapses import Synapses
 from em_blocks.runtime.serve import FileServer
@@ -99,6 +99,7 @@ class _Scene:
         ConfigError, VolumeError, SynapseFileError
             If there is nothing to show.
         """
+        path = without_file_scheme(path)
         if is_url(path):
             return self._add_volume(path.rstrip("/"), path.rstrip("/").rsplit("/", 1)[-1])
         place = Path(path).absolute()
