@@ -18,6 +18,7 @@ from em_blocks.geometry import BlockGrid
 from em_blocks.runtime.launch import check_launcher
 from em_blocks.tasks.base import BlockwiseTask, fingerprint
 from em_blocks.tasks.masks import masked_blocks
+from em_blocks.tasks.places import check_places
 
 # Of an embedded database: its journal and a checkpoint beside the old one, on top of what mongod
 # needs to start. A block's record takes 150 bytes when it is written once (10^5 measured).
@@ -67,6 +68,7 @@ def check_task(task: BlockwiseTask) -> Checked:
     """
     grid = task.grid()
     task.check()
+    check_places(task)
     task.check_alignment()
     for output in task.output_specs():
         output.check(grid)

@@ -66,12 +66,6 @@ class ApplyParts(BlockwiseTask):
         return self.model_copy(update={"output": path, "run_dir": folder})
 
     def check(self) -> None:
-        for a, b in ((self.output, self.labels), (self.labels, self.output)):
-            if f"{a}/".startswith(f"{b}/"):
-                raise ConfigError(
-                    f"The output {self.output} and the labels {self.labels} lie in each other; the "
-                    "clean-up needs the labels as they are. Choose another output."
-                )
         if np.iinfo(self.dtype).max < np.iinfo(self._labels.dtype).max:
             raise ConfigError(
                 f"'dtype' is {self.dtype}, but the labels are {self._labels.dtype}: their ids may not "

@@ -193,6 +193,9 @@ class BlockwiseTask(RunConfig):
     version: ClassVar[int] = 1
     """Raised when the task's code changes its results; part of the fingerprint."""
 
+    written: ClassVar[frozenset[str]] = frozenset({"output"})
+    """Fields that name what the blocks write; all other paths of a config are read."""
+
     concurrent_blocks: ClassVar[int] = 1
     """Blocks that one worker holds at a time, to overlap reading, computing and writing."""
 
@@ -239,6 +242,10 @@ class BlockwiseTask(RunConfig):
     def read_shape(self) -> Triple:
         """Voxels (z, y, x) that one whole block reads."""
         return self.grid().block_shape
+
+    def grown_inputs(self) -> set[str]:
+        """Keys of inputs that may hold outputs: volumes that get further scales, folders of tables."""
+        return set()
 
     def check(self) -> None:
         """Raise an `EmBlocksError` for whatever would make every block fail."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -81,6 +81,8 @@ class MarkClefts(CleftTask):
     A row belongs to the block that holds its postsynaptic site. Both fields are null for a row whose
     line cannot be followed: it is too long, or leaves the volume.
     """
+
+    written: ClassVar[frozenset[str]] = frozenset({"sums"})
 
     kind: Literal["mark_clefts"]
     max_distance_nm: Annotated[float, Field(gt=0)]

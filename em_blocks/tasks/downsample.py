@@ -19,6 +19,7 @@ from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, Process
 from em_blocks.volumes import Volume, store
 from em_blocks.volumes.downsample import Method, downsample
 from em_blocks.volumes.multiscale import level_path, write_multiscales
+from em_blocks.volumes.places import same_place
 
 _USUAL_BLOCK = 256
 """Voxels per axis that a block reads."""
@@ -143,7 +144,7 @@ class Downsample(BlockwiseTask):
         in_place = {level_path(self.output, 0)}
         if self.format == "precomputed":
             in_place.add(self.output)
-        return int(path_of(self.input) in in_place)
+        return int(any(same_place(path_of(self.input), place) for place in in_place))
 
     @property
     def _number(self) -> int:
@@ -208,11 +209,10 @@ class Downsample(BlockwiseTask):
 
     def check(self) -> None:
         check_method(self._source, self.method)
-        if f"{self.output}/".startswith(f"{self.input}/") and not self._first:
-            raise ConfigError(
-                f"The output {self.output} lies in the input {self.input}, which is itself an array. "
-                "Choose a group beside it; only a precomputed volume takes up further scales."
-            )
+
+    def grown_inputs(self) -> set[str]:
+        # A precomputed volume holds its scales.
+        return {"input"} if self._first and self.format == "precomputed" else set()
 
     @contextmanager
     def open(self, measured: dict) -> Iterator[ProcessBlock]:

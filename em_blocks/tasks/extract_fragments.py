@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import cc3d
 import numpy as np
@@ -97,6 +97,8 @@ class ExtractFragments(BlockwiseTask):
     fragment never crosses its tile; what the tiles cut is joined again by the affinities across
     their faces.
     """
+
+    written: ClassVar[frozenset[str]] = frozenset({"output", "tables"})
 
     kind: Literal["extract_fragments"]
     affinities: VolumeRef = Field(description="Volume (c, z, y, x): uint8, uint16, or float in 0..1.")

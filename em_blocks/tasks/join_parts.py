@@ -60,6 +60,9 @@ class JoinParts(BlockwiseTask):
     def output_specs(self) -> list[TableSpec]:
         return [TableSpec("changes", self.output)]
 
+    def grown_inputs(self) -> set[str]:
+        return {"tables"}  # a folder for all tables of a clean-up, those of changes too
+
     def outputs_root(self) -> str:
         return self.output
 

@@ -127,12 +127,12 @@ class Predict(BlockwiseTask):
 
     def check(self) -> None:
         self._check_heads()
-        self._check_paths()
+        self._check_raw()
         self._check_tiles()
         self._check_symmetries()
         self._network()  # loads the checkpoint: its errors come before the first worker
 
-    def _check_paths(self) -> None:
+    def _check_raw(self) -> None:
         raw = self._raw
         if raw.channels is not None:
             raise ConfigError(
@@ -144,17 +144,6 @@ class Predict(BlockwiseTask):
                 f"raw is {raw.path} of dtype {raw.dtype}, which holds labels rather than "
                 "intensities. The network would see noise; name the image volume."
             )
-        for path in (spec.path for spec in self.output_specs()):
-            if raw.path == path or raw.path.startswith(path + "/"):
-                raise ConfigError(
-                    f"The output {path} is the raw volume itself, {raw.path}; predicting would "
-                    "destroy the data. Choose another output."
-                )
-            if path.startswith(raw.path + "/"):
-                raise ConfigError(
-                    f"The output {path} lies inside the raw array {raw.path}; readers of the raw data "
-                    "would meet foreign files. Choose another output."
-                )
         if is_url(self.output):
             _ = self.home  # run_dir is needed then
 

@@ -17,6 +17,7 @@ from em_blocks.tasks.find_segments import FindSegments
 from em_blocks.tasks.relabel import Relabel
 from em_blocks.tasks.score_edges import ScoreEdges
 from em_blocks.volumes import store
+from em_blocks.volumes.apart import check_apart
 from em_blocks.volumes.formats import Format
 
 LINKAGES = {
@@ -106,13 +107,11 @@ class Segment(RunConfig):
 
     @model_validator(mode="after")
     def _output_is_a_container_of_its_own(self) -> Self:
-        made = [store.join(self.output, name) for name in ("fragments", "segments", "graph")]
-        for read in map(path_of, filter(None, (self.affinities, self.mask))):
-            if any(_within(self.output, read) or _within(read, path) for path in made):
-                raise ValueError(
-                    f"the output {self.output} and the input {read} lie in each other: what is "
-                    "read would be overwritten or deleted; choose another output"
-                )
+        read = {"affinities": self.affinities, "mask": self.mask}
+        check_apart(
+            {name: path_of(value) for name, value in read.items() if value is not None},
+            {name: store.join(self.output, name) for name in ("fragments", "segments", "graph")},
+        )
         suffix = {"zarr": ".zarr", "zarr3": ".zarr", "n5": ".n5"}.get(self.format)
         if suffix and not self.output.endswith(suffix):
             raise ValueError(
@@ -239,7 +238,3 @@ class Segment(RunConfig):
 
     def _folder(self, name: str) -> str:
         return store.join(self.output, "graph", name)
-
-
-def _within(path: str, folder: str) -> bool:
-    return f"{path}/".startswith(f"{folder}/")

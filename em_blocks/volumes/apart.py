@@ -51,5 +51,7 @@ def paths_in(values: object, name: str = "") -> Iterator[tuple[str, str]]:
         enumerate(values) if isinstance(values, (list, tuple)) else ()
     )
     for key, value in items:
-        if key != "dataset":  # the name of something in a file, which may begin with a slash
+        if key == "path":  # of a volume with more about it: known by the key above
+            yield from paths_in(value, name)
+        elif key != "dataset":  # the name of something in a file, which may begin with a slash
             yield from paths_in(value, f"{name}.{key}" if name else str(key))

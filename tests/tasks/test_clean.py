@@ -11,6 +11,7 @@ from em_blocks.geometry import Frame
 from em_blocks.runtime.run import run_steps
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.clean import Clean
+from em_blocks.tasks.places import check_places
 from em_blocks.volumes import Volume
 from em_blocks.volumes.tables import BlockTables
 
@@ -81,6 +82,7 @@ def done(task):
 def check_all(task):
     for step in task.steps():
         step.check()
+        check_places(step)
 
 
 # -- what comes out ---------------------------------------------------------------------

@@ -225,7 +225,7 @@ def test_a_pyramid_that_makes_no_sense_is_refused(tmp_path, dtype, options, word
 
 def test_levels_inside_of_an_array_are_refused(tmp_path):
     source = volume(tmp_path, labels())
-    with pytest.raises(ConfigError, match="beside it"):
+    with pytest.raises(ConfigError, match="lies in the input 'input'"):
         run(pyramid(source, tmp_path, output=f"{source.path}/pyramid"))
 
 

@@ -1,0 +1,24 @@
+"""The places that a task reads and writes, and that they lie apart."""
+
+from __future__ import annotations
+
+from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.outputs import RowsSpec
+from em_blocks.volumes.apart import check_apart, paths_in
+
+
+def input_places(task: BlockwiseTask) -> dict[str, str]:
+    """Paths and URLs that a task reads, by the keys of its config."""
+    return dict(paths_in(task.model_dump(mode="json", exclude=task.operational | task.written)))
+
+
+def output_places(task: BlockwiseTask) -> dict[str, str]:
+    """Paths and URLs of the volumes and tables that a task writes, by their names."""
+    return {o.name: o.path for o in task.output_specs() if not isinstance(o, RowsSpec)}
+
+
+def check_places(task: BlockwiseTask) -> None:
+    """Raise `ConfigError` where an output is, holds, or lies in something that the task reads."""
+    grown = task.grown_inputs()
+    inputs = {name: path for name, path in input_places(task).items() if name not in grown}
+    check_apart(inputs, output_places(task))
