@@ -33,8 +33,9 @@ def main(
     """Train the setup whose config.json is CONFIG.
 
     Writes checkpoints/ (best.safetensors, the newest weights and full states,
-    record.json) and training/ (TensorBoard). A stopped training goes on with
-    --resume as if it had never stopped.
+    record.json) and training/ (TensorBoard). Ctrl-C and SIGTERM save the state;
+    a stopped or killed training goes on with --resume as if it had never
+    stopped, with more iterations if you want. See docs/training.md.
     """
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
     # Threads that spin while they wait for each other take the core from the thread that
@@ -44,15 +45,23 @@ def main(
         overrides = (*overrides, f"training.iterations={iterations}")
     try:
         # Imported late: --help should not load torch and gunpowder.
-        from em_blocks.training.run import TrainingRun
+        from em_blocks.training.run import train
         from em_blocks.training.setup import Setup
 
-        setup = Setup.from_folder(config.parent, overrides)
-        command = shlex.join(["python", *sys.argv])
-        TrainingRun(setup, output or setup.folder, command, resume=resume).train()
+        setup = Setup.from_folder(config.parent, overrides, name=config.name)
+        typed = shlex.join(["python", *sys.argv])
+        go_on = shlex.join([*_program(), *sys.argv[1:], *([] if resume else ["--resume"])])
+        ended = train(setup, output or setup.folder, typed, resume=resume, go_on=go_on)
+        click.echo(ended)
     except EmBlocksError as error:
-        click.echo(str(error), err=True)
+        click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def _program() -> list[str]:
+    """How this program was called, without its arguments."""
+    name = Path(sys.argv[0]).name
+    return ["python", sys.argv[0]] if name.endswith(".py") else [name]
 
 
 if __name__ == "__main__":

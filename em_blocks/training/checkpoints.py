@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from em_blocks.errors import CheckpointError, RefusedError
+from em_blocks.errors import CheckpointError, ConfigError, RefusedError, RunFailedError
 from em_blocks.training.setup import CHECKPOINTS, numbered_checkpoints
 
+BEST = "best.safetensors"
 KEPT = 2  # the newest may be the one that a full disk or a crash spoiled
 _STATE = re.compile(r"state_(\d+)\.pt$")
 
@@ -69,7 +72,7 @@ class TrainingFiles:
 
     def save_state(self, state: dict, iteration: int) -> None:
         """Write a full state and drop all but the newest `KEPT`."""
-        _write(self.folder / f"state_{iteration}.pt", lambda path: torch.save(state, path))
+        write_whole(self.folder / f"state_{iteration}.pt", lambda path: torch.save(state, path))
         _prune(self.states())
 
     def save_checkpoint(self, network: nn.Module, iteration: int, about: dict[str, str]) -> None:
@@ -79,30 +82,91 @@ class TrainingFiles:
 
     def save_best(self, network: nn.Module, about: dict[str, str]) -> None:
         """Write best.safetensors."""
-        self._save_weights("best.safetensors", network, about)
+        self._save_weights(BEST, network, about)
 
     def save_record(self, record: dict) -> None:
         """Write record.json."""
-        text = json.dumps(record, indent=2) + "\n"
-        _write(self.record, lambda path: path.write_text(text))
+        text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+        write_whole(self.record, lambda path: path.write_text(text))
+
+    def read_record(self) -> dict:
+        """The record of the training in this folder; empty if there is none."""
+        return json.loads(self.record.read_text()) if self.record.is_file() else {}
+
+    def weights_at_hand(self) -> dict[int, Path]:
+        """Weights of this folder by iteration; best.safetensors before a copy of the same."""
+        numbered = numbered_checkpoints(self.folder)
+        best = self.folder / BEST
+        iteration = _iteration_of(best) if best.is_file() else None
+        return numbered if iteration is None else numbered | {iteration: best}
+
+    def make_best(self, iteration: int) -> None:
+        """Make the weights of `iteration`, one of `weights_at_hand`, best.safetensors."""
+        source = self.weights_at_hand()[iteration]
+        if source.name != BEST:
+            write_whole(self.folder / BEST, lambda path: shutil.copyfile(source, path))
+
+    def check_space(self, network: nn.Module) -> None:
+        """Raise `ConfigError` if the disk cannot hold what a training of `network` writes."""
+        weights = sum(value.nbytes for value in network.state_dict().values())
+        # A state is network, average and two moments; of both kinds one more while it is replaced.
+        needed = (KEPT + 1) * 4 * weights + (KEPT + 2) * weights
+        existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if needed > free:
+            raise ConfigError(
+                f"The disk of {self.folder} is too small: states and checkpoints need up to "
+                f"{needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free. The training would stop at a "
+                "checkpoint; free some space, or use --output with a folder of another disk."
+            )
 
     def _save_weights(self, name: str, network: nn.Module, about: dict[str, str]) -> None:
         # Row-major: the memory format of the training is not part of the weights.
         weights = {key: value.contiguous() for key, value in network.state_dict().items()}
-        _write(self.folder / name, lambda path: save_file(weights, path, metadata=about))
+        write_whole(self.folder / name, lambda path: save_file(weights, path, metadata=about))
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside its place, then put it there.
+
+    Raises
+    ------
+    RunFailedError
+        If the disk refuses; what was at `path` is as it was.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
         partial.chmod(0o644)  # safetensors makes files that only their owner can read
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        _to_disk(partial)
         partial.replace(path)
+        _to_disk(path.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:  # how torch and safetensors say it
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [repr(error)])[0]
+        raise RunFailedError(
+            f"{path} cannot be written: {reason}. What was saved before is whole. Make room on the "
+            "disk (or mend it), then continue with --resume."
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _iteration_of(weights: Path) -> int | None:
+    """The iteration that a file of weights says of itself."""
+    try:
+        with safe_open(weights, "pt") as file:
+            return int((file.metadata() or {})["iteration"])
+    except (SafetensorError, KeyError, ValueError):
+        return None  # damaged, or not of a training: no checkpoint to choose
 
 
 def _prune(files: dict[int, Path]) -> None:

@@ -92,7 +92,7 @@ class AffinityTraining(HeadTraining):
             _channel_scores(*arrays)
             for arrays in zip(predicted, truth.values, truth.mask, strict=True)
         ]
-        result = {key: float(np.nanmean([s[key] for s in channels])) for key in channels[0]}
+        result = {key: scores.mean_of_known([s[key] for s in channels]) for key in channels[0]}
         for shift, channel in zip(self.head.neighborhood, channels, strict=True):
             result[f"cut_ap_{'_'.join(map(str, shift))}"] = channel["cut_ap"]
         if self.head.neighborhood[:3] == scores.DIRECT:

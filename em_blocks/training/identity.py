@@ -6,12 +6,18 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from em_blocks.errors import ConfigError
 from em_blocks.training.setup import Setup
 from em_blocks.training.sources import TrainingData, describe
 
 _IRRELEVANT = (".raw", ".labels", ".synapses", ".name", ".initial", ".snapshot_every")
+CHANGEABLE = frozenset(
+    f"config.training.{key}"
+    for key in ("iterations", "validate_every", "checkpoint_every", "snapshot_every", "score")
+)
+"""What a training that goes on may do in another way: no iteration done is made wrong by it."""
 
 
 def identity(
@@ -58,17 +64,25 @@ def _checksum(path: Path) -> str:
         ) from error
 
 
-def differences(before: dict, now: dict) -> list[str]:
-    """Values in which two identities differ, as "key.path: before -> now".
+class Differences(NamedTuple):
+    """Values in which two identities differ, as "key.path: before -> now"."""
+
+    deciding: list[str]
+    changeable: list[str]
+
+
+def differences(before: dict, now: dict) -> Differences:
+    """In what two identities differ.
 
     Paths do not count, nor what only decides what can be looked at.
     """
     old, new = dict(_leaves(before)), dict(_leaves(now))
-    return [
-        f"{key}: {old.get(key)} -> {new.get(key)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.endswith(_IRRELEVANT)
-    ]
+    found = Differences([], [])
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key) and not key.endswith(_IRRELEVANT):
+            where = found.changeable if key in CHANGEABLE else found.deciding
+            where.append(f"{key}: {old.get(key)} -> {new.get(key)}")
+    return found
 
 
 def _leaves(values: dict | list, prefix: str = "") -> Iterator[tuple[str, object]]:

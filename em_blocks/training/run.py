@@ -5,29 +5,32 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import shutil
 import time
+from contextlib import closing
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 from tensorboardX import SummaryWriter
 
-from em_blocks.errors import ConfigError, RefusedError
-from em_blocks.training.checkpoints import TrainingFiles
+from em_blocks.errors import ConfigError, RefusedError, RunFailedError
+from em_blocks.training.checkpoints import BEST, TrainingFiles
+from em_blocks.training.checks import check_labels, check_synapses
 from em_blocks.training.heads import head_trainings
-from em_blocks.training.identity import differences, identity, portable_config
-from em_blocks.training.inference import predict_box
+from em_blocks.training.identity import differences, identity
+from em_blocks.training.interruption import Interruption
+from em_blocks.training.lock import TrainingLock
+from em_blocks.training.place import SetupCopy
 from em_blocks.training.progress import Progress
 from em_blocks.training.samples import Sample
+from em_blocks.training.selection import best_of, better
 from em_blocks.training.setup import Setup, load_initial_weights
 from em_blocks.training.snapshots import FOLDER, Snapshots
-from em_blocks.training.sources import TrainingData, open_source
+from em_blocks.training.sources import open_source
 from em_blocks.training.stream import BatchStream
-from em_blocks.training.synapse_scores import partner_scores, synapses_of_box
 from em_blocks.training.trainer import Step, Trainer
+from em_blocks.training.validation import UNDEFINED, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +38,8 @@ LOG_EVERY = 10
 PACKAGES = ("torch", "gunpowder", "numpy", "scipy", "zarr", "waterz")
 
 
-class TrainingRun:
-    """One training of one setup into one folder.
+def train(setup: Setup, output: Path, command: str, *, resume: bool, go_on: str) -> str:
+    """Train a setup into a folder, which no other training may write meanwhile.
 
     Parameters
     ----------
@@ -48,23 +51,52 @@ class TrainingRun:
         What the user typed, for the record.
     resume : bool
         Go on from the newest state in `output`.
+    go_on : str
+        The command that continues this training, for messages.
+
+    Returns
+    -------
+    str
+        How it ended: where the best checkpoint is, and its score.
 
     Raises
     ------
     ConfigError, GeometryError
         If the data or the shapes do not fit; nothing is written then.
     RefusedError
-        If the folder holds a training and `resume` is not set, or one with
+        If the folder is another training's, holds one and `resume` is not set, or holds one of
         another config or other data.
+    RunFailedError
+        If it was stopped, or ended without a best checkpoint.
     """
+    files = TrainingFiles(output)
+    with Interruption() as interruption:
+        try:
+            with TrainingLock(files.folder):
+                return TrainingRun(setup, output, command, resume=resume).train(interruption, go_on)
+        except ConfigError:
+            if not resume:  # a folder that cannot be written may be used as well: say that
+                files.refuse_if_used()
+            raise
+        except KeyboardInterrupt:
+            raise RunFailedError(
+                f"Stopped by {interruption.requested} before the first iteration; nothing was "
+                f"trained. Begin again with the same command."
+            ) from None
+
+
+class TrainingRun:
+    """One training of one setup into one folder; parameters and errors as of `train`."""
 
     def __init__(self, setup: Setup, output: Path, command: str, *, resume: bool):
         self.setup, self.config = setup, setup.config.training
         self.output, self.command = output, command
         self.files = TrainingFiles(output)
         self.snapshots = Snapshots(output / "training" / FOLDER, setup.config)
+        self.copy = SetupCopy(setup, output)
         if not resume:  # before any data is opened or made, which can take a while
             self.files.refuse_if_used()
+            self.copy.refuse_foreign(self.files.read_record())
         torch.manual_seed(self.config.seed)
         network = setup.build()
         network.check_tile(self.config.output_shape)
@@ -76,127 +108,200 @@ class TrainingRun:
         self.trainer = Trainer(
             network, {name: head.loss for name, head in self.heads.items()}, self.config
         )
-        size = setup.config.voxel_size
-        self.sources = [open_source(source, size) for source in self.config.sources]
-        self.validation = [open_source(source, size) for source in self.config.validation]
-        self.stream = BatchStream(setup.config, self.sources, self.heads, network.context)
+        self.trainer.check_outputs(
+            {name: head.channels for name, head in setup.config.heads.items()},
+            self.config.output_shape,
+        )
+        self.files.check_space(network)
+        self._open_data(network.context)
         self.history: list[dict] = []
+        self.changes: list[dict] = []
+        self.best: dict | None = None
         self.seconds = 0.0
-        self.done = self._load() if resume else 0
+        self.done = self.saved = self._load() if resume else 0
+
+    def _open_data(self, context: tuple[int, int, int]) -> None:
+        size = self.setup.config.voxel_size
+        self.sources = [open_source(source, size) for source in self.config.sources]
+        boxes = [open_source(source, size) for source in self.config.validation]
+        for key, data in (("sources", self.sources), ("validation", boxes)):
+            check_labels(data, key)
+            check_synapses(data, self.heads, key)
+        self.stream = BatchStream(self.setup.config, self.sources, self.heads, context)
+        self.validation = Validation(self.setup.config, self.heads, boxes)
 
     def _load(self) -> int:
         """Take over the newest state; returns the iterations it has done."""
         state = self.files.load_state()
-        if differing := differences(json.loads(state["identity"]), self._identity):
+        found = differences(json.loads(state["identity"]), self._identity)
+        if found.deciding:
             raise RefusedError(
                 f"{self.files.folder} holds a training with other settings: "
-                f"{'; '.join(differing)}. Continuing it with these would give a network that no "
-                "config describes. Undo the changes, or use --output FOLDER to train anew."
+                f"{'; '.join(found.deciding)}. Continuing it with these would give a network that no "
+                "config describes. Undo the changes, or use --output FOLDER to train anew. What may "
+                "be changed: iterations, validate_every, checkpoint_every, snapshot_every, score."
+            )
+        done = state["iteration"]
+        if done > self.config.iterations:
+            raise RefusedError(
+                f"{self.files.folder} holds a training of {done} iterations, more than the "
+                f"{self.config.iterations} that are asked for. What was learnt cannot be taken back: "
+                f"give --iterations {done} or more, or use --output FOLDER to train anew."
             )
         self.trainer.load_state(state["trainer"])
-        self.history, self.seconds = json.loads(state["history"]), state["seconds"]
-        return state["iteration"]
+        self.seconds = state["seconds"]
+        self.history = [_without_nan(entry) for entry in json.loads(state["history"])]
+        self.changes = json.loads(state.get("changes", "[]"))  # not kept by older versions
+        if found.changeable:
+            self.changes.append({"iteration": done, "changed": found.changeable})
+            logger.info("from iteration %d on: %s", done, "; ".join(found.changeable))
+        self._take_over_best()
+        return done
 
-    def train(self) -> None:
-        """Train up to the config's number of iterations."""
-        self._make_setup()
-        config, done, began = self.config, self.done, time.monotonic() - self.seconds
+    def _take_over_best(self) -> None:
+        """Make best.safetensors the best of the history whose weights are still there.
+
+        The file may be of a later iteration than the state (the training was killed between the
+        two), and the score may be another one than before.
+        """
+        score, at_hand = self.config.score, self.files.weights_at_hand()
+        self.best, ever = best_of(self.history, score, at_hand), best_of(self.history, score)
+        if self.best is not None:
+            self.files.make_best(self.best["iteration"])
+        if ever is not None and ever is not self.best:
+            logger.warning(
+                "iteration %d was the best by %s, but its weights were not kept: %s counts as the "
+                "best from now on", ever["iteration"], score,
+                f"iteration {self.best['iteration']}" if self.best else "what comes next",
+            )
+
+    def train(self, interruption: Interruption, go_on: str) -> str:
+        """Train up to the config's number of iterations; returns how it ended."""
+        self.copy.write()
+        if not self.done:  # so that the folder says whose it is, if this is killed soon
+            self.files.save_record(self._record())
+        config, self.began = self.config, time.monotonic() - self.seconds
+        batches = self.stream.batches(self.done, config.iterations)
         with (
-            SummaryWriter(str(self.output / "training"), purge_step=done) as log,
-            Progress(done, config.iterations) as progress,
+            SummaryWriter(str(self.output / "training"), purge_step=self.done) as log,
+            Progress(self.done, config.iterations) as progress,
+            closing(batches), interruption.later(),
         ):
-            for batch in self.stream.batches(done, config.iterations):
-                step = self.trainer.step(done, batch)
-                done += 1
-                self._log(log, done, step)
-                progress.advance(step.loss)
-                if config.snapshot_every and done % config.snapshot_every == 0:
-                    self._snapshot(done, batch, log)
-                last = done == config.iterations
-                if done % config.validate_every == 0 or last:
-                    self._validate(done, log)
-                self.seconds = time.monotonic() - began
-                if done % config.checkpoint_every == 0 or last:
-                    self._save(done)
+            try:
+                self._validate_if_due(log, interruption)  # it was stopped before that
+                for batch in batches:
+                    self._iterate(batch, log, progress)
+                    self._validate_if_due(log, interruption)
+                    if self.done % config.checkpoint_every == 0 or self.done == config.iterations:
+                        self._save()
+                    if interruption.requested and self.done < config.iterations:
+                        raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                self._stop(interruption, go_on)
+        return self._outcome()
 
-    def _snapshot(self, done: int, batch: Sample, log: SummaryWriter) -> None:
-        predicted = self.trainer.predict(batch["raw"][:1])
-        picture = self.snapshots.write(done, batch, predicted)
-        log.add_image("snapshot", picture, done, dataformats="HWC")
+    def _iterate(self, batch: Sample, log: SummaryWriter, progress: Progress) -> None:
+        step = self.trainer.step(self.done, batch)
+        self.done += 1
+        self._log(log, step)
+        progress.advance(step.loss)
+        if self.config.snapshot_every and self.done % self.config.snapshot_every == 0:
+            predicted = self.trainer.predict(batch["raw"][:1])
+            picture = self.snapshots.write(self.done, batch, predicted)
+            log.add_image("snapshot", picture, self.done, dataformats="HWC")
 
-    def _validate(self, done: int, log: SummaryWriter) -> None:
-        parts = [self._scores(data) for data in self.validation]
-        scores = {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}
-        if self.config.score not in scores:
-            raise ConfigError(
-                f"training.score is {self.config.score!r}, but the validation gives only "
-                f"{sorted(scores)}. Use one of these."
-            )
+    def _validate_if_due(self, log: SummaryWriter, interruption: Interruption) -> None:
+        due = self.done % self.config.validate_every == 0 or self.done == self.config.iterations
+        had = self.history and self.history[-1]["iteration"] == self.done
+        if not self.done or not due or had:
+            return
+        with interruption.at_once():  # it may take minutes, and is repeated after --resume
+            entry = self.validation.entry(self.trainer.average, self.done)
+        self.history.append(entry)
+        scores = {k: v for k, v in entry.items() if v is not None and k not in _NO_SCORES}
         for name, value in scores.items():
-            log.add_scalar(f"validation/{name}", value, done)
-        logger.info("iteration %d: %s", done, _listed(scores))
-        best = max((entry[self.config.score] for entry in self.history), default=-np.inf)
-        self.history.append({"iteration": done, **scores})
-        if scores[self.config.score] > best:
-            self.files.save_best(self.trainer.average, self._about(done))
+            log.add_scalar(f"validation/{name}", value, self.done)
+        logger.info("iteration %d: %s", self.done, _listed(scores))
+        for name, reason in entry.get(UNDEFINED, {}).items():
+            logger.warning("iteration %d: %s has no value: %s", self.done, name, reason)
+        if better(entry, self.best, self.config.score):
+            self.files.save_best(self.trainer.average, self._about())
+            self.best = entry
 
-    def _scores(self, data: TrainingData) -> dict[str, float]:
-        predicted = predict_box(self.trainer.average, data, self.setup.config)
-        labels = np.asarray(data.labels[data.box])
-        synapses = synapses_of_box(data, self.setup.config.voxel_size)
-        found = {
-            key: value
-            for name, head in self.heads.items()
-            for key, value in head.validate(predicted[name], labels, synapses).items()
-        }
-        kinds = {head.head.kind: name for name, head in self.heads.items()}
-        if {"indicator", "direction_vectors"} <= kinds.keys():
-            found |= partner_scores(
-                predicted[kinds["indicator"]][0], predicted[kinds["direction_vectors"]],
-                labels, synapses, self.setup.config.voxel_size,
-            )
-        return found
-
-    def _log(self, log: SummaryWriter, done: int, step: Step) -> None:
+    def _log(self, log: SummaryWriter, step: Step) -> None:
         if step.skipped:
-            logger.warning("iteration %d skipped: loss or gradient is not finite", done)
-        if done % LOG_EVERY == 0:
-            log.add_scalar("train/loss", step.loss, done)
-            log.add_scalar("train/gradient_norm", step.gradient_norm, done)
-            log.add_scalar("train/learning_rate", step.learning_rate, done)
+            logger.warning("iteration %d skipped: loss or gradient is not finite", self.done)
+        if self.done % LOG_EVERY == 0:
+            log.add_scalar("train/loss", step.loss, self.done)
+            log.add_scalar("train/gradient_norm", step.gradient_norm, self.done)
+            log.add_scalar("train/learning_rate", step.learning_rate, self.done)
             for name, loss in step.per_head.items():
-                log.add_scalar(f"train/{name}", loss, done)
+                log.add_scalar(f"train/{name}", loss, self.done)
 
-    def _save(self, done: int) -> None:
+    def _save(self) -> None:
+        self.trainer.check_finite(self.done)
+        self.seconds = time.monotonic() - self.began
         state = {
             "trainer": self.trainer.state(),
-            "iteration": done,
+            "iteration": self.done,
             "seconds": self.seconds,
-            "history": json.dumps(self.history),
-            "identity": json.dumps(self._identity),
+            "history": json.dumps(self.history, allow_nan=False),
+            "changes": json.dumps(self.changes),
+            "identity": json.dumps(self._identity, allow_nan=False),
         }
-        self.files.save_checkpoint(self.trainer.average, done, self._about(done))
-        self.files.save_record(self._record(done))
-        self.files.save_state(state, done)
+        self.files.save_checkpoint(self.trainer.average, self.done, self._about())
+        self.files.save_record(self._record())
+        self.files.save_state(state, self.done)
+        self.saved = self.done
 
-    def _about(self, done: int) -> dict[str, str]:
+    def _stop(self, interruption: Interruption, go_on: str) -> None:
+        """Save what is done, and say how to go on."""
+        if self.done > self.saved:
+            self._save()
+        kept = (
+            f"Its state is saved in {self.files.folder}; go on with: {go_on}"
+            if self.done else "Nothing was trained yet; begin again with the same command."
+        )
+        raise RunFailedError(
+            f"The training was stopped by {interruption.requested} after iteration {self.done} of "
+            f"{self.config.iterations}. {kept}"
+        )
+
+    def _outcome(self) -> str:
+        config, folder = self.config, self.files.folder
+        if self.best is None:
+            why = {entry.get(UNDEFINED, {}).get(config.score) for entry in self.history} - {None}
+            raise RunFailedError(
+                f"All {config.iterations} iterations are done, but there is no best checkpoint: "
+                f"{config.score} had no value in any of {len(self.history)} validations "
+                f"({'; '.join(sorted(why)) or 'its weights were not kept'}). The last weights are in "
+                f"{folder}/checkpoint_{self.done}.safetensors; look at them before you use them. "
+                "--resume with another training.score and more iterations goes on."
+            )
+        return (
+            f"{self.done} iterations are done. Best checkpoint: {folder / BEST}, of iteration "
+            f"{self.best['iteration']} with {config.score} {self.best[config.score]:.4f}."
+        )
+
+    def _about(self) -> dict[str, str]:
         """Metadata of a weights file; safetensors takes strings only."""
         return {
             "setup": self.setup.config.name,
-            "iteration": str(done),
+            "iteration": str(self.done),
             "seed": str(self.config.seed),
         }
 
-    def _record(self, done: int) -> dict:
-        score = self.config.score
+    def _record(self) -> dict:
         return {
             "setup": self.setup.config.name,
             "command": self.command,
-            "iteration": done,
+            "iteration": self.done,
             "seconds": round(self.seconds, 1),
-            "best": max(self.history, key=lambda entry: entry[score], default=None),
+            "best": self.best,
             "history": self.history,
+            "changes": self.changes,
             **self._identity,
+            "made": self.copy.checksums(),
             "versions": {"python": platform.python_version()}
             | {package: version(package) for package in PACKAGES},
             "device": str(self.trainer.device),
@@ -205,16 +310,15 @@ class TrainingRun:
 
     @cached_property
     def _identity(self) -> dict:
-        return identity(self.setup, self.sources, self.validation)
+        return identity(self.setup, self.sources, self.validation.boxes)
 
-    def _make_setup(self) -> None:
-        """Make the output folder a setup of its own."""
-        if self.output.resolve() == self.setup.folder.resolve():
-            return
-        self.output.mkdir(parents=True, exist_ok=True)
-        shutil.copy(self.setup.folder / "network.py", self.output)
-        text = json.dumps(portable_config(self.setup, self.output), indent=2) + "\n"
-        (self.output / "config.json").write_text(text)
+
+_NO_SCORES = ("iteration", UNDEFINED)
+
+
+def _without_nan(entry: dict) -> dict:
+    """An entry as older versions stored it, with null instead of nan."""
+    return {key: None if value != value else value for key, value in entry.items()}
 
 
 def _listed(scores: dict[str, float]) -> str:

@@ -13,7 +13,22 @@ from em_blocks.kernels.contingency import count_overlaps
 from em_blocks.kernels.evaluation import Voi, variation_of_information
 
 DIRECT = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+LOWER_WINS = frozenset(["balanced_ce", "voi_split", "voi_merge", "mse"])
+"""Kinds of scores that are errors: the lower the better."""
+NO_SCORE = frozenset(["mean_length_nm", "threshold"])
+"""Kinds of measurements that are neither good nor bad."""
 MEAN_AFFINITY = "OneMinus<MeanAffinity<RegionGraphType, ScoreValue>>"
+
+
+def kind_of(name: str) -> str:
+    """What a score of a head measures: "voi_split" of "affinities/voi_split"."""
+    return name.rpartition("/")[2]
+
+
+def mean_of_known(values: Sequence[float]) -> float:
+    """Mean of those values that are no nan; nan if all are."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def average_precision(probability: np.ndarray, positive: np.ndarray, bins: int = 1000) -> float:
@@ -47,7 +62,9 @@ def f1(predicted: np.ndarray, positive: np.ndarray) -> float:
 
 
 def balanced_cross_entropy(probability: np.ndarray, positive: np.ndarray) -> float:
-    """Mean of the two classes' mean negative log likelihoods, nats."""
+    """Mean of the two classes' mean negative log likelihoods, nats; nan without any voxel."""
+    if not len(positive):
+        return float("nan")
     clipped = np.clip(probability, 1e-6, 1 - 1e-6)
     classes = (-np.log(clipped[positive]), -np.log(1 - clipped[~positive]))
     return float(np.mean([values.mean() for values in classes if values.size]))

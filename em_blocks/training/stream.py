@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import gunpowder as gp
 import numpy as np
 
-from em_blocks.errors import ConfigError, GeometryError
+from em_blocks.errors import GeometryError
 from em_blocks.training.config import SetupConfig, scheduled
 from em_blocks.training.graph import (
     LABELS,
@@ -32,6 +32,7 @@ class BatchStream:
     ----------
     config : SetupConfig
     sources : sequence of TrainingData
+        All with synapses if a head learns them.
     heads : mapping of name to training of a head
     context : (3,) ints
         Voxels of raw that the network needs beyond its output, per side.
@@ -48,7 +49,7 @@ class BatchStream:
         self.keys = {"raw": RAW, "labels": LABELS}
         for head in heads.values():
             self.keys |= head.arrays
-        self.has_synapses = _all_have_synapses(sources, heads)
+        self.has_synapses = any(head.needs_synapses for head in heads.values())
         self.locations = [location(data, config.voxel_size) for data in sources]
         self.graph = sample_graph(
             sources,
@@ -119,24 +120,3 @@ class BatchStream:
         roi = batch[LABELS].spec.roi
         pairs = np.stack(sites_of(batch[SYNAPSES]), axis=1) - offset_nm(roi)
         return {"sites": np.array(count_inside(batch[SYNAPSES], roi)), "pairs": pairs}
-
-
-def _all_have_synapses(
-    sources: Sequence[TrainingData], heads: Mapping[str, HeadTraining]
-) -> bool:
-    """Whether synapses can be asked for.
-
-    Raises
-    ------
-    ConfigError
-        If a head learns synapses, but a source has none.
-    """
-    needing = [name for name, head in heads.items() if head.needs_synapses]
-    without = [data.name for data in sources if data.synapses is None]
-    if needing and without:
-        raise ConfigError(
-            f"The heads {needing} learn synapses, but {', '.join(without)} has none, so nothing would "
-            "teach them. Give the key `synapses` of the source (or `synapses_per_um3` of a phantom), "
-            "or leave the source out."
-        )
-    return bool(needing)

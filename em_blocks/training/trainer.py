@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from em_blocks.errors import RunFailedError
+from em_blocks.errors import ConfigError, RunFailedError
 from em_blocks.nets.inference import best_device
 from em_blocks.training.config import TrainingConfig
 
@@ -114,9 +114,44 @@ class Trainer:
             name: output.float().contiguous().cpu().numpy() for name, output in outputs.items()
         }
 
+    @torch.no_grad()
+    def check_outputs(self, channels: Mapping[str, int], shape: Sequence[int]) -> None:
+        """Raise `ConfigError` unless the network gives every head at an output of `shape` voxels.
+
+        Parameters
+        ----------
+        channels : mapping of head name to int
+        shape : (3,) ints
+        """
+        expected = {name: (n, *shape) for name, n in channels.items()}
+        try:
+            size = [n + 2 * c for n, c in zip(shape, self.average.context, strict=True)]
+            outputs = self.average.predict(torch.zeros((1, 1, *size), device=self.device))
+            found = {name: tuple(output.shape[1:]) for name, output in outputs.items()}
+        except Exception as error:  # the network is a user's code
+            found = f"{type(error).__name__}: {error}"
+        if found != expected:
+            raise ConfigError(
+                f"The network of network.py gives {found} for an output of {tuple(shape)} voxels (zyx), "
+                f"but the heads of the config need {expected} (channels, z, y, x). Its predict(raw) "
+                "must return one array per head, and its `context` the voxels that it needs around "
+                "its output; make network.py build what `heads` says."
+            )
+
+    def check_finite(self, iteration: int) -> None:
+        """Raise `RunFailedError` unless all weights are numbers: others must not be stored."""
+        weights = [*self.network.state_dict().values(), *self.average.state_dict().values()]
+        if not all(bool(torch.isfinite(values).all()) for values in weights):
+            raise RunFailedError(
+                f"After iteration {iteration} the network has weights that are not finite, so none were "
+                "saved; those of the checkpoint before are sound. Lower training.learning_rate (or "
+                "use precision fp32), then train anew."
+            )
+
     def state(self) -> dict:
         """Everything that `load_state` needs to go on as if never stopped."""
         return {
+            "bad_steps": self._bad_steps,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -126,6 +161,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._bad_steps = state.get("bad_steps", 0)  # not kept by older versions
 
     def _losses(self, iteration: int, batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         tensors = {
@@ -164,7 +200,11 @@ class Trainer:
 
 
 def learning_rate(config: TrainingConfig, iteration: int) -> float:
-    """Linear warm-up, then half a cosine down to `FINAL_LEARNING_RATE` of the highest."""
+    """Linear warm-up, then half a cosine down to `FINAL_LEARNING_RATE` of the highest.
+
+    A function of the iteration and of the config's number of iterations alone. A training that is
+    resumed with more of them goes on with the rates of the longer one, so its rate rises once.
+    """
     if iteration < config.warmup:
         return config.learning_rate * (iteration + 1) / config.warmup
     done = (iteration - config.warmup) / max(1, config.iterations - config.warmup)

@@ -117,12 +117,6 @@ def test_a_partner_beyond_the_used_box_is_known_but_never_asked_for():
         samples(made, data._replace(synapses=far), 1)
 
 
-def test_a_head_that_learns_synapses_refuses_data_without():
-    bare = marked_volume()._replace(synapses=None)
-    with pytest.raises(ConfigError, match="learn synapses, but marked has none"):
-        samples(config(), bare)
-
-
 def test_the_same_iteration_gives_the_same_batch():
     data, made = marked_volume(), config(elastic=0.5)
     stream = BatchStream(made, [data], head_trainings(made), CONTEXT)

@@ -108,11 +108,12 @@ def test_a_folder_with_a_training_is_not_silently_continued(trained, tmp_path):
 
 def test_another_config_is_not_resumed_and_its_fields_are_named(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "tiny")
-    options = ("--resume", "--set", "training.learning_rate=0.1", "--iterations", "9")
+    options = ("--resume", "--set", "training.learning_rate=0.1", "--set", "training.warmup=3")
     code, message = refused(folder, *options)
     assert code == 3
     assert "config.training.learning_rate: 0.001 -> 0.1" in message
-    assert "config.training.iterations: 8 -> 9" in message
+    assert "config.training.warmup: 2 -> 3" in message
+    assert "may be changed: iterations, validate_every" in message
 
 
 def test_another_network_file_is_not_resumed(trained, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
-from em_blocks.errors import ConfigError, GeometryError, SynapseFileError
+from em_blocks.errors import ConfigError, GeometryError, SynapseFileError, VolumeError
 from em_blocks.kernels.synapses import Synapses
 from em_blocks.training.config import DataSource
 from em_blocks.training.sources import describe, open_source
@@ -46,8 +46,8 @@ def test_the_description_is_of_the_used_voxels(arrays):
     assert one["sha256"] != two["sha256"]
 
 
-def test_a_missing_array_is_a_config_error(arrays):
-    with pytest.raises(ConfigError, match="nowhere"):
+def test_a_missing_array_is_named(arrays):
+    with pytest.raises(VolumeError, match="nowhere"):
         open_source(source(arrays, raw="/nowhere"), SIZE)
 
 

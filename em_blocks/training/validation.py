@@ -1,0 +1,119 @@
+"""Validation: scores of a network on boxes that it does not learn from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from torch import nn
+
+from em_blocks.errors import ConfigError
+from em_blocks.training.config import SetupConfig
+from em_blocks.training.heads import HeadTraining
+from em_blocks.training.inference import predict_box
+from em_blocks.training.scores import NO_SCORE, kind_of, mean_of_known
+from em_blocks.training.sources import TrainingData
+from em_blocks.training.synapse_scores import partner_scores, synapses_of_box
+
+Outputs = dict[str, np.ndarray]
+UNDEFINED = "undefined"
+"""Key of an entry that says why scores are null."""
+
+
+class Validation:
+    """Scores of networks on the boxes of `training.validation`.
+
+    Parameters
+    ----------
+    config : SetupConfig
+    heads : mapping of name to training of a head
+    boxes : sequence of TrainingData
+
+    Raises
+    ------
+    ConfigError
+        If `training.score` is no score of the heads, or has no value on these boxes whatever a
+        network predicts.
+    """
+
+    def __init__(
+        self,
+        config: SetupConfig,
+        heads: Mapping[str, HeadTraining],
+        boxes: Sequence[TrainingData],
+    ):
+        self.config, self.heads, self.boxes = config, heads, boxes
+        self._check_score(self._entry(self._nothing))
+
+    def entry(self, network: nn.Module, iteration: int) -> dict:
+        """Entry of the history: "iteration", and every score, the mean of the boxes that have it.
+
+        A score without value is None, and "undefined" says why.
+        """
+        found = self._entry(lambda data: predict_box(network, data, self.config))
+        return {"iteration": iteration, **found}
+
+    def _entry(self, predict: Callable[[TrainingData], Outputs]) -> dict:
+        parts, broken = [], set()
+        for data in self.boxes:
+            predicted = predict(data)
+            broken |= {name for name, out in predicted.items() if not np.isfinite(out).all()}
+            predicted = {
+                name: np.zeros_like(out) if name in broken else out for name, out in predicted.items()
+            }
+            parts.append(self._scores(predicted, data))
+        means = {key: mean_of_known([part[key] for part in parts]) for key in parts[0]}
+        why = {key: reason for key, value in means.items() if (reason := _reason(key, value, broken))}
+        scores = {key: None if key in why else value for key, value in means.items()}
+        return scores | ({UNDEFINED: why} if why else {})
+
+    def _scores(self, predicted: Outputs, data: TrainingData) -> dict[str, float]:
+        labels = np.asarray(data.labels[data.box])
+        synapses = synapses_of_box(data, self.config.voxel_size)
+        found = {
+            key: value
+            for name, head in self.heads.items()
+            for key, value in head.validate(predicted[name], labels, synapses).items()
+        }
+        kinds = {head.head.kind: name for name, head in self.heads.items()}
+        if {"indicator", "direction_vectors"} <= kinds.keys():
+            found |= partner_scores(
+                predicted[kinds["indicator"]][0], predicted[kinds["direction_vectors"]],
+                labels, synapses, self.config.voxel_size,
+            )
+        return found
+
+    def _nothing(self, data: TrainingData) -> Outputs:
+        """What a network that finds nothing predicts: enough to know which scores there will be."""
+        shape = tuple(last - first for first, last in zip(data.begin, data.end, strict=True))
+        return {
+            name: np.zeros((head.head.channels, *shape), np.float32)
+            for name, head in self.heads.items()
+        }
+
+    def _check_score(self, entry: dict) -> None:
+        score, why = self.config.training.score, entry.pop(UNDEFINED, {})
+        usable = sorted(key for key in entry if kind_of(key) not in NO_SCORE and key not in why)
+        if score not in entry or kind_of(score) in NO_SCORE:
+            raise ConfigError(
+                f"training.score is {score!r}, but checkpoints can be chosen only by {usable}: that is "
+                "what the validation of these heads gives. Use one of these."
+            )
+        if score in why:
+            raise ConfigError(
+                f"training.score is {score!r}, which has no value in the boxes of training.validation "
+                f"({', '.join(data.name for data in self.boxes)}): {why[score]}. No checkpoint could "
+                f"ever be the best. Use boxes that hold it, or another score"
+                f"{f' ({usable})' if usable else ''}."
+            )
+
+
+def _reason(key: str, value: float, broken: set[str]) -> str | None:
+    """Why a score has no value."""
+    head = key.split("/")[0]
+    if head in broken or (head == "synapses" and broken):
+        return f"the output of {sorted(broken)} is not finite"
+    if not math.isfinite(value):
+        return "nothing there is known that it could be measured on"
+    return None
