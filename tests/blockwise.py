@@ -22,13 +22,14 @@ from em_blocks.geometry import BlockGrid, Frame
 from em_blocks.runtime.run import RunReport, run_blockwise
 from em_blocks.tasks.base import BlockwiseTask, OutputSpec
 from em_blocks.volumes import Volume
+from em_blocks.volumes.ledger import LEDGER
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, 9.2))
 SHAPE = (20, 30, 50)
 
 
 class AddOne(BlockwiseTask):
-    """raw + 1, with faults at chosen blocks.
+    """raw + 1 (with `context`, of the largest value around a voxel), with faults at chosen blocks.
 
     A fault is ``raise``, ``kill`` or ``hang`` before the write; or, between write and commit,
     ``kill_written``, and ``wait_written`` for a file ``go`` in the run folder. With the suffix ``_once``
@@ -37,6 +38,8 @@ class AddOne(BlockwiseTask):
 
     operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {"faults", "sleep_s"}
 
+    reads: ClassVar[tuple[str, ...]] = ("raw",)
+
     kind: Literal["add_one"] = "add_one"
     raw: StorePath
     output: StorePath
@@ -44,6 +47,7 @@ class AddOne(BlockwiseTask):
     faults: dict[str, str] = {}
     sleep_s: float = 0.0
     add: int = 1
+    context: tuple[int, int, int] = (0, 0, 0)
 
     def grid(self) -> BlockGrid:
         raw = Volume.open(self.raw)
@@ -51,6 +55,9 @@ class AddOne(BlockwiseTask):
 
     def inputs(self) -> dict:
         return {"raw": list(Volume.open(self.raw).shape)}
+
+    def read_context(self) -> tuple[int, int, int]:
+        return self.context
 
     def output_specs(self) -> list[OutputSpec]:
         path = f"{self.output}/sum"
@@ -73,7 +80,8 @@ class AddOne(BlockwiseTask):
         def process(block, report) -> None:
             fault = self._fault(block.key)
             with report.measure("read"):
-                values = raw.read(block.write_box)
+                seen = raw.read(block.write_box.grow(self.context), outside="constant")
+                values = largest_around(seen, self.context)
             with report.measure("compute"):
                 time.sleep(self.sleep_s)
                 if fault == "raise":
@@ -104,6 +112,12 @@ class AddOne(BlockwiseTask):
         return fault.removesuffix("_once")
 
 
+def largest_around(seen: np.ndarray, context: tuple[int, int, int]) -> np.ndarray:
+    """Of every voxel that has `context` around it, the largest value in that."""
+    size = tuple(2 * c + 1 for c in context)
+    return np.lib.stride_tricks.sliding_window_view(seen, size).max(axis=(-3, -2, -1))
+
+
 def make_raw(folder: Path, shape=SHAPE, seed=0) -> Volume:
     """A volume of random bytes with a non-zero offset and non-integer voxels."""
     raw = Volume.create(
@@ -131,9 +145,10 @@ def store_of(task: BlockwiseTask):
 
 
 def stored_files(task: BlockwiseTask) -> dict[str, bytes]:
-    """Every file of every output, by its path in the output."""
+    """Every file of every output, by its path in the output; without ledgers, which name starts."""
     root = Path(task.outputs_root())
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    files = (p for p in root.rglob("*") if p.is_file() and p.name != LEDGER)
+    return {str(p.relative_to(root)): p.read_bytes() for p in files}
 
 
 def block_documents(task: BlockwiseTask) -> dict[str, dict]:

@@ -57,15 +57,14 @@ def steps_command(
     ) -> None:
         from em_blocks.runtime.job_scripts import hand_script
         from em_blocks.runtime.plan import plan
-        from em_blocks.runtime.preflight import check_task
+        from em_blocks.runtime.preflight import check_steps
 
         task = task_type.from_file(config, overrides)
         tasks = task.steps()
         if print_only:
             click.echo(hand_script(name, tasks[0], config, overrides), nl=False)
             return
-        for step in tasks:
-            check_task(step)  # what is wrong with the last step is said before the first one starts
+        check_steps(tasks)  # what is wrong with the last step is said before the first one starts
         if dry_run:
             click.echo("\n\n".join(plan(step, probe=False).text() for step in tasks))
             return

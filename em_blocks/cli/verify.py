@@ -16,6 +16,7 @@ from em_blocks.cli.common import (
     step_option,
 )
 from em_blocks.errors import EXIT_FAILED_BLOCKS
+from em_blocks.runtime.ledgers import reopen
 from em_blocks.runtime.verify import damaged_blocks, requeue_damaged
 
 
@@ -37,6 +38,8 @@ def main(config: Path, overrides: tuple[str, ...], step: str | None, as_json: bo
                 for block, problem in found:
                     n += 1
                     if problem is not None:
+                        if not any(entry["run"] == task.run for entry in damaged):
+                            reopen(task)
                         requeue_damaged(store, block, problem)
                         damaged.append({"run": task.run, "block": block.key, "problem": problem})
     if as_json:

@@ -27,6 +27,8 @@ VOXELS = {"$multiply": [{"$arrayElemAt": ["$shape", axis]} for axis in range(3)]
 DONE, FAILED, QUARANTINED = "done", "failed", "quarantined"
 WORKING = "working"
 
+_KEYS_AT_ONCE = 50_000
+
 # Attempts that ended with their worker: they say nothing about the task.
 LOSSES = ["WorkerLost", "BlockTimeout"]
 
@@ -216,6 +218,31 @@ class RunStore:
         mask = np.zeros(shape, bool)
         mask[tuple(self.indices(*states).T)] = True
         return mask
+
+    def n_done(self) -> int:
+        """Number of done blocks."""
+        return self.blocks.count_documents({"run": self.run, "state": DONE})
+
+    def generations(self, shape: Triple) -> np.ndarray:
+        """uint32 (z, y, x): the epoch in which each done block was recorded; 0 for others."""
+        found = np.zeros(shape, np.uint32)
+        query = {"run": self.run, "state": DONE}
+        skip = len(self.run) + 1
+        for document in self.blocks.find(query, {"_id": 1, "epoch": 1}, batch_size=100_000):
+            found[tuple(map(int, document["_id"][skip:].split("/")))] = document["epoch"]
+        return found
+
+    def requeue_blocks(self, blocks: np.ndarray, why: str) -> int:
+        """Make the done ones of the blocks in a bool array (z, y, x) due again; returns how many."""
+        keys = [f"{self.run}/{'/'.join(map(str, index))}" for index in np.argwhere(blocks).tolist()]
+        error = {"type": "InputChanged", "message": why, "stage": None, "traceback": None}
+        n = 0
+        for first in range(0, len(keys), _KEYS_AT_ONCE):
+            n += self.blocks.update_many(
+                {"_id": {"$in": keys[first : first + _KEYS_AT_ONCE]}, "state": DONE},
+                {"$set": {"state": FAILED, "failures": 0, "error": error}},
+            ).modified_count
+        return n
 
     def counts(self) -> dict[str, int]:
         """Number of blocks per state."""

@@ -22,7 +22,7 @@ from em_blocks.runtime.better_block import BetterBlock, better_block
 from em_blocks.runtime.fixed_costs import FixedCosts, fixed_costs
 from em_blocks.runtime.forecast import StepCost, StepWork, sizes, wall_seconds
 from em_blocks.runtime.launch import visible_gpus
-from em_blocks.runtime.preflight import Checked, check_task
+from em_blocks.runtime.preflight import Checked, check_steps
 from em_blocks.runtime.small_copy import volume_fields
 from em_blocks.runtime.trial import Trial, processes, try_blocks
 from em_blocks.tasks.base import BlockwiseTask, RunConfig, SynapseTask
@@ -169,7 +169,7 @@ def plan(config: RunConfig, *, probe: bool, only: str | None = None) -> Plan:
     """
     steps = config.steps()
     start = time.monotonic()
-    checked = [check_task(step) for step in steps]
+    checked = check_steps(steps)
     check_s = time.monotonic() - start
     with tempfile.TemporaryDirectory(prefix="em_blocks_plan_") as folder:
         with _database(steps, Path(folder), probe) as uri:

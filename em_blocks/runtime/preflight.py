@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from em_blocks.config import path_of
 from em_blocks.db.connect import database_home, expand_uri
 from em_blocks.db.server import mongod_binary
-from em_blocks.errors import ConfigError
+from em_blocks.errors import ConfigError, IncompleteInputError
 from em_blocks.geometry import BlockGrid
 from em_blocks.runtime.launch import check_launcher
 from em_blocks.tasks.base import BlockwiseTask, fingerprint
 from em_blocks.tasks.masks import masked_blocks
 from em_blocks.tasks.places import check_places
+from em_blocks.volumes.ledger import Ledger, incomplete, read_ledger
 
 # Of an embedded database: its journal and a checkpoint beside the old one, on top of what mongod
 # needs to start. A block's record takes 150 bytes when it is written once (10^5 measured).
@@ -58,8 +61,13 @@ class Checked:
         return int(np.einsum("zyx,z,y,x->", blocks.astype(np.int64), *sizes))
 
 
-def check_task(task: BlockwiseTask) -> Checked:
+def check_task(task: BlockwiseTask, made_here: Collection[str] = ()) -> Checked:
     """Open all inputs and check that every block can be done.
+
+    Parameters
+    ----------
+    made_here : collection of str
+        Paths that earlier steps of the same command make.
 
     Raises
     ------
@@ -67,6 +75,7 @@ def check_task(task: BlockwiseTask) -> Checked:
         The first problem, as one paragraph. Nothing was written.
     """
     grid = task.grid()
+    check_inputs(task, made_here)
     task.check()
     check_places(task)
     task.check_alignment()
@@ -83,6 +92,30 @@ def check_task(task: BlockwiseTask) -> Checked:
     if not any(output.exists() for output in task.output_specs()):
         check_space(task, checked.n_voxels(~masked))
     return checked
+
+
+def check_steps(steps: Sequence[BlockwiseTask]) -> list[Checked]:
+    """Check the steps of one command, each of which may read what those before it make."""
+    checked, made_here = [], set()
+    for step in steps:
+        checked.append(check_task(step, made_here))
+        made_here |= {output.path for output in step.output_specs()}
+    return checked
+
+
+def check_inputs(task: BlockwiseTask, made_here: Collection[str]) -> None:
+    """Raise `IncompleteInputError` by what inputs say themselves; asks no database."""
+    for name, path in ((name, path_of(ref)) for name, ref in task.sources().items()):
+        ledger = None if path in made_here else read_ledger(path)
+        # An open ledger without a hole: the database may know that all is well.
+        if ledger is not None and ledger.missing.any():
+            refuse_incomplete(task, name, path, ledger)
+
+
+def refuse_incomplete(task: BlockwiseTask, name: str, path: str, ledger: Ledger) -> None:
+    """Raise `IncompleteInputError` for an input that lacks blocks, unless `task` skips them."""
+    if task.incomplete_inputs == "refuse" and not ledger.complete:
+        raise IncompleteInputError(incomplete(name, path, ledger, ledger.missing))
 
 
 def check_writable(folder: Path) -> None:

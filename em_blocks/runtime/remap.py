@@ -14,9 +14,11 @@ from em_blocks.db.runs import RunStore
 from em_blocks.db.synapse_mapping import SIDES, prepare_mapping, replace_segments
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import CommitRefusedError, FingerprintMismatchError, RefusedError
-from em_blocks.runtime.claim import forget_run, take_lease
+from em_blocks.runtime.claim import changed_settings, forget_run
+from em_blocks.runtime.inputs import look_at
+from em_blocks.runtime.leases import take_lease
 from em_blocks.runtime.preflight import Checked, check_task
-from em_blocks.tasks.base import BlockwiseTask, differing_fields
+from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.tasks.look_up_table import LookUpTable, changes
 from em_blocks.tasks.map_sites import OF_THE_TABLE, MapSites
 
@@ -66,6 +68,7 @@ def remap(
     checked = check_task(task)
     with database_uri(task.db_host, task.home) as uri, connect(uri) as client:
         store = RunStore(client, task.db_name, task.run)
+        inputs = look_at(task, checked, {}, store)
         old = _old_table(store, task, checked)
         if old is None:
             return None
@@ -80,6 +83,7 @@ def remap(
             pre, post = _replace(store, task, old, epoch)
             found = Remapped(task.run, task.lut, n, pre, post, time.monotonic() - start)
             store.update(
+                contents=inputs.document(), content_id=inputs.content_id(checked.fingerprint),
                 fingerprint=checked.fingerprint, identity=checked.identity,
                 config=task.stored_config(), remap=None, remapped=asdict(found),
             )
@@ -94,8 +98,9 @@ def _old_table(store: RunStore, task: MapSites, checked: Checked) -> str | None:
     pending = document.get("remap")
     if pending is None and document["fingerprint"] == checked.fingerprint:
         return None
-    others = [line for line in differing_fields(document["identity"], checked.identity)
-              if not line.startswith(OF_THE_TABLE)]
+    others = [f"{path}: {before!r} -> {now!r}"
+              for path, before, now in changed_settings(task, document["identity"], checked.identity)
+              if f"{path}:" not in OF_THE_TABLE]
     if others:
         raise FingerprintMismatchError(
             f"Run {task.run!r} differs in more than its look-up table: {'; '.join(others)}. Only the "

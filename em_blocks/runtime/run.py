@@ -16,15 +16,18 @@ from rich.console import Console
 from em_blocks.db.connect import ServerError, connect, database_uri, with_patience
 from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore
 from em_blocks.db.synapses import SynapseStore
-from em_blocks.errors import DatabaseLostError, EmBlocksError, RunFailedError
+from em_blocks.errors import DatabaseLostError, EmBlocksError, RunFailedError, VolumeError
 from em_blocks.runtime.claim import claim
 from em_blocks.runtime.dispatch import Work
+from em_blocks.runtime.inputs import Inputs, look_at
 from em_blocks.runtime.job import Job
+from em_blocks.runtime.ledgers import Ledgers
 from em_blocks.runtime.preflight import Checked, check_space, check_task
 from em_blocks.runtime.report import RunReport, make_report, write_summary
 from em_blocks.runtime.schedule import Step, schedule
 from em_blocks.runtime.verify import requeue_damaged
 from em_blocks.tasks.base import BlockwiseTask, RowsSpec, SynapseTask
+from em_blocks.volumes.ledger import named_blocks
 
 Result = TypeVar("Result")
 
@@ -70,7 +73,7 @@ def run_steps(
     """
     console = console or Console(stderr=True)
     first = steps[0]
-    checked = check_task(first)
+    checked, made_here = check_task(first), {}
     with database_uri(first.db_host, first.home) as uri, connect(uri) as client:
         sessions: list[_Session] = []
         try:
@@ -84,11 +87,16 @@ def run_steps(
                         )
                         synapses.prepare()
                         step.check_synapses(synapses)
-                    checked = checked if step is first else check_task(step)
-                    epoch = claim(store, step, checked, overwrite=overwrite, adopt=adopt)
-                    sessions.append(_Session(step, checked, store, uri, epoch, console))
-                    before = sessions[-2] if len(sessions) > 1 else None
-                    sessions[-1].prepare(requeue=requeue, before=before)
+                    checked = checked if step is first else check_task(step, made_here)
+                    inputs = look_at(step, checked, made_here, store)
+                    claimed = claim(
+                        store, step, checked, inputs, overwrite=overwrite, adopt=adopt
+                    )
+                    for note in claimed.notes:
+                        console.print(f"Run {step.run}: {note}", markup=False, highlight=False)
+                    sessions.append(_Session(step, checked, inputs, store, uri, claimed.epoch, console))
+                    sessions[-1].prepare(requeue=requeue)
+                    made_here |= sessions[-1].ledgers.planned()
                 return _run(sessions, console)
         except KeyboardInterrupt:  # while the runs were prepared, which may measure a whole volume
             reports = [session.finish("interrupted") for session in sessions]
@@ -124,12 +132,17 @@ def _run(sessions: list[_Session], console: Console) -> list[RunReport]:
     for session in sessions:
         if reason is None and complete:
             session.record_lost()
-        reports.append(session.finish(_why(reason, complete)))
+        reports.append(session.finish(_why(session, reason, complete)))
         complete = complete and reports[-1].ok
     return reports
 
 
-def _why(reason: str | None, complete: bool) -> str | None:
+def _why(session: _Session, reason: str | None, complete: bool) -> str | None:
+    if reason is None and session.waiting:
+        return "; ".join(
+            f"{int(blocks.sum())} blocks wait for what {name} lacks ({named_blocks(blocks)})"
+            for name, blocks in session.waiting.items()
+        )
     if reason is None and not complete:
         return "blocks of the step before are missing"
     return reason
@@ -154,22 +167,24 @@ def _schedule(sessions: list[_Session], console: Console) -> tuple[bool, str | N
 class _Session:
     """One start of a run, from the lease to its release."""
 
-    def __init__(self, task, checked: Checked, store: RunStore, uri, epoch: int, console: Console):
-        self.task, self.checked, self.store = task, checked, store
+    def __init__(
+        self, task, checked: Checked, inputs: Inputs, store: RunStore, uri, epoch: int, console: Console
+    ):
+        self.task, self.checked, self.inputs, self.store = task, checked, inputs, store
         self.uri, self.epoch, self.console = uri, epoch, console
         self.skipped = 0
         self.wall_s = 0.0
-        self.todo = self.left = self.missing = np.zeros(checked.grid.shape, bool)
+        self.todo = self.left = np.zeros(checked.grid.shape, bool)
+        self.waiting: dict[str, np.ndarray] = {}
 
     def patiently(self, call: Callable[[], Result]) -> Result:
         """Repeat a call that may be done twice while the database is away."""
         return with_patience(call, self.task.db_outage_s)
 
-    def prepare(self, *, requeue: bool, before: _Session | None = None) -> None:
+    def prepare(self, *, requeue: bool) -> None:
         """Make the outputs, and find what is to do: what is neither masked, done, nor quarantined.
 
-        A block also waits that reads what the step before will not make; the scheduler takes
-        blocks that are not to do for done, and it would be made of nothing.
+        A block also waits that reads what an input lacks: it would be made of nothing.
         """
         if requeue:
             self.patiently(self.store.requeue)
@@ -177,26 +192,22 @@ class _Session:
         done, quarantined = self._blocks(DONE), self._blocks(QUARANTINED)
         self.skipped = int(done.sum())
         undone = ~(done | self.checked.masked)
-        self.todo = self.left = undone & ~(quarantined | self._waiting(before))
-        self.missing = undone & ~self.todo
+        self.waiting = {name: holes & undone for name, holes in self.inputs.holes().items()}
+        self.waiting = {name: blocks for name, blocks in self.waiting.items() if blocks.any()}
+        waiting = np.logical_or.reduce([*self.waiting.values(), np.zeros_like(done)])
+        self.todo = self.left = undone & ~(quarantined | waiting)
+        wait = "".join(f", {int(w.sum())} wait for what {n} lacks" for n, w in self.waiting.items())
         self.console.print(
             f"Run {self.task.run}: {self.checked.grid.n_blocks} blocks, {self.skipped} done before, "
-            f"{int(self.checked.masked.sum())} masked, {int(self.todo.sum())} to do."
+            f"{int(self.checked.masked.sum())} masked, {int(self.todo.sum())} to do{wait}."
         )
         check_space(self.task, self.checked.n_voxels(self.todo))
+        document = self.patiently(self.store.load)
         for output in self.task.output_specs():
-            output.create(self.checked.grid, self.checked.fingerprint)
-        self.measured = self._measured()
-
-    def _waiting(self, before: _Session | None) -> np.ndarray:
-        """Blocks that read blocks of the step before that are missing, and not to do."""
-        grid, waiting = self.checked.grid, np.zeros(self.checked.grid.shape, bool)
-        if before is not None:
-            for index in np.argwhere(before.missing):
-                box = before.checked.grid.block(index).write_box.grow(self.task.read_context())
-                for block in grid.within(box):
-                    waiting[block.index] = True
-        return waiting
+            output.create(self.checked.grid, document["fingerprint"])
+        self.ledgers = Ledgers(self.task, self.checked, self.store, document, self.epoch)
+        self.patiently(lambda: self.ledgers.open(done, self.todo))
+        self.measured = self._measured(document)
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -263,6 +274,7 @@ class _Session:
 
     def _release(self, reason: str | None) -> RunReport:
         self.take_back()
+        self._close_ledgers()
         self.store.update(
             **{"session.ended": self.store.now(), "n_masked": int(self.checked.masked.sum())}
         )
@@ -272,6 +284,13 @@ class _Session:
         )
         self.store.release(self.epoch, state=report.state, summary=asdict(report))
         return report
+
+    def _close_ledgers(self) -> None:
+        """Say beside the outputs what is done; where that fails, the next start says it."""
+        try:
+            self.ledgers.close(self._blocks(DONE))
+        except VolumeError as error:  # of a full disk, which is why the run ends
+            self.console.print(str(error), markup=False, highlight=False)
 
     def _write_summary(self, report: RunReport) -> None:
         path = self.task.home / "summary.json"
@@ -290,9 +309,8 @@ class _Session:
         else:
             self.finish(None)
 
-    def _measured(self) -> dict:
+    def _measured(self, document: dict) -> dict:
         """Values measured once per run; kept, so that a resumed run uses the same."""
-        document = self.patiently(self.store.load)
         if document.get("measured") is None:
             measured = self.task.measure()
             self.patiently(lambda: self.store.update(measured=measured))

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from em_blocks.db.progress import latest_done
 from em_blocks.db.runs import DONE, FAILED, LEASE_TIMEOUT_S, QUARANTINED, RunStore
 from em_blocks.errors import ConfigError
-from em_blocks.runtime.claim import owner_lives
+from em_blocks.runtime.leases import owner_lives
 
 # What the rate is measured on: blocks of one minute, more where that is fewer than these ...
 RECENT_S = 60.0

@@ -65,6 +65,12 @@ class AgglomerateGraph(SuperBlockTask):
 
     size_rule: SizeRule | None = Field(None, description="When two large clusters merge.")
 
+    def sources(self) -> dict[str, str]:
+        read = {"tables of nodes": self._below("nodes"), "tables of edges": self._below("rest")}
+        if self.level == 0:
+            read = {"tables of fragments": self.fragment_tables, "tables of edges": self.edge_tables}
+        return super().sources() | read
+
     def inputs(self) -> dict:
         below = self.edge_tables if self.level == 0 else self._below("rest")
         return {

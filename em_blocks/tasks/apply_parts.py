@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -29,6 +29,8 @@ class ApplyParts(BlockwiseTask):
 
     In a block where a part changes, the parts are found again, and named by their first voxels.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("labels", "changes",)
 
     kind: Literal["apply_parts"]
     labels: VolumeRef = Field(description="Volume of ids.")

@@ -29,7 +29,7 @@ from em_blocks.volumes.tables import BlockTables, checksum_of_columns
 
 __all__ = [
     "Block", "BlockReport", "BlockwiseTask", "OutputSpec", "ProcessBlock", "RowsSpec", "SynapseTask",
-    "TableSpec", "checksum", "differing_fields", "fingerprint",
+    "TableSpec", "checksum", "differences", "differing_fields", "fingerprint",
 ]
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
@@ -101,9 +101,13 @@ class RunConfig(StrictModel, ABC):
     operational: ClassVar[frozenset[str]] = frozenset(
         {"run", "run_dir", "db_host", "db_name", "num_workers", "block_timeout_s", "max_retries",
          "launcher", "launcher_options", "cluster", "container", "scheduler_host", "scheduler_port",
-         "worker_timeout_s", "db_outage_s", "speculate"}
+         "worker_timeout_s", "db_outage_s", "speculate", "incomplete_inputs"}
     )
     """Fields that say how to run, not what comes out; not part of the fingerprint."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Fields that name volumes and folders of tables to read, besides the mask. What they hold decides
+    the result, not how they are spelt: the fingerprint knows them by their contents."""
 
     run: RunName = Field(description="Name of the run in the database; the key for resuming it.")
     run_dir: LocalPath | None = Field(
@@ -114,6 +118,12 @@ class RunConfig(StrictModel, ABC):
     mask: VolumeRef | None = Field(
         None,
         description="Volume of any voxel size; a block where it is 0 everywhere is not computed.",
+    )
+    incomplete_inputs: Literal["refuse", "skip"] = Field(
+        "refuse",
+        description="What to do about an input whose own run is not complete. refuse: do not start. "
+        "skip: blocks that read what is missing wait, the run ends with exit code 1 and names them, and "
+        "the same command does them when the input is complete.",
     )
     num_workers: PositiveInt = Field(1, description="Worker processes (slots).")
     launcher: Literal["local", "slurm", "lsf", "external"] = Field(
@@ -214,6 +224,20 @@ class BlockwiseTask(RunConfig):
     def inputs(self) -> dict:
         """Everything read that could change the result, as JSON; part of the fingerprint."""
 
+    def sources(self) -> dict[str, VolumeRef]:
+        """The volumes and folders of tables that blocks read, by what messages call them."""
+        found = {}
+        for name in (*self.reads, "mask"):
+            value = getattr(self, name)
+            for key, path in value.items() if isinstance(value, dict) else [(None, value)]:
+                if path is not None:
+                    found[name if key is None else f"{name} {key}"] = path
+        return found
+
+    def synapse_runs(self) -> list[str]:
+        """Runs whose synapses blocks read."""
+        return []
+
     @abstractmethod
     def output_specs(self) -> list[Output]:
         """The volumes and tables that the blocks write."""
@@ -238,6 +262,10 @@ class BlockwiseTask(RunConfig):
     def read_context(self) -> Triple:
         """Voxels (z, y, x) around its own that a block reads of the step before."""
         return (0, 0, 0)
+
+    def read_reach(self) -> Triple:
+        """Voxels (z, y, x) around its own beyond which a block never reads."""
+        return self.read_context()
 
     def read_shape(self) -> Triple:
         """Voxels (z, y, x) that one whole block reads."""
@@ -265,9 +293,17 @@ class BlockwiseTask(RunConfig):
         config = self.model_dump(mode="json", exclude=set(self.operational) | self.locations())
         return {
             "task": {"kind": self.kind, "version": self.version},
-            "config": config,
+            "config": self.without_places(config),
             "inputs": self.inputs(),
             "outputs": [output.identity() for output in self.output_specs()],
+        }
+
+    @classmethod
+    def without_places(cls, config: dict) -> dict:
+        """A config whose inputs are no longer named by where they lie."""
+        return {
+            key: _without_path(value) if key in (*cls.reads, "mask") else value
+            for key, value in config.items()
         }
 
     @classmethod
@@ -334,6 +370,15 @@ class SynapseTask(BlockwiseTask):
         return RowsSpec(name, f"{self.db_name}.synapses", run, columns, folder, **options)
 
 
+def _without_path(value: object) -> object:
+    """What a config says of an input apart from its place; {} for nothing else."""
+    if isinstance(value, str):
+        return {}
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_path(item) for key, item in value.items() if key != "path"}
+
+
 def fingerprint(identity: dict) -> str:
     """sha256 of an identity, as hex."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
@@ -342,11 +387,14 @@ def fingerprint(identity: dict) -> str:
 
 def differing_fields(old: dict, new: dict, path: str = "") -> list[str]:
     """``field: old -> new`` for every leaf that differs between two identities."""
-    lines = []
+    return [f"{field}: {a!r} -> {b!r}" for field, a, b in differences(old, new, path)]
+
+
+def differences(old: dict, new: dict, path: str = "") -> Iterator[tuple[str, object, object]]:
+    """Path, old and new value of every leaf that differs between two identities."""
     for key in sorted(old.keys() | new.keys()):
         a, b, here = old.get(key), new.get(key), f"{path}{key}"
         if isinstance(a, dict) and isinstance(b, dict):
-            lines += differing_fields(a, b, f"{here}.")
+            yield from differences(a, b, f"{here}.")
         elif a != b:
-            lines.append(f"{here}: {a!r} -> {b!r}")
-    return lines
+            yield here, a, b

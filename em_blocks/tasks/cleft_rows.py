@@ -55,6 +55,9 @@ class CleftTask(SynapseTask):
     def locations(cls) -> set[str]:
         return {"clefts", "sums"}
 
+    def synapse_runs(self) -> list[str]:
+        return [self.synapses]
+
     def outputs_root(self) -> str:
         return str(self.home)
 
@@ -89,6 +92,9 @@ class MarkClefts(CleftTask):
 
     def grid(self) -> BlockGrid:
         return BlockGrid(self._prediction.frame, self._prediction.shape, self.block_shape)
+
+    def sources(self) -> dict[str, str]:
+        return super().sources() | {"clefts": self.clefts}
 
     def inputs(self) -> dict:
         return {"clefts": fingerprint_of(self.clefts)}
@@ -187,6 +193,9 @@ class ConnectClefts(CleftTask):
 
     def grid(self) -> BlockGrid:
         return BlockGrid(self._prediction.frame, self._prediction.shape, self._prediction.shape)
+
+    def sources(self) -> dict[str, str]:
+        return super().sources() | {"tables of clefts": self.sums}
 
     def inputs(self) -> dict:
         return {"sums": TableSpec("sums", self.sums).stored_fingerprint()}

@@ -54,6 +54,8 @@ class CountOverlaps(BlockwiseTask):
         "ignore", "ignore_segmentation", "skeletons", "skeleton_unit"
     }
 
+    reads: ClassVar[tuple[str, ...]] = ("segmentations", "truth",)
+
     kind: Literal["count_overlaps"]
     segmentations: dict[Name, VolumeRef] = Field(
         min_length=1,

@@ -72,6 +72,8 @@ class CreditSynapses(BlockwiseTask):
         "mode", "min_voxels", "min_overlap", "exclude", "truth_partners", "prediction_partners"
     }
 
+    reads: ClassVar[tuple[str, ...]] = ("neurons", "truth", "prediction",)
+
     kind: Literal["credit_synapses"]
     neurons: VolumeRef = Field(
         description="Volume of neurons: path.zarr/dataset, or file.h5:dataset."
@@ -150,8 +152,11 @@ class CreditSynapses(BlockwiseTask):
     def relocated(self, folder: Path) -> Self:
         return self.model_copy(update={"output": str(folder / "connectivity")})
 
+    def read_context(self) -> Triple:
+        return tuple(context_of(self.shifts))
+
     def read_shape(self) -> Triple:
-        context = context_of(self.shifts)
+        context = self.read_context()
         return tuple(b + 2 * c for b, c in zip(self.grid().block_shape, context, strict=True))
 
     def stored_config(self) -> dict:

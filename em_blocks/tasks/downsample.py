@@ -53,6 +53,8 @@ class Downsample(BlockwiseTask):
     # A pyramid may get further levels later.
     operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {"levels"}
 
+    reads: ClassVar[tuple[str, ...]] = ("input",)
+
     kind: Literal["downsample"]
     input: VolumeRef = Field(description="Volume at full resolution: path or URL of the array.")
     output: StorePath = Field(description="Group of all levels, e.g. data/brain.zarr/pyramid.")
@@ -169,6 +171,9 @@ class Downsample(BlockwiseTask):
 
     def grid(self) -> BlockGrid:
         return BlockGrid(self._level.frame, self._level.shape, self._block_shape)
+
+    def sources(self) -> dict[str, str]:
+        return super().sources() | {"input": self._below}
 
     def inputs(self) -> dict:
         source = self._source

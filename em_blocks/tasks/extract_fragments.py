@@ -99,6 +99,7 @@ class ExtractFragments(BlockwiseTask):
     """
 
     written: ClassVar[frozenset[str]] = frozenset({"output", "tables"})
+    reads: ClassVar[tuple[str, ...]] = ("affinities",)
 
     kind: Literal["extract_fragments"]
     affinities: VolumeRef = Field(description="Volume (c, z, y, x): uint8, uint16, or float in 0..1.")
@@ -146,6 +147,9 @@ class ExtractFragments(BlockwiseTask):
             "output": str(folder / "fragments.zarr/fragments"), "tables": str(folder / "fragments"),
             "run_dir": folder,
         })
+
+    def read_context(self) -> Triple:
+        return self.context
 
     def read_shape(self) -> Triple:
         return tuple(b + 2 * c for b, c in zip(self.grid().block_shape, self.context, strict=True))

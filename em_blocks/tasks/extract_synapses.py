@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
@@ -34,6 +34,8 @@ class ExtractSynapses(SynapseTask):
     number of the site's voxel in the whole volume (z slowest), plus the first id that the run has
     reserved in the database. So the rows do not depend on the blocks.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("indicator", "vectors",)
 
     kind: Literal["extract_synapses"]
     indicator: VolumeRef = Field(
@@ -94,7 +96,7 @@ class ExtractSynapses(SynapseTask):
             name: {
                 "shape": list(volume.shape), "dtype": str(volume.dtype), "scale": volume.scale,
                 "voxel_size": list(volume.frame.voxel_size), "offset": list(volume.frame.offset),
-                "made_by": volume.attributes.get("fingerprint") or volume.path,
+                "made_by": volume.attributes.get("fingerprint"),
             }
             for name, volume in volumes.items()
         }
@@ -112,6 +114,11 @@ class ExtractSynapses(SynapseTask):
 
     def read_context(self) -> Triple:
         return self._search.context
+
+    def read_reach(self) -> Triple:
+        # A component that a block cuts is read further, until it is whole.
+        farthest = self._search.voxels(self.max_extent_nm)
+        return tuple(c + f for c, f in zip(self.read_context(), farthest, strict=True))
 
     def read_shape(self) -> Triple:
         return Box((0, 0, 0), self.block_shape).grow(self.read_context()).shape

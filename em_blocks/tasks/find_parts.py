@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -38,6 +38,8 @@ class FindParts(BlockwiseTask):
     patch whatever the blocks are.
     """
 
+    reads: ClassVar[tuple[str, ...]] = ("labels",)
+
     kind: Literal["find_parts"]
     labels: VolumeRef = Field(description="Volume of ids.")
     output: StorePath = Field(description="Folder of the tables.")
@@ -57,6 +59,9 @@ class FindParts(BlockwiseTask):
 
     def relocated(self, folder: Path) -> Self:
         return self.model_copy(update={"output": str(folder / "tables"), "run_dir": folder})
+
+    def read_context(self) -> Triple:
+        return _ONE
 
     def read_shape(self) -> Triple:
         return Box((0, 0, 0), self.block_shape).grow(_ONE).shape

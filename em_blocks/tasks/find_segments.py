@@ -39,6 +39,16 @@ class FindSegments(SuperBlockTask):
         description="Clusters merge up to this 1 - affinity."
     )
 
+    def sources(self) -> dict[str, str]:
+        read = {"merge forest": store.join(self.forest, str(self.level), "merges")}
+        if self.level == 0:
+            read["tables of fragments"] = self.fragment_tables
+        else:
+            read["tables of nodes"] = store.join(self.forest, str(self.level - 1), "nodes")
+        if not self.last:
+            read["look-up tables above"] = self._above_folder
+        return super().sources() | read
+
     def inputs(self) -> dict:
         merges = TableSpec("merges", store.join(self.forest, str(self.level), "merges"))
         inputs = {"merges": merges.stored_fingerprint()}

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -34,6 +34,8 @@ class JoinParts(BlockwiseTask):
     block, none for voxels.
     """
 
+    reads: ClassVar[tuple[str, ...]] = ("labels",)
+
     kind: Literal["join_parts"]
     labels: VolumeRef = Field(description="Volume of ids.")
     tables: StorePath = Field(description="Folder of the tables that `find_parts` wrote.")
@@ -51,6 +53,9 @@ class JoinParts(BlockwiseTask):
     def parts_grid(self) -> BlockGrid:
         """The blocks that the parts were found in."""
         return BlockGrid(self._labels.frame, self._labels.shape, self.block_shape)
+
+    def sources(self) -> dict[str, str]:
+        return super().sources() | {"tables of parts": store.join(self.tables, "parts")}
 
     def inputs(self) -> dict:
         # None before the tables are made, when nothing can be compared yet.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -69,6 +69,8 @@ class LabelOptions(StrictModel):
 class LabelTask(LabelOptions, BlockwiseTask):
     """A task over the blocks of a volume of labels."""
 
+    reads: ClassVar[tuple[str, ...]] = ("labels", "lut",)
+
     block_shape: Shape3 | None = Field(
         None, description="Voxels (z, y, x) of the labels that one block handles. Default: whole "
         "chunks, about 8 million voxels."
@@ -87,9 +89,12 @@ class LabelTask(LabelOptions, BlockwiseTask):
     def outputs_root(self) -> str:
         return str(self.home)
 
+    def read_context(self) -> Triple:
+        return search_context(self.search_radius_nm, self._layout.frame.voxel_size)
+
     @classmethod
     def locations(cls) -> set[str]:
-        return set()  # volumes of others have no fingerprint: a path is all that tells them apart
+        return set()
 
     def check(self) -> None:
         frame = self._layout.frame

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,8 +29,6 @@ from em_blocks.tasks.base import BlockReport, ProcessBlock, RunName, SynapseTask
 from em_blocks.tasks.label_lookup import LabelTask, Objects, inside, roi_around
 from em_blocks.tasks.outputs import Damage, RowsSpec
 
-log = logging.getLogger(__name__)
-
 OF_THE_TABLE = ("config.lut:", "inputs.lut:", "outputs:")
 """How differences of two mappings begin that differ in nothing but the look-up table."""
 
@@ -56,6 +53,9 @@ class MapSites(LabelTask, SynapseTask):
         "error", description="What to do if the labels do not cover a site: refuse to start, or leave "
         "its fields empty."
     )
+
+    def synapse_runs(self) -> list[str]:
+        return [self.synapses]
 
     def output_specs(self) -> list[RowsSpec]:
         return [
@@ -214,7 +214,7 @@ def check_database(task: SynapseTask) -> None:
 def check_rows(rows: SynapseStore, run: str, kind: str) -> None:
     """Raise unless `rows` are synapses of a run that no run of this `kind` but `run` maps."""
     runs = rows.synapses.database["runs"]
-    made = runs.find_one({"_id": rows.run}, {"state": 1})
+    made = runs.find_one({"_id": rows.run}, {"_id": 1})
     if made is None and not rows.count():
         known = sorted(rows.synapses.distinct("run"))
         raise ConfigError(
@@ -228,11 +228,6 @@ def check_rows(rows: SynapseStore, run: str, kind: str) -> None:
             f"The synapses of run {rows.run!r} are mapped by the run {other['_id']!r} already, and two "
             "runs would overwrite each other's fields. Use that name, with --overwrite where the labels "
             "are others, or map another run."
-        )
-    if made is not None and made["state"] != "done":
-        log.warning(
-            "run %r is %s: synapses that it stores later are not mapped until this command is run "
-            "again", rows.run, made["state"],
         )
 
 

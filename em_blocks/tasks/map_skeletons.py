@@ -93,6 +93,9 @@ class IndexNodes(LabelTask):
     def grid(self) -> BlockGrid:
         return BlockGrid(self._layout.frame, self._layout.shape, self._layout.shape)
 
+    def sources(self) -> dict[str, str]:
+        return super().sources() | {"tables of nodes": self.nodes}
+
     def inputs(self) -> dict:
         # None before the tables are made, when nothing can be compared yet.
         return {"nodes": TableSpec("nodes", self.nodes).stored_fingerprint()}
@@ -146,6 +149,12 @@ class MapSkeletons(LabelTask, SynapseTask):
     synapses: RunName
     index: StorePath = Field(description="Folder of the table of `index_nodes`.")
     max_distance_nm: float | None = None
+
+    def sources(self) -> dict[str, str]:
+        return super().sources() | {"table of nodes": self.index}
+
+    def synapse_runs(self) -> list[str]:
+        return [self.synapses]
 
     def inputs(self) -> dict:
         return {**super().inputs(), "index": TableSpec("index", self.index).stored_fingerprint()}

@@ -62,6 +62,11 @@ class OutputSpec:
         """Where on a disk of this machine the bytes go; None if they go elsewhere."""
         return _local(self.path)
 
+    @property
+    def ledger_path(self) -> str | None:
+        """Where the ledger of the output lies; None for what only the database knows."""
+        return self.path
+
     def identity(self) -> dict:
         """What decides the bytes that are stored; part of the fingerprint."""
         return {
@@ -151,6 +156,11 @@ class TableSpec:
         """Where on a disk of this machine the bytes go; None if they go elsewhere."""
         return _local(self.path)
 
+    @property
+    def ledger_path(self) -> str | None:
+        """Where the ledger of the output lies."""
+        return self.path
+
     def identity(self) -> dict:
         """What decides the bytes that are stored; part of the fingerprint."""
         return {"name": self.name, "format": "parquet", "attributes": self.attributes}
@@ -166,7 +176,7 @@ class TableSpec:
 
     def stored_fingerprint(self) -> str | None:
         """Of the run that made the existing tables."""
-        return (self.header() or {}).get("fingerprint")
+        return table_fingerprint(self.path)
 
     def check(self, grid: BlockGrid) -> None:
         """Tables fit everywhere."""
@@ -225,6 +235,7 @@ class RowsSpec:
     unit_shape = None
     channels = None
     compression = 1.0
+    ledger_path = None
 
     def identity(self) -> dict:
         """What decides the rows that are stored; part of the fingerprint."""
@@ -282,6 +293,11 @@ def fingerprint_of(volume: str | VolumeInput) -> str | None:
     if detect(path_of(volume)) is None:
         return None
     return Volume.open(volume).attributes.get("fingerprint")
+
+
+def table_fingerprint(path: str) -> str | None:
+    """Of the run that made the folder of tables `path`; None while there is none."""
+    return (store.read_json(path, TABLES_HEADER) or {}).get("fingerprint")
 
 
 def checksum(values: np.ndarray) -> int:

@@ -38,6 +38,8 @@ class Predict(BlockwiseTask):
     concurrent_blocks: ClassVar[int] = 3  # one is read, one computed, one written
     operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {"batch_size"}
 
+    reads: ClassVar[tuple[str, ...]] = ("raw",)
+
     kind: Literal["predict"]
     raw: VolumeRef = Field(description="Raw volume: path or URL of the array.")
     roi: RoiConfig | None = Field(None, description="Region to predict; default: all of raw.")
@@ -85,6 +87,12 @@ class Predict(BlockwiseTask):
 
     def grid(self) -> BlockGrid:
         return BlockGrid(self._frame, self._raw_box.shape, self.block_shape)
+
+    def read_context(self) -> Triple:
+        begin, end = self._input_box((0, 0, 0), self.block_shape)
+        return tuple(
+            max(-b, e - s) for b, e, s in zip(begin, end, self.block_shape, strict=True)
+        )
 
     def read_shape(self) -> Triple:
         begin, end = self._input_box((0, 0, 0), self.block_shape)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ class Relabel(BlockwiseTask):
     The look-up table is cut like a block grid (its header says how), and a block loads only
     those pieces that lie in its box.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("labels", "tables", "lut",)
 
     kind: Literal["relabel"]
     labels: VolumeRef = Field(description="Volume of ids (fragments).")

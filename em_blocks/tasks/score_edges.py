@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import fastremap
 import numpy as np
@@ -39,6 +39,8 @@ class ScoreEdges(BlockwiseTask):
     waterz, fragments of the block and `context` around it are agglomerated, and the affinity at
     which two of them became one is the score.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("affinities", "fragments", "fragment_tables",)
 
     kind: Literal["score_edges"]
     affinities: VolumeRef = Field(description="Volume (c, z, y, x): uint8, uint16, or float in 0..1.")

@@ -121,6 +121,11 @@ class Volume:
             formats.check_layout(format, layout)
 
     @property
+    def piece_shape(self) -> Triple:
+        """Voxels (z, y, x) that are best read together: chunks, within shards too."""
+        return tuple(self._array.chunk_layout.read_chunk.shape[-3:])
+
+    @property
     def box(self) -> Box:
         """All voxels."""
         return Box((0, 0, 0), self.shape)

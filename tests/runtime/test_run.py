@@ -203,7 +203,7 @@ def test_a_lost_output_is_noticed(raw, tmp_path):
     task = add_one(raw, tmp_path / "a")
     assert run(task).ok
     shutil.rmtree(task.output)
-    with pytest.raises(RefusedError, match="is gone"):
+    with pytest.raises(RefusedError, match="does not exist"):
         run(task)
 
 

@@ -11,7 +11,7 @@ import mapping
 from blockwise import block_documents, run, start_in_background, store_of, wait_for
 from em_blocks.db.connect import connect
 from em_blocks.db.runs import DONE
-from em_blocks.errors import ConfigError, RefusedError, VolumeError
+from em_blocks.errors import ConfigError, IncompleteInputError, RefusedError, VolumeError
 from em_blocks.geometry import BlockGrid, Box, Frame
 from em_blocks.kernels.positions import as_voxels
 from em_blocks.kernels.synapses import UNMAPPED, Synapses
@@ -294,10 +294,10 @@ def test_two_runs_do_not_map_the_same_synapses(database, make):
         checked(make(run="other").sites(), database)
 
 
-def test_an_unfinished_detection_is_mapped_with_a_warning(database, make, caplog):
+def test_an_unfinished_detection_is_refused(database, make):
     database.fill(make_synapses(), state="stopped")
-    checked(make().sites(), database)
-    assert "stores later" in caplog.text
+    with pytest.raises(IncompleteInputError, match="is stopped"):
+        run(make().sites())
 
 
 def test_a_table_of_other_fragments_is_refused(inputs, make, tmp_path):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from em_blocks.geometry import BlockGrid, Frame
-from em_blocks.kernels.touching import touching
+from em_blocks.volumes.touching import touching
 
 
 def slow(grid, context, other, blocks):

@@ -1,0 +1,311 @@
+"""What a run reads: whether it is complete, and whether it still is what it was.
+
+An input made by em_blocks is known by its run: the ledger beside it says which blocks it has, and
+in which start of the run each was stored. Any other volume is known by checksums of a sample of its
+pieces. Both are kept in the run's document; where a path leads is no part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from em_blocks.config import VolumeInput, path_of
+from em_blocks.db.runs import QUARANTINED, RunStore
+from em_blocks.errors import IncompleteInputError
+from em_blocks.geometry import BlockGrid, Box
+from em_blocks.runtime.leases import is_alive
+from em_blocks.runtime.preflight import Checked, refuse_incomplete
+from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.outputs import table_fingerprint
+from em_blocks.volumes import Volume
+from em_blocks.volumes.formats import detect
+from em_blocks.volumes.ledger import Ledger, packed, read_ledger, unpacked
+from em_blocks.volumes.signature import Signature, sign
+from em_blocks.volumes.touching import touching
+
+MASKED = "masked blocks"
+
+
+class Difference(NamedTuple):
+    """How an input differs from what a run was made of.
+
+    Attributes
+    ----------
+    refusal : str or None
+        Why the run must not go on with it.
+    stale : (z, y, x) bool array
+        Blocks of the run that are to be done again for it.
+    note : str or None
+        What the user is told although nothing is refused.
+    """
+
+    refusal: str | None
+    stale: np.ndarray
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input as it is now.
+
+    Attributes
+    ----------
+    name, path : str
+    fingerprint : str or None
+        Of the run that made it, as its attributes say.
+    ledger : Ledger or None
+        None for what no run of em_blocks made, or an old one.
+    signature : Signature or None
+        None where there is a ledger, and for folders of tables.
+    grid : BlockGrid or None
+        Blocks of the ledger, or pieces of the signature.
+    """
+
+    name: str
+    path: str
+    fingerprint: str | None = None
+    ledger: Ledger | None = None
+    signature: Signature | None = None
+    grid: BlockGrid | None = None
+
+    @property
+    def content_id(self) -> str:
+        """The same for inputs of the same contents, wherever they lie."""
+        return self.ledger.content_id if self.ledger is not None else digest(self.document())
+
+    def document(self) -> dict:
+        """For the database."""
+        if self.ledger is not None:
+            return {
+                "run": self.ledger.run, "run_id": self.ledger.run_id,
+                "fingerprint": self.ledger.fingerprint, "content_id": self.ledger.content_id,
+                "generation": packed(self.ledger.generation.astype("<u4").tobytes()),
+            }
+        signature = self.signature and self.signature.to_document()
+        return {"fingerprint": self.fingerprint, "signature": signature}
+
+    def holes(self, task: BlockwiseTask, grid: BlockGrid) -> np.ndarray:
+        """Bool (z, y, x): blocks of a task that read what is missing here."""
+        if self.ledger is None:
+            return np.zeros(grid.shape, bool)
+        return touching(grid, task.read_reach(), self.ledger.grid, self.ledger.missing)
+
+    def compare(
+        self, then: dict, task: BlockwiseTask, grid: BlockGrid, done: np.ndarray
+    ) -> Difference:
+        """Compare with the `document` of an earlier start; `done` are the blocks made of that."""
+        if self.ledger is not None:
+            return self._compare_run(then, task, grid, done)
+        if "run_id" in then:
+            return Difference(
+                f"{self.name} ({self.path}) was written by run {then['run']!r} and no longer says so",
+                np.zeros(grid.shape, bool),
+            )
+        if then["fingerprint"] != self.fingerprint:
+            return self._refused(grid, "was made with other settings")
+        if self.signature is None or then["signature"] is None:
+            return Difference(None, np.zeros(grid.shape, bool))
+        return self._compare_pieces(Signature.from_document(then["signature"]), task, grid, done)
+
+    def _compare_run(
+        self, then: dict, task: BlockwiseTask, grid: BlockGrid, done: np.ndarray
+    ) -> Difference:
+        none = np.zeros(grid.shape, bool)
+        if "run_id" not in then:  # written before there were ledgers
+            same = then["fingerprint"] == self.ledger.fingerprint
+            return Difference(None, none) if same else self._refused(grid, "was made by another run")
+        if then["content_id"] != self.ledger.content_id:
+            return self._refused(grid, (
+                f"was made by run {self.ledger.run!r} with other settings or from other data than what "
+                f"run {then['run']!r} had made"
+            ))
+        before = np.frombuffer(unpacked(then["generation"]), "<u4")
+        changed = np.ones(self.ledger.grid.shape, bool)
+        if then["run_id"] == self.ledger.run_id and before.size == changed.size:
+            changed = before.reshape(changed.shape) != self.ledger.generation
+        stale = touching(grid, task.read_reach(), self.ledger.grid, changed) & done
+        if not stale.any():
+            return Difference(None, stale)
+        return Difference(None, stale, f"{int(changed.sum())} blocks of {self.name} were stored anew")
+
+    def _compare_pieces(
+        self, then: Signature, task: BlockwiseTask, grid: BlockGrid, done: np.ndarray
+    ) -> Difference:
+        boxes = then.changed(self.signature)
+        if boxes is None:
+            return self._refused(grid, "is stored in another shape or in other chunks")
+        if not boxes:
+            return Difference(None, np.zeros(grid.shape, bool))
+        readers = touching(grid, task.read_reach(), self.grid, self._marked(boxes))
+        if self.signature.whole and not (readers & done).any():
+            return Difference(None, np.zeros(grid.shape, bool), (
+                f"{self.name} holds other values than before, but only where no block is done"
+            ))
+        roi = self.grid.frame.to_roi(boxes[0])
+        return self._refused(grid, (
+            f"holds other values than when the run began, in {len(boxes)} of "
+            f"{len(self.signature.pieces)} pieces that were compared, the first at voxel "
+            f"{boxes[0].offset} ({tuple(round(o, 3) for o in roi.offset)} nm, zyx)"
+        ))
+
+    def _marked(self, boxes: list[Box]) -> np.ndarray:
+        """Bool (z, y, x) over the pieces: those that begin where `boxes` do."""
+        marked = np.zeros(self.grid.shape, bool)
+        for box in boxes:
+            index = (o // p for o, p in zip(box.offset, self.grid.block_shape, strict=True))
+            marked[tuple(index)] = True
+        return marked
+
+    def _refused(self, grid: BlockGrid, why: str) -> Difference:
+        return Difference(f"{self.name} ({self.path}) {why}", np.zeros(grid.shape, bool))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All inputs of a task, as they are now."""
+
+    task: BlockwiseTask
+    grid: BlockGrid
+    found: Sequence[Input]
+    masked: np.ndarray
+
+    def document(self) -> dict:
+        """For the database, by name."""
+        return {
+            **{_key(found.name): found.document() for found in self.found}, MASKED: self._masked_crc
+        }
+
+    def content_id(self, fingerprint: str) -> str:
+        """What decides the contents of the run's outputs: its settings, and what its inputs hold."""
+        return digest({
+            "fingerprint": fingerprint, "inputs": {f.name: f.content_id for f in self.found}
+        })
+
+    def holes(self) -> dict[str, np.ndarray]:
+        """Blocks of the task that read what is missing, by input; only those with any."""
+        found = {source.name: source.holes(self.task, self.grid) for source in self.found}
+        return {name: blocks for name, blocks in found.items() if blocks.any()}
+
+    def compare(self, then: dict, done: np.ndarray) -> list[Difference]:
+        """Each input against the `document` of an earlier start."""
+        differences = [
+            found.compare(then[_key(found.name)], self.task, self.grid, done)
+            for found in self.found if _key(found.name) in then
+        ]
+        if then[MASKED] != self._masked_crc:
+            why = "the mask leaves out other blocks than before"
+            differences.append(Difference(why, np.zeros(self.grid.shape, bool)))
+        return differences
+
+    @property
+    def _masked_crc(self) -> int:
+        return zlib.crc32(np.packbits(self.masked))
+
+
+def look_at(
+    task: BlockwiseTask, checked: Checked, made_here: Mapping[str, Ledger], store: RunStore,
+) -> Inputs:
+    """The inputs of a task.
+
+    Parameters
+    ----------
+    made_here : mapping of str to Ledger
+        What earlier steps of this command will have made when this one reads it, by path.
+    store : RunStore
+        Of the task; where its database also has the run of an input, that decides what is done.
+
+    Raises
+    ------
+    IncompleteInputError
+        If an input lacks blocks, unless the task skips them.
+    """
+    found = []
+    for name, ref in task.sources().items():
+        path = path_of(ref)
+        if path in made_here:
+            ledger = made_here[path]
+            found.append(Input(name, path, ledger.fingerprint, ledger, grid=ledger.grid))
+        elif (source := _look(name, ref, store)) is not None:
+            found.append(source)
+    for source in found:
+        if source.path not in made_here and source.ledger is not None:
+            refuse_incomplete(task, source.name, source.path, source.ledger)
+    refuse_incomplete_rows(task, store)
+    return Inputs(task, checked.grid, found, checked.masked)
+
+
+def refuse_incomplete_rows(task: BlockwiseTask, store: RunStore) -> None:
+    """Raise `IncompleteInputError` unless the runs whose synapses `task` reads are done.
+
+    There is no going around: the partner of a missing row may lie in any block.
+    """
+    for run in task.synapse_runs():
+        require_done(RunStore(store.client, task.db_name, run))
+
+
+def require_done(store: RunStore) -> None:
+    """Raise `IncompleteInputError` if the run of `store` exists and lacks blocks."""
+    run = store.load()
+    if run is None or run["state"] == "done":
+        return
+    quarantined = store.counts()[QUARANTINED]
+    lacks = f"is {run['state']}" + (f", with {quarantined} quarantined blocks" if quarantined else "")
+    raise IncompleteInputError(
+        f"The synapses of run {store.run!r} are not complete: it {lacks}. What is made of them would "
+        "lack synapses without a sign. Run the command that detects them again (quarantined blocks: "
+        "`em-blocks retry` with the same config)."
+    )
+
+
+def _look(name: str, ref: str | VolumeInput, store: RunStore) -> Input | None:
+    path = path_of(ref)
+    ledger = read_ledger(path)
+    if ledger is not None:
+        ledger = confirmed(ledger, store)
+        return Input(name, path, ledger.fingerprint, ledger, grid=ledger.grid)
+    if detect(path) is not None:
+        return _signed(name, ref)
+    made_by = table_fingerprint(path)
+    return made_by and Input(name, path, made_by)
+
+
+def _signed(name: str, ref: str | VolumeInput) -> Input:
+    volume = Volume.open(ref)
+    piece = volume.piece_shape
+    signature = sign(
+        lambda box: volume.read(box), volume.shape, piece,
+        volume.dtype.itemsize * (volume.channels or 1),
+    )
+    grid = BlockGrid(volume.frame, volume.shape, piece)
+    return Input(name, path_of(ref), volume.attributes.get("fingerprint"), None, signature, grid)
+
+
+def confirmed(ledger: Ledger, store: RunStore) -> Ledger:
+    """A ledger as the database of `store` confirms it, if that has its run; else as it is."""
+    other = RunStore(store.client, store.database.name, ledger.run)
+    run = other.load()
+    if run is None or run.get("run_id") != ledger.run_id:
+        return ledger
+    if ledger.state == "closed" and other.n_done() == int(ledger.done.sum()):
+        return ledger
+    generation = other.generations(ledger.grid.shape)
+    state = "open" if is_alive(run["lease"], other.now()) else "closed"
+    return ledger.replaced(generation=generation, state=state)
+
+
+def digest(values: dict) -> str:
+    """sha256 of JSON values, as hex."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _key(name: str) -> str:
+    """`name` as a key of the database, where a dot would open a level."""
+    return name.replace(".", "_")

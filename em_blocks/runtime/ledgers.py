@@ -1,0 +1,92 @@
+"""What a run writes beside its outputs about their blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from em_blocks.db.runs import RunStore
+from em_blocks.runtime.preflight import Checked
+from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.volumes.ledger import Ledger, read_ledger, write_ledger
+
+
+class Ledgers:
+    """The ledgers of all outputs of one start of a run; they say the same.
+
+    Parameters
+    ----------
+    document : dict
+        Of the run.
+    epoch : int
+        Of this start: the generation of the blocks that it stores.
+    """
+
+    def __init__(
+        self, task: BlockwiseTask, checked: Checked, store: RunStore, document: dict, epoch: int
+    ):
+        self._paths = [o.ledger_path for o in task.output_specs() if o.ledger_path is not None]
+        self._store, self._epoch = store, epoch
+        self._todo = np.zeros(checked.grid.shape, bool)
+        self._stored: Ledger | None = None
+        self.now = Ledger(
+            run=task.run, run_id=document["run_id"], task=task.kind,
+            fingerprint=document["fingerprint"], content_id=document["content_id"],
+            grid=checked.grid, state="closed", masked=checked.masked,
+            generation=np.zeros(checked.grid.shape, np.uint32), command=document.get("command", ""),
+        )
+
+    def open(self, done: np.ndarray, todo: np.ndarray) -> None:
+        """Before the first block: say what is done, and that more is to come.
+
+        Parameters
+        ----------
+        done, todo : (z, y, x) bool array
+            Blocks that the database has as done, and those that this start is to do.
+        """
+        self._todo = todo
+        self.now = self.now.replaced(generation=self._generations(done))
+        self._write(self.now.replaced(state="open" if todo.any() else "closed"))
+
+    def close(self, done: np.ndarray) -> None:
+        """After the last block."""
+        generation = np.where(self._todo & done, self._epoch, self.now.generation)
+        self.now = self.now.replaced(generation=np.where(done, generation, 0).astype(np.uint32))
+        self._write(self.now)
+
+    def planned(self) -> dict[str, Ledger]:
+        """By path, what the outputs hold if every block is done that is to be done."""
+        generation = np.where(self._todo, self._epoch, self.now.generation).astype(np.uint32)
+        return dict.fromkeys(self._paths, self.now.replaced(generation=generation))
+
+    def _generations(self, done: np.ndarray) -> np.ndarray:
+        """The start in which each done block was stored."""
+        if not self._paths:
+            return np.where(done, np.uint32(self._epoch), np.uint32(0))
+        self._stored = read_ledger(self._paths[0])
+        known = self._stored
+        if known is None or known.run_id != self.now.run_id or known.state == "open":
+            return self._store.generations(done.shape)  # made by an older version, or not closed
+        if (done & ~known.done).any():
+            return self._store.generations(done.shape)
+        return np.where(done, known.generation, np.uint32(0))
+
+    def _write(self, ledger: Ledger) -> None:
+        if self._stored is not None and _same(self._stored, ledger):
+            return
+        for path in reversed(self._paths):  # the first one is read, so it is written last
+            write_ledger(path, ledger)
+        self._stored = ledger
+
+
+def _same(one: Ledger, other: Ledger) -> bool:
+    """Whether two ledgers tell a reader the same."""
+    if (one.run_id, one.content_id, one.state) != (other.run_id, other.content_id, other.state):
+        return False
+    return np.array_equal(one.generation, other.generation) and np.array_equal(one.masked, other.masked)
+
+
+def reopen(task: BlockwiseTask) -> None:
+    """Say beside the outputs of a run that blocks may be missing: they are about to be due again."""
+    for output in task.output_specs():
+        if output.ledger_path is not None and (ledger := read_ledger(output.ledger_path)) is not None:
+            write_ledger(output.ledger_path, ledger.replaced(state="open"))

@@ -1,0 +1,305 @@
+"""A run reads what another run made: complete or not, as it was or not."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from blockwise import FRAME, add_one, block_documents, make_raw, run, store_of
+from em_blocks.errors import (
+    ChangedInputError,
+    FingerprintMismatchError,
+    IncompleteInputError,
+    RefusedError,
+)
+from em_blocks.geometry import Box
+from em_blocks.runtime.ledgers import reopen
+from em_blocks.runtime.verify import requeue_damaged
+from em_blocks.volumes import Volume
+from em_blocks.volumes.ledger import LEDGER, read_ledger
+
+HOLE = (1, 2, 3)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return make_raw(tmp_path)
+
+
+@pytest.fixture
+def first(raw, tmp_path):
+    """A run whose output the second one reads."""
+    return add_one(raw, tmp_path / "one", run="first", max_retries=0)
+
+
+@pytest.fixture
+def second(first, tmp_path):
+    return add_one(Made(first), tmp_path / "two", run="second", context=(0, 2, 2))
+
+
+class Made:
+    """Where the output of a task lies, in the shape that `add_one` takes a volume."""
+
+    def __init__(self, task):
+        self.path = task.output_specs()[0].path
+
+
+def values(task):
+    volume = Volume.open(task.output_specs()[0].path)
+    return volume.read(volume.box)
+
+
+def with_hole(task):
+    return task.model_copy(update={"faults": {"/".join(map(str, HOLE)): "raise"}})
+
+
+def elsewhere(task, path, **options):
+    return add_one(Made(task), path, run="fresh", context=(0, 2, 2), **options)
+
+
+# -- complete or not --------------------------------------------------------------------------
+
+
+def test_an_input_with_a_quarantined_block_is_refused_before_anything_is_written(first, second):
+    assert not run(with_hole(first)).ok
+    with pytest.raises(IncompleteInputError, match=r"'first'.* lacks 1 of 30 blocks \(1/2/3\)"):
+        run(second)
+    assert not second.home.exists()
+
+
+def test_with_skip_only_the_blocks_that_read_the_hole_wait_and_are_done_once_it_is_filled(
+    first, second, tmp_path
+):
+    assert not run(with_hole(first)).ok
+    skipping = second.model_copy(update={"incomplete_inputs": "skip"})
+    report = run(skipping)
+    assert not report.ok and "wait for what raw lacks (1/1/2, 1/1/3" in report.reason
+    waiting = {"1/1/2", "1/1/3", "1/1/4", "1/2/2", "1/2/3", "1/2/4"}
+    done = {k.removeprefix("second/") for k, d in block_documents(second).items()
+            if d["state"] == "done"}
+    everything = {f"{z}/{y}/{x}" for z in range(2) for y in range(3) for x in range(5)}
+    assert done == everything - waiting
+    assert run(first, requeue=True).ok
+    report = run(skipping)
+    assert report.ok and report.blocks["computed"] == len(waiting)
+    assert run(fresh := elsewhere(first, tmp_path / "fresh")).ok
+    assert np.array_equal(values(second), values(fresh))
+
+
+def test_masked_blocks_of_an_input_are_no_holes(raw, tmp_path):
+    mask = Volume.create(
+        str(tmp_path / "mask.zarr/m"), shape=(20, 30, 50), dtype="uint8", frame=FRAME,
+        chunk_shape=(10, 10, 10),
+    )
+    mask.write(Box((0, 0, 10), (20, 30, 40)), np.ones((20, 30, 40), np.uint8))
+    first = add_one(raw, tmp_path / "one", run="first", mask=mask.path)
+    assert run(first).ok
+    assert run(add_one(Made(first), tmp_path / "two", run="second")).ok
+
+
+def test_an_interrupted_input_is_refused_without_its_database_by_what_it_says_itself(
+    first, second, tmp_path
+):
+    assert run(first).ok
+    reopen(first)  # as a killed scheduler leaves it
+    shutil.rmtree(first.home / "db")
+    with pytest.raises(IncompleteInputError, match="was not closed"):
+        run(second)
+
+
+def test_the_database_of_both_runs_knows_better_than_a_ledger_that_was_not_closed(first, tmp_path):
+    assert run(first).ok
+    reopen(first)
+    same_database = add_one(
+        Made(first), tmp_path / "one", run="second", output=str(tmp_path / "one/two.zarr")
+    )
+    assert run(same_database).ok
+
+
+def test_a_block_that_the_shared_database_lost_is_missing_whatever_the_ledger_says(first, tmp_path):
+    assert run(first).ok
+    with store_of(first) as store:
+        store.blocks.delete_one({"_id": "first/1/2/3"})
+    second = add_one(
+        Made(first), tmp_path / "one", run="second", output=str(tmp_path / "one/two.zarr")
+    )
+    with pytest.raises(IncompleteInputError, match=r"1 of 30 blocks \(1/2/3\)"):
+        run(second)
+
+
+def test_the_ledger_is_closed_after_a_run_and_says_which_start_stored_each_block(first):
+    assert not run(with_hole(first)).ok
+    found = read_ledger(Made(first).path)
+    assert found.state == "closed" and np.argwhere(found.missing).tolist() == [list(HOLE)]
+    assert set(found.generation[found.done]) == {1}
+    assert run(first, requeue=True).ok
+    found = read_ledger(Made(first).path)
+    assert found.complete and found.generation[HOLE] == 2 and (found.generation == 2).sum() == 1
+
+
+def test_a_lost_ledger_is_made_again_from_the_database(first):
+    assert not run(with_hole(first)).ok
+    assert run(first, requeue=True).ok
+    path = Made(first).path
+    before = read_ledger(path)
+    (first.home / "out.zarr/sum" / LEDGER).unlink()
+    assert run(first).ok
+    assert np.array_equal(read_ledger(path).generation, before.generation)
+
+
+# -- as it was or not ---------------------------------------------------------------------------
+
+
+def damage(task, index):
+    """A block of a done run is lost and due again, as verify finds it."""
+    with store_of(task) as store:
+        reopen(task)
+        requeue_damaged(store, task.grid().block(index), "test")
+
+
+def test_blocks_made_of_what_was_stored_anew_are_done_again_and_no_others(first, second, tmp_path):
+    assert run(first).ok and run(second).ok
+    damage(first, HOLE)
+    with pytest.raises(IncompleteInputError):
+        run(second)
+    assert run(first).ok
+    report = run(second)
+    assert report.ok and report.blocks["computed"] == 6
+    assert run(second).blocks["computed"] == 0
+    assert run(fresh := elsewhere(first, tmp_path / "fresh")).ok
+    assert np.array_equal(values(second), values(fresh))
+
+
+def test_an_input_computed_anew_with_the_same_settings_makes_all_blocks_due(first, second):
+    assert run(first).ok and run(second).ok
+    assert run(first, overwrite=True).ok
+    assert run(second).blocks["computed"] == 30
+
+
+def test_an_input_of_other_settings_is_refused(first, second):
+    assert run(first).ok and run(second).ok
+    assert run(first.model_copy(update={"add": 5}), overwrite=True).ok
+    with pytest.raises(ChangedInputError, match=r"raw .*other settings or from other data"):
+        run(second)
+
+
+def test_a_foreign_input_whose_values_changed_is_refused_with_the_place(raw, first):
+    assert run(first).ok
+    changed = raw.read(raw.box)
+    changed[15, 29, 42] += 1
+    raw.write(raw.box, changed)
+    with pytest.raises(ChangedInputError, match=r"in 1 of 30 pieces .* voxel \(10, 20, 40\)") as caught:
+        run(first)
+    assert caught.value.exit_code == 3 and "--adopt" in str(caught.value)
+    assert run(first, adopt=True).blocks["computed"] == 0
+    assert run(first).ok
+
+
+def test_a_foreign_input_may_change_where_no_block_is_done(raw, first):
+    assert not run(with_hole(first)).ok
+    changed = raw.read(raw.box)
+    changed[15, 29, 35] += 1
+    raw.write(raw.box, changed)
+    report = run(first, requeue=True)
+    assert report.ok and report.blocks["computed"] == 1
+    assert values(first)[15, 29, 35] == changed[15, 29, 35] + 1
+
+
+def test_replaced_raw_is_noticed_two_steps_later(raw, first, second):
+    assert run(first).ok and run(second).ok
+    raw.write(raw.box, raw.read(raw.box) + 1)
+    assert run(first, overwrite=True).ok
+    with pytest.raises(ChangedInputError):
+        run(second)
+
+
+@pytest.mark.parametrize("how", ["move", "copy", "link"])
+def test_the_same_data_elsewhere_are_the_same_input(raw, first, tmp_path, how):
+    assert run(first).ok
+    old, new = tmp_path / "raw.zarr", tmp_path / "moved/volume.zarr"
+    new.parent.mkdir()
+    if how == "move":
+        shutil.move(old, new)
+    elif how == "copy":
+        shutil.copytree(old, new)
+    else:
+        new.symlink_to(old)
+    moved = first.model_copy(update={"raw": str(new / "raw")})
+    report = run(moved)
+    assert report.ok and report.blocks["computed"] == 0
+
+
+def test_a_mask_of_other_content_is_another_run_and_a_moved_mask_is_not(raw, tmp_path):
+    mask = Volume.create(
+        str(tmp_path / "mask.zarr/m"), shape=(20, 30, 50), dtype="uint8", frame=FRAME,
+        chunk_shape=(10, 10, 10),
+    )
+    mask.write(Box((0, 0, 0), (20, 30, 20)), np.ones((20, 30, 20), np.uint8))
+    task = add_one(raw, tmp_path / "a", mask=mask.path)
+    assert run(task).ok
+    shutil.move(tmp_path / "mask.zarr", tmp_path / "m2.zarr")
+    moved = task.model_copy(update={"mask": str(tmp_path / "m2.zarr/m")})
+    assert run(moved).blocks["computed"] == 0
+    mask = Volume.open(moved.mask, mode="r+")
+    mask.write(Box((0, 0, 20), (20, 30, 10)), np.ones((20, 30, 10), np.uint8))
+    with pytest.raises(ChangedInputError, match="mask"):
+        run(moved)
+    report = run(moved, adopt=True)
+    assert report.ok and report.blocks["computed"] == 6
+    assert run(moved).ok
+
+
+# -- whose it is --------------------------------------------------------------------------------
+
+
+def test_two_runs_with_one_output_are_refused_whatever_the_flags(raw, first, tmp_path):
+    assert run(first).ok
+    thief = add_one(raw, tmp_path / "one", run="thief")
+    for options in ({}, {"overwrite": True}, {"adopt": True}):
+        with pytest.raises(RefusedError, match="belongs to run 'first'"):
+            run(thief, **options)
+    other_database = thief.model_copy(update={"run_dir": tmp_path / "elsewhere"})
+    with pytest.raises(RefusedError, match="belongs to run 'first'"):
+        run(other_database, overwrite=True)
+    assert run(first).blocks["computed"] == 0
+
+
+# -- old records ----------------------------------------------------------------------------------
+
+
+def make_old(task):
+    """Turn the records of a run into those of the version before inputs were recorded."""
+    with store_of(task) as store:
+        document = store.load()
+        identity = document["identity"]
+        identity["config"]["raw"] = task.raw
+        store.runs.update_one(
+            {"_id": task.run},
+            {"$set": {"identity": identity, "fingerprint": "0" * 64},
+             "$unset": {"contents": 1, "content_id": 1, "run_id": 1, "command": 1}},
+        )
+    (task.home / "out.zarr/sum" / LEDGER).unlink()
+
+
+def test_an_old_run_resumes_and_what_its_record_lacks_is_filled_in_once(first, capsys):
+    from rich.console import Console
+
+    from em_blocks.runtime.run import run_blockwise
+
+    assert not run(with_hole(first)).ok
+    make_old(first)
+    console = Console(record=True, width=200)
+    report = run_blockwise(first, requeue=True, console=console)
+    assert report.ok and report.blocks["computed"] == 1
+    assert "taken as they are now" in console.export_text()
+    assert read_ledger(Made(first).path).complete
+    console = Console(record=True, width=200)
+    assert run_blockwise(first, console=console).ok
+    assert "taken as they are now" not in console.export_text()
+
+
+def test_an_old_run_of_other_settings_is_still_refused(first):
+    assert run(first).ok
+    make_old(first)
+    with pytest.raises(FingerprintMismatchError, match=r"config.add: 1 -> 2"):
+        run(first.model_copy(update={"add": 2}))
