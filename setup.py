@@ -41,7 +41,7 @@ setup(
         "pillow>=10",
         "psutil>=5.9",
         "pyarrow>=15",
-        "pydantic>=2.7,<3",
+        "pydantic>=2.12,<3",
         "pymongo>=4.8",
         "rich>=13",
         "safetensors>=0.4",

@@ -27,7 +27,6 @@ from pydantic import (
     Tag,
     ValidationError,
     ValidationInfo,
-    model_validator,
 )
 
 from em_blocks.errors import ConfigError
@@ -126,6 +125,19 @@ class StrictModel(BaseModel):
         return cls.from_dict(values, folder=path.resolve().parent, source=str(path))
 
 
+def _checked_axes(axes: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(axes)) < len(axes) or not set("zyx") <= set(axes):
+        raise ValueError(
+            f"the axes {list(axes)} are not those of a volume: z, y and x are needed, each once; t "
+            "and c may be there"
+        )
+    return axes
+
+
+VolumeAxes = Annotated[tuple[Literal["t", "c", "z", "y", "x"], ...], AfterValidator(_checked_axes)]
+"""Axes of a stored array, the slowest first."""
+
+
 class VolumeInput(StrictModel):
     """A volume that is read, with what its own metadata do not say, or say wrongly.
 
@@ -137,22 +149,11 @@ class VolumeInput(StrictModel):
     offset: Position3 | None = Field(
         None, description="World position of the first corner, nm (z, y, x)."
     )
-    axes: tuple[Literal["t", "c", "z", "y", "x"], ...] | None = Field(
+    axes: VolumeAxes | None = Field(
         None,
         description="Axes as stored, the slowest first, as numpy shows the array: "
         '["z", "y", "x"] is the usual order in every format, N5 and precomputed included.',
     )
-
-    @model_validator(mode="after")
-    def _axes_are_those_of_a_volume(self) -> Self:
-        if self.axes is None:
-            return self
-        if len(set(self.axes)) < len(self.axes) or not set("zyx") <= set(self.axes):
-            raise ValueError(
-                f"the axes {list(self.axes)} are not those of a volume: z, y and x are needed, "
-                "each once; t and c may be there"
-            )
-        return self
 
     def __str__(self) -> str:
         return self.path

@@ -32,8 +32,7 @@ class AffinityInput:
             If the neighborhood is missing, contradicts the volume, or does not fit its channels.
         """
         volume = Volume.open(path)
-        stored = volume.attributes.get("neighborhood")
-        stored = stored and tuple(tuple(shift) for shift in stored)
+        stored = _stored_shifts(volume)
         if shifts is None and stored is None:
             raise ConfigError(
                 f"{path} does not say which voxels its channels join, and the key 'neighborhood' is "
@@ -106,3 +105,14 @@ class AffinityInput:
                 "would be told apart wrongly; store affinities in 0..1, or write the attribute 'scale' "
                 "(stored value of affinity 1)."
             ) from error
+
+
+def _stored_shifts(volume: Volume) -> Shifts | None:
+    """The attribute ``neighborhood``; None where others mean something else by the name."""
+    values = volume.attributes.get("neighborhood")
+    try:
+        shifts = tuple(tuple(shift) for shift in values)
+    except TypeError:
+        return None
+    integers = all(type(step) is int for shift in shifts for step in shift)
+    return shifts if shifts and integers and {len(shift) for shift in shifts} == {3} else None

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import numpy as np
 from pydantic import Field
 
-from em_blocks.config import Position3, Shape3, StorePath, VoxelSize
+from em_blocks.config import Position3, Shape3, StorePath, VolumeInput, VoxelSize
 from em_blocks.errors import ConfigError
-from em_blocks.geometry import Block, BlockGrid, Frame, Nm3, Triple
+from em_blocks.geometry import Block, BlockGrid, Frame, Triple
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
 from em_blocks.volumes import Volume, store
 from em_blocks.volumes.formats import Format
@@ -37,7 +36,7 @@ class Ingest(BlockwiseTask):
     source: Source
     output: StorePath = Field(description="Array to make, e.g. data/brain.zarr/raw.")
     voxel_size: VoxelSize | None = Field(
-        None, description="nm (z, y, x). Needed where the source does not say it."
+        None, description="nm (z, y, x). Needed where the source does not say it; wins where it does."
     )
     offset: Position3 | None = Field(
         None,
@@ -56,11 +55,11 @@ class Ingest(BlockwiseTask):
     )
 
     def grid(self) -> BlockGrid:
-        header = self.source.header()
+        header = self._header()
         return BlockGrid(self._frame(header), header.shape, self._block_shape(header.shape))
 
     def inputs(self) -> dict:
-        header = self.source.header()
+        header = self._header()
         return {
             "source": {
                 "shape": list(header.shape),
@@ -74,7 +73,7 @@ class Ingest(BlockwiseTask):
             OutputSpec(
                 name=self._name,
                 path=self.output,
-                dtype=str(self.source.header().dtype),
+                dtype=str(self._header().dtype),
                 chunk_shape=self.chunk_shape,
                 format=self.format,
                 shard_shape=self.shard_shape,
@@ -123,14 +122,19 @@ class Ingest(BlockwiseTask):
     def _unit(self) -> Triple:
         return self.shard_shape or self.chunk_shape
 
+    def _header(self) -> SourceHeader:
+        """What the source says, and the config, which knows better."""
+        return self.source.header(VolumeInput(
+            path=str(self.source.path), voxel_size=self.voxel_size, offset=self.offset
+        ))
+
     def _frame(self, header: SourceHeader) -> Frame:
-        size = _agreed("voxel_size", self.voxel_size, header.voxel_size)
-        if size is None:
+        if header.voxel_size is None:
             raise ConfigError(
                 f"The key 'voxel_size' is missing, and {self.source.path} does not say how large "
                 'its voxels are. Add "voxel_size": [z, y, x] in nm.'
             )
-        return Frame(size, _agreed("offset", self.offset, header.offset) or (0.0, 0.0, 0.0))
+        return Frame(header.voxel_size, header.offset or (0.0, 0.0, 0.0))
 
     def _block_shape(self, shape: Triple) -> Triple:
         if self.block_shape is not None:
@@ -143,15 +147,3 @@ class Ingest(BlockwiseTask):
         depth, *plane = self._unit
         return (depth, *(-(-s // u) * u for s, u in zip(shape[1:], plane, strict=True)))
 
-
-def _agreed(name: str, configured: Nm3 | None, found: Nm3 | None) -> Nm3 | None:
-    """The value of the config, or of the file; an error where they contradict each other."""
-    if configured is None or found is None:
-        return found if configured is None else configured
-    if not np.allclose(configured, found, rtol=1e-6, atol=1e-6):
-        raise ConfigError(
-            f"The key {name!r} is {list(configured)}, but the source itself says {list(found)} (nm, "
-            "zyx). One of them is wrong, and every position would be: leave the key out, or "
-            "correct the attribute of the source."
-        )
-    return configured

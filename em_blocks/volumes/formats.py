@@ -13,17 +13,18 @@ precomputed    (x, y, z, c)                           ``info`` and ``em_blocks.j
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import tensorstore as ts
 
-from em_blocks.config import VolumeInput, is_url
+from em_blocks.config import is_url
 from em_blocks.errors import VolumeError
 from em_blocks.geometry import Frame, Triple
 from em_blocks.volumes import precomputed, store
-from em_blocks.volumes.attributes import read_frame
+from em_blocks.volumes.metadata import Group, Stored
 
 Format = Literal["zarr", "zarr3", "n5", "precomputed"]
 
@@ -41,6 +42,8 @@ _GROUPS: dict[str, tuple[str, dict]] = {
     "zarr3": ("zarr.json", {"zarr_format": 3, "node_type": "group"}),
     "n5": ("attributes.json", {"n5": "2.0.0"}),
 }
+_HIGHEST = 8
+"""Groups above an array that are asked about it."""
 
 
 @dataclass(frozen=True)
@@ -107,33 +110,46 @@ def write_attributes(path: str, format: Format, attributes: dict) -> None:
     store.write_json(path, name, {**values, **attributes})
 
 
-def frame_of(
-    path: str, format: Format, attributes: dict, said: VolumeInput | None = None
-) -> Frame:
-    """Voxel size and offset of an array; VolumeError where nothing tells them."""
-    if said is not None and said.voxel_size is not None and said.offset is not None:
-        return Frame(said.voxel_size, said.offset)
-    found = _stored_frame(path, format, attributes)
-    if said is None:
-        return found
-    return Frame(said.voxel_size or found.voxel_size, said.offset or found.offset)
+def stored(path: str, format: Format, shape: Sequence[int], attributes: dict) -> Stored:
+    """All metadata of the array at `path`, those of the groups it lies in too.
 
-
-def _stored_frame(path: str, format: Format, attributes: dict) -> Frame:
+    Parameters
+    ----------
+    shape : sequence of int
+        As numpy shows the array: the slowest axis first.
+    attributes : dict
+        Those of the array, as `read_attributes` gives them.
+    """
     if format == "precomputed":
-        scale = precomputed.scale_metadata(path)
-        size = scale["resolution"][::-1]
-        offset = scale.get("voxel_offset", [0, 0, 0])[::-1]
-        return Frame(size, [o * s for o, s in zip(offset, size, strict=True)])
-    parent, name = store.split_parent(path)
-    group = _group_attributes(parent, format)
-    return read_frame(attributes, group, name=name, source=path, n5=format == "n5")
+        return Stored(path, tuple(shape), attributes, scale=precomputed.scale_metadata(path))
+    metadata = (store.read_json(path, "zarr.json") or {}) if format == "zarr3" else {}
+    return Stored(
+        path, tuple(shape), attributes, list(_groups(path, format)),
+        metadata.get("dimension_names") or (), n5=format == "n5",
+    )
 
 
-def _group_attributes(parent: str, format: Format) -> dict:
-    if not parent or format == "n5":
-        return {}
-    return read_attributes(parent, format)
+def _groups(path: str, format: Format) -> Iterator[Group]:
+    """The groups that an array lies in, the nearest first, up to the container or what is none."""
+    container, parent = store.container(path), path.rstrip("/")
+    for _ in range(_HIGHEST):
+        above = store.split_parent(parent)[0]
+        if not above or parent == container != path or (is_url(parent) and not is_url(above)):
+            return
+        parent = above
+        if (attributes := _group_attributes(parent, format)) is None:
+            return
+        yield Group(parent, path.rstrip("/").removeprefix(parent + "/"), attributes)
+
+
+def _group_attributes(path: str, format: Format) -> dict | None:
+    """User attributes of a group; None where there is none."""
+    values = store.read_json(path, _ATTRIBUTES[format])
+    if values is None and format == "zarr":
+        values = store.read_json(path, _GROUPS[format][0]) and {}
+    if values is None:
+        return None
+    return values.get("attributes", {}) if format == "zarr3" else values
 
 
 def check_free(path: str) -> None:

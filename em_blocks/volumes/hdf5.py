@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import fastremap
 import h5py
 import numpy as np
 from pydantic import Field
 
-from em_blocks.config import LocalPath, StrictModel
+from em_blocks.config import LocalPath, StrictModel, VolumeAxes, VolumeInput
 from em_blocks.errors import ConfigError, VolumeError
-from em_blocks.geometry import Box, Nm3
+from em_blocks.geometry import Box
+from em_blocks.volumes.metadata import Stored, resolve, resolve_axes
+from em_blocks.volumes.metadata.arrangement import Arrangement
+from em_blocks.volumes.metadata.claims import SPACE, Axes
 from em_blocks.volumes.sources import ReadBox, SourceHeader
+
+# Left out of a stored config where it is not used: runs older than the key have the same fingerprint.
+StoredAxes = Annotated[
+    VolumeAxes | None,
+    Field(
+        description="Axes as stored, the slowest first, where the file does not name them.",
+        exclude_if=lambda axes: axes is None,
+    ),
+]
 
 
 class Hdf5Dataset(StrictModel):
@@ -26,15 +38,17 @@ class Hdf5Dataset(StrictModel):
     type: Literal["hdf5"]
     path: LocalPath = Field(description="HDF5 file.")
     dataset: str = Field(description="Name in the file, e.g. volumes/raw.")
+    axes: StoredAxes = None
 
-    def header(self) -> SourceHeader:
-        """Shape, dtype, and position if the file tells; raises `ConfigError`."""
+    def header(self, told: VolumeInput | None = None) -> SourceHeader:
+        """Shape, dtype, and position if the file or the config tells; raises an `EmBlocksError`."""
         with _open_file(self.path) as file:
-            return _header(_dataset(file, self.dataset))
+            return _header(_dataset(file, self.dataset), self.axes, told)
 
     def check(self) -> None:
-        """Raise `ConfigError` unless the dataset is a volume of numbers."""
-        self.header()
+        """Raise an `EmBlocksError` unless the dataset is a volume of numbers."""
+        with _open_file(self.path) as file:
+            _arrangement(_dataset(file, self.dataset), self.axes)
 
     def identity(self) -> dict:
         return _file_identity(self.path)
@@ -43,8 +57,7 @@ class Hdf5Dataset(StrictModel):
     def open(self) -> Iterator[ReadBox]:
         """Open the file; yield a function that reads a box."""
         with _open_file(self.path) as file:
-            dataset = _dataset(file, self.dataset)
-            yield lambda box: _read(dataset, box)
+            yield _reader(_dataset(file, self.dataset), self.axes)
 
 
 class Hdf5Transforms(StrictModel):
@@ -59,18 +72,19 @@ class Hdf5Transforms(StrictModel):
     path: LocalPath = Field(description="HDF5 file.")
     stack: str = Field("stack", description="Dataset of supervoxel ids.")
     transforms: str = Field("transforms", description="Dataset of rows (supervoxel, body).")
+    axes: StoredAxes = None
 
-    def header(self) -> SourceHeader:
-        """Shape and position of the supervoxels, dtype of the bodies; raises `ConfigError`."""
+    def header(self, told: VolumeInput | None = None) -> SourceHeader:
+        """Shape and position of the supervoxels, dtype of the bodies; raises an `EmBlocksError`."""
         with _open_file(self.path) as file:
             dtype = _dataset(file, self.transforms).dtype
-            return _header(_dataset(file, self.stack))._replace(dtype=dtype)
+            return _header(_dataset(file, self.stack), self.axes, told)._replace(dtype=dtype)
 
     def check(self) -> None:
         """Raise `ConfigError` unless there are integer ids and a table with one body for each."""
         with _open_file(self.path) as file:
             stack, table = _dataset(file, self.stack), _dataset(file, self.transforms)
-            _header(stack)
+            _arrangement(stack, self.axes)
             if table.ndim != 2 or table.shape[1] != 2:
                 raise ConfigError(
                     f"The dataset {self.transforms} of {self.path} has the shape {table.shape}, but a "
@@ -93,7 +107,8 @@ class Hdf5Transforms(StrictModel):
         with _open_file(self.path) as file:
             stack, table = _dataset(file, self.stack), _dataset(file, self.transforms)
             supervoxels, bodies = _mapping(table)
-            yield lambda box: apply_mapping(_read(stack, box), supervoxels, bodies)
+            read = _reader(stack, self.axes)
+            yield lambda box: apply_mapping(read(box), supervoxels, bodies)
 
 
 def apply_mapping(
@@ -170,41 +185,73 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     )
 
 
-def _header(dataset: h5py.Dataset) -> SourceHeader:
-    if dataset.ndim != 3 or dataset.dtype.kind not in "uif":
-        raise ConfigError(
-            f"The dataset {dataset.name} of {dataset.file.filename} has the shape {dataset.shape} "
-            f"and dtype {dataset.dtype}, but a volume (z, y, x) of integers or floats is needed."
-        )
+def _header(
+    dataset: h5py.Dataset, axes: Axes | None, told: VolumeInput | None = None
+) -> SourceHeader:
+    arrangement = _arrangement(dataset, axes)
+    told = (told or VolumeInput(path=_name(dataset))).model_copy(update={"axes": axes})
+    frame = resolve(_stored(dataset), told, optional=True).frame
     return SourceHeader(
-        dataset.shape,
-        dataset.dtype.newbyteorder("="),
-        _position(dataset, "resolution"),
-        _position(dataset, "offset"),
+        arrangement.spatial(dataset.shape), dataset.dtype.newbyteorder("="),
+        frame and frame.voxel_size, frame and frame.offset,
+        dataset.chunks and arrangement.spatial(dataset.chunks),
     )
 
 
-def _position(dataset: h5py.Dataset, name: str) -> Nm3 | None:
-    if name not in dataset.attrs:
-        return None
-    values = np.ravel(dataset.attrs[name])
-    if values.shape != (3,) or values.dtype.kind not in "uif":
-        raise ConfigError(
-            f"The attribute {name!r} of {dataset.name} in {dataset.file.filename} is "
-            f"{values.tolist()}, but three numbers in nm (z, y, x) are needed."
-        )
-    return tuple(float(v) for v in values)
+def _arrangement(dataset: h5py.Dataset, axes: Axes | None) -> Arrangement:
+    """How the axes of a dataset lie; raises an `EmBlocksError` if it is no volume of numbers."""
+    if dataset.ndim < 3 or dataset.dtype.kind not in "uif":
+        raise _no_volume(dataset)
+    found, named = resolve_axes(_stored(dataset), axes)
+    arrangement = Arrangement.of(
+        found, dataset.shape, keeps_channel=not named, source=_name(dataset)
+    )
+    if arrangement.kept != SPACE:
+        raise _no_volume(dataset)
+    return arrangement
 
 
-def _read(dataset: h5py.Dataset, box: Box) -> np.ndarray:
+def _no_volume(dataset: h5py.Dataset) -> ConfigError:
+    return ConfigError(
+        f"The dataset {dataset.name} of {dataset.file.filename} has the shape {dataset.shape} "
+        f"and dtype {dataset.dtype}, but a volume (z, y, x) of integers or floats is needed."
+    )
+
+
+def _stored(dataset: h5py.Dataset) -> Stored:
+    return Stored(
+        _name(dataset), dataset.shape, {name: _plain(value) for name, value in dataset.attrs.items()},
+        names=[dimension.label for dimension in dataset.dims],
+    )
+
+
+def _name(dataset: h5py.Dataset) -> str:
+    return f"{dataset.file.filename}:{dataset.name.strip('/')}"
+
+
+def _plain(value: object) -> object:
+    """An attribute as JSON would have it."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value.ravel().tolist()]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _reader(dataset: h5py.Dataset, axes: Axes | None) -> ReadBox:
+    arrangement = _arrangement(dataset, axes)
+    return lambda box: _read(dataset, arrangement, box)
+
+
+def _read(dataset: h5py.Dataset, arrangement: Arrangement, box: Box) -> np.ndarray:
     try:
-        values = dataset[box.slices]
+        values = dataset[arrangement.index(box)].transpose(arrangement.order)
     except OSError as error:
         raise VolumeError(
             f"Voxels {box.offset} to {box.end} (zyx) of {dataset.name} in "
             f"{dataset.file.filename} cannot be read: {error}"
         ) from error
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("="))
 
 
 def _file_identity(path: Path) -> dict:

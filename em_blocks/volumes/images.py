@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image
 from pydantic import Field
 
-from em_blocks.config import LocalPath, StrictModel
+from em_blocks.config import LocalPath, StrictModel, VolumeInput
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Box
 from em_blocks.volumes.sources import ReadBox, SourceHeader
@@ -59,8 +59,8 @@ class ImageStack(StrictModel):
         description="Folder of the images, or a pattern such as raw/section_*.tif."
     )
 
-    def header(self) -> SourceHeader:
-        """Shape and dtype, from the number of files and the first one.
+    def header(self, told: VolumeInput | None = None) -> SourceHeader:
+        """Shape and dtype, from the number of files and the first one; the place as told.
 
         Raises
         ------
@@ -69,7 +69,8 @@ class ImageStack(StrictModel):
         """
         files = section_files(self.path)
         section = read_header(files[0])
-        return SourceHeader((len(files), *section.shape), section.dtype)
+        place = (told.voxel_size, told.offset) if told else ()
+        return SourceHeader((len(files), *section.shape), section.dtype, *place)
 
     def check(self) -> None:
         """Raise `ConfigError` unless all images can be read and have one shape and dtype."""

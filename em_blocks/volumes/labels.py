@@ -16,6 +16,7 @@ from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.geometry import Box, Frame, Roi, Triple
 from em_blocks.kernels.positions import as_voxels
 from em_blocks.volumes.hdf5 import Hdf5Dataset, Hdf5Transforms
+from em_blocks.volumes.metadata.claims import Axes
 from em_blocks.volumes.sources import ReadBox
 from em_blocks.volumes.volume import Volume
 
@@ -111,16 +112,15 @@ def open_labels(path: str | VolumeInput) -> Iterator[Labels]:
     if found is None:
         yield _of_volume(Volume.open(said or path))
         return
-    source, chunk_shape = _hdf5_source(found)
+    source = _hdf5_source(found, said and said.axes)
     source.check()
-    header = source.header()
+    header = source.header(said)
     _check_ids(path, header.dtype, header.shape)
-    voxel_size = (said and said.voxel_size) or header.voxel_size
-    frame = voxel_size and Frame(voxel_size, (said and said.offset) or header.offset or (0.0, 0.0, 0.0))
+    frame = header.voxel_size and Frame(header.voxel_size, header.offset)
     with source.open() as read:
         yield Labels(
-            path=path, shape=header.shape, dtype=header.dtype, frame=frame,
-            chunk_shape=chunk_shape, read=read, identity=source.identity(), attributes={},
+            path=path, shape=header.shape, dtype=header.dtype, frame=frame, read=read,
+            chunk_shape=header.chunk_shape or _USUAL_CHUNK, identity=source.identity(), attributes={},
         )
 
 
@@ -143,26 +143,25 @@ def _check_ids(path: str, dtype: np.dtype, shape: Sequence[int]) -> None:
         )
 
 
-def _hdf5_source(found: re.Match) -> tuple[Hdf5Dataset | Hdf5Transforms, Triple]:
-    """What reads a dataset of an HDF5 file, and the shape of its chunks."""
+def _hdf5_source(found: re.Match, axes: Axes | None) -> Hdf5Dataset | Hdf5Transforms:
+    """What reads a dataset of an HDF5 file."""
     path, dataset = found["file"], (found["dataset"] or "").strip("/")
     if found["separator"] != ":" or not dataset:
         raise ConfigError(
             f"{found.string} does not name a dataset. Write FILE:DATASET; {path} holds "
             f"{', '.join(f'{path}:{name}' for name in _volumes_in(path)) or 'no volume'}."
         )
-    plain = Hdf5Dataset(type="hdf5", path=path, dataset=dataset)
-    plain.header()
+    plain = Hdf5Dataset(type="hdf5", path=path, dataset=dataset, axes=axes)
+    plain.check()
     beside = "/".join([*dataset.split("/")[:-1], _TRANSFORMS])
     with h5py.File(path, "r") as file:
-        chunk_shape = file[dataset].chunks or _USUAL_CHUNK
         table = file.get(beside)
         has_bodies = isinstance(table, h5py.Dataset) and table.ndim == 2
     if has_bodies:
         return Hdf5Transforms(
-            type="hdf5_transforms", path=path, stack=dataset, transforms=beside
-        ), chunk_shape
-    return plain, chunk_shape
+            type="hdf5_transforms", path=path, stack=dataset, transforms=beside, axes=axes
+        )
+    return plain
 
 
 def _volumes_in(path: str) -> list[str]:

@@ -157,7 +157,8 @@ def viewer_url(client: str, state: dict) -> str:
 
 
 def _role(volume: Volume) -> str:
-    if volume.attributes.get("labels", _is_segmentation(volume)):
+    labels = volume.attributes.get("labels")
+    if labels if isinstance(labels, bool) else _is_segmentation(volume):
         return "labels"
     if volume.channels == 3 and _has_negative(volume):
         return "vectors"

@@ -1,6 +1,6 @@
 """What every source of voxels (image stack, HDF5) has in common.
 
-A source is a config model with ``header()``, ``check()``, ``identity()`` and ``open()``, and
+A source is a config model with ``header(told)``, ``check()``, ``identity()`` and ``open()``, and
 the constant ``whole_sections``: whether a piece of a section costs as much as all of it.
 """
 
@@ -24,3 +24,4 @@ class SourceHeader(NamedTuple):
     dtype: np.dtype
     voxel_size: Nm3 | None = None  # nm (z, y, x); None where the source does not say
     offset: Nm3 | None = None  # nm (z, y, x); None where the source does not say
+    chunk_shape: Triple | None = None  # voxels (z, y, x); None where there are no chunks

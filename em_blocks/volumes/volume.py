@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,8 +13,11 @@ from em_blocks.config import VolumeInput
 from em_blocks.errors import BlockAlignmentError, GeometryError, VolumeError
 from em_blocks.geometry import Box, Frame, Roi, Triple
 from em_blocks.volumes import formats, store
-from em_blocks.volumes.attributes import frame_attributes, has_channel_axis
+from em_blocks.volumes.attributes import frame_attributes, keeps_channel_axis
 from em_blocks.volumes.formats import Format, Layout
+from em_blocks.volumes.metadata import Stored, resolve
+from em_blocks.volumes.metadata.arrangement import Arrangement
+from em_blocks.volumes.metadata.claims import SPACE
 
 Outside = Literal["constant", "reflect", "error"]
 """What lies beyond the end of a volume: a constant (0), its mirror image, or nothing."""
@@ -36,6 +41,8 @@ class Volume:
         None for an array without channel axis.
     chunk_shape : (3,) int
         Voxels (z, y, x) that are written as one file or object (shards where there are any).
+    arrangement : Arrangement
+        How its axes are stored.
     scale : float or None
         Stored value that means 1.0, for quantised predictions.
     """
@@ -47,12 +54,20 @@ class Volume:
         self.path = path
         self.format = format
         self.attributes = attributes
-        self.frame = formats.frame_of(path, format, attributes, said)
-        self._array, self.channels = _spatial_view(array, format, path, attributes)
+        if formats.reversed_on_disk(format):
+            array = array.T
+        resolved = resolve(_stored(path, format, array, attributes), said)
+        self.frame: Frame = resolved.frame
+        self.arrangement = Arrangement.of(
+            resolved.axes, array.shape, source=path,
+            keeps_channel=keeps_channel_axis(attributes) or not resolved.named,
+        )
+        self._array = _spatial_view(array, self.arrangement)
+        self.channels: int | None = self._array.shape[0] if self._array.rank == 4 else None
         self.shape: Triple = tuple(self._array.shape[-3:])
         self.dtype = self._array.dtype.numpy_dtype
         self.chunk_shape: Triple = tuple(self._array.chunk_layout.write_chunk.shape[-3:])
-        self.scale: float | None = attributes.get("scale")
+        self.scale: float | None = _scale(attributes)
 
     @classmethod
     def open(cls, path: str | VolumeInput, *, mode: Literal["r", "r+"] = "r") -> Volume:
@@ -228,7 +243,7 @@ class Volume:
         """Store user attributes, replacing those of the same name."""
         formats.write_attributes(self.path, self.format, attributes)
         self.attributes = {**self.attributes, **attributes}
-        self.scale = self.attributes.get("scale")
+        self.scale = _scale(self.attributes)
 
     @property
     def _lead(self) -> tuple[int, ...]:
@@ -260,22 +275,28 @@ def _reflected(begin: int, end: int, size: int) -> np.ndarray:
     return np.where(index < size, index, period - index)
 
 
-def _spatial_view(
-    array: ts.TensorStore, format: Format, path: str, attributes: dict
-) -> tuple[ts.TensorStore, int | None]:
-    """The array as (z, y, x) or (c, z, y, x) starting at 0, and its number of channels."""
-    if formats.reversed_on_disk(format):
-        array = array.T
-    # The format always has a channel axis; only our own attributes tell whether one was meant.
-    if format == "precomputed" and array.shape[0] == 1 and not has_channel_axis(attributes):
-        array = array[0]
-    if array.rank not in (3, 4):
-        raise VolumeError(
-            f"{path} has {array.rank} axes ({tuple(array.shape)}), but a volume has three "
-            "(z, y, x), or four with channels first (c, z, y, x)."
-        )
-    array = array[ts.d[:].translate_to[0]]
-    return array, (array.shape[0] if array.rank == 4 else None)
+def _stored(path: str, format: Format, array: ts.TensorStore, attributes: dict) -> Stored:
+    stored = formats.stored(path, format, array.shape, attributes)
+    if format != "precomputed":
+        return stored
+    # Always these four, whatever names the attributes have for the axes of a volume.
+    return replace(stored, names=("c", *SPACE), attributes={
+        name: value for name, value in attributes.items() if name not in ("axis_names", "units")
+    })
+
+
+def _spatial_view(array: ts.TensorStore, arrangement: Arrangement) -> ts.TensorStore:
+    """The array as (z, y, x) or (c, z, y, x), starting at 0."""
+    if arrangement.dropped:
+        array = array[ts.d[arrangement.dropped][(0,) * len(arrangement.dropped)]]
+    return array.transpose(arrangement.order)[ts.d[:].translate_to[0]]
+
+
+def _scale(attributes: dict) -> float | None:
+    """Stored value that means 1.0. Others use the name for other things: lists, text."""
+    scale = attributes.get("scale")
+    is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    return scale if is_number and 0 < scale < math.inf else None
 
 
 def _nothing_at(path: str) -> str:

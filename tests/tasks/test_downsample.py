@@ -14,8 +14,8 @@ from em_blocks.geometry import Box, Frame
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.downsample import Downsample
 from em_blocks.volumes import Volume
-from em_blocks.volumes.attributes import read_frame
 from em_blocks.volumes.downsample import downsample
+from em_blocks.volumes.metadata import Group, Stored, resolve
 
 SIZE = (40.0, 4.6, 4.6)
 FRAME = Frame(SIZE, (400.0, 46.0, 9.2))  # an offset of 10, 10 and 2 voxels
@@ -141,7 +141,9 @@ def test_ngff_metadata_and_arrays_say_the_same_place(tmp_path, format):
         # The centre of the first voxel.
         assert translation["translation"] == pytest.approx(
             np.add(level.frame.offset, np.divide(level.frame.voxel_size, 2)))
-        read = read_frame({}, group, name=dataset["path"], source="test")
+        read = resolve(
+            Stored("test", level.shape, {}, [Group("x.zarr", dataset["path"], group)])
+        ).frame
         assert read.offset == pytest.approx(level.frame.offset)
 
 

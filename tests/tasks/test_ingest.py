@@ -141,12 +141,38 @@ def test_the_config_fills_in_what_the_file_does_not_say(tmp_path, cremi):
     assert run(same).frame == Frame((40, 4, 4))
 
 
-def test_a_config_that_contradicts_the_file_is_refused(tmp_path, cremi):
-    message = refused(ingest(tmp_path, hdf5(cremi), voxel_size=[40, 4, 8]))
-    assert "'voxel_size' is [40.0, 4.0, 8.0]" in message
-    assert "the source itself says [40.0, 4.0, 4.0]" in message
+def test_what_the_config_says_wins_over_the_file_with_one_warning(tmp_path, cremi, caplog):
     source = hdf5(cremi, "volumes/labels/neuron_ids")
-    assert "'offset' is" in refused(ingest(tmp_path, source, voxel_size=None))
+    volume = run(ingest(tmp_path, source, voxel_size=[40, 4, 8], offset=[7, 8, 9]))
+    assert volume.frame == Frame((40, 4, 8), (7, 8, 9))
+    (record,) = [r for r in caplog.records if r.name.startswith("em_blocks.volumes")]
+    assert "voxel_size [40.0, 4.0, 8.0] instead of [40.0, 4.0, 4.0]" in record.getMessage()
+    assert "offset [7.0, 8.0, 9.0] instead of [1520.0, 3644.0, -48.0]" in record.getMessage()
+
+
+@pytest.mark.parametrize("says_it", ["config", "labels of dimensions", "axistags"])
+def test_axes_in_another_order_are_transposed(tmp_path, says_it):
+    values = random_values()
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        raw = file.create_dataset("raw", data=values.transpose(2, 0, 1)[..., None], chunks=True)
+        raw.attrs["element_size_um"] = [0.004, 0.04, 0.0046, 1]
+        if says_it == "axistags":
+            raw.attrs["axistags"] = json.dumps({"axes": [{"key": name} for name in "xzyc"]})
+        if says_it == "labels of dimensions":
+            for dimension, name in zip(raw.dims, "xzyc", strict=True):
+                dimension.label = name
+    source = {"type": "hdf5", "path": "a.h5", "dataset": "raw"}
+    if says_it == "config":
+        source["axes"] = ["x", "z", "y", "c"]
+    volume = run(ingest(tmp_path, source, voxel_size=None, offset=None))
+    assert volume.frame.voxel_size == pytest.approx((40, 4.6, 4))
+    np.testing.assert_array_equal(volume.read(volume.box), values)
+
+
+def test_a_config_that_names_no_axes_is_stored_as_it_was_before_there_was_the_key(tmp_path, cremi):
+    assert "axes" not in ingest(tmp_path, hdf5(cremi)).stored_config()["source"]
+    source = {**hdf5(cremi), "axes": ["z", "y", "x"]}
+    assert ingest(tmp_path, source).stored_config()["source"]["axes"] == ["z", "y", "x"]
 
 
 def test_images_need_a_voxel_size(tmp_path, images):

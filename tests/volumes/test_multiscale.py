@@ -4,7 +4,7 @@ import pytest
 
 from em_blocks.geometry import Frame
 from em_blocks.volumes import Volume, store
-from em_blocks.volumes.attributes import read_frame
+from em_blocks.volumes.metadata import Group, Stored, resolve
 from em_blocks.volumes.multiscale import level_path, ngff_multiscale, write_multiscales
 
 FRAMES = {
@@ -17,7 +17,8 @@ FRAMES = {
 def test_what_is_written_is_what_is_read(channels):
     group = {"multiscales": [ngff_multiscale("seg", FRAMES, channels=channels)]}
     for name, frame in FRAMES.items():
-        read = read_frame({}, group, name=name, source="test")
+        shape = (2, 8, 8, 8) if channels else (8, 8, 8)
+        read = resolve(Stored("test", shape, {}, [Group("x.zarr", name, group)])).frame
         assert read.voxel_size == frame.voxel_size
         assert read.offset == pytest.approx(frame.offset)
 

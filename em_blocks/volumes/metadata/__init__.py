@@ -1,0 +1,9 @@
+"""Where the voxels of an array lie and how its axes are called, from all that its metadata say.
+
+One module per dialect collects claims; `resolve` weighs them.
+"""
+
+from em_blocks.volumes.metadata.claims import Group, Stored
+from em_blocks.volumes.metadata.resolve import Resolved, resolve, resolve_axes
+
+__all__ = ["Group", "Resolved", "Stored", "resolve", "resolve_axes"]

@@ -1,0 +1,316 @@
+"""One answer out of all that the metadata of an array, and the config, say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import NamedTuple
+
+from em_blocks.config import VolumeInput
+from em_blocks.errors import GeometryError, VolumeError
+from em_blocks.geometry import Frame, Nm3
+from em_blocks.volumes.metadata import cosem, n5, names, ngff, plain
+from em_blocks.volumes.metadata.claims import SPACE, Axes, Claims, Place, Problem, Stored
+
+_LOG = logging.getLogger(__name__)
+_NONSENSE = (TypeError, ValueError, KeyError, IndexError, AttributeError, GeometryError)
+_SAME_SIZE = 1e-4
+"""Relative difference of voxel sizes that are one: some are stored in 32 bits."""
+_SAME_PLACE_VOXELS = 0.501
+"""Half a voxel: writers disagree whether positions are centres or corners."""
+_BY_HAND = '{{"path": "{}", "voxel_size": [z, y, x], "offset": [z, y, x]}} (nm)'
+
+
+class Resolved(NamedTuple):
+    """What holds of an array.
+
+    Attributes
+    ----------
+    axes : tuple of str
+        As numpy shows the array: of t, c, z, y, x.
+    frame : Frame or None
+        Where its voxels lie; None if nothing says it.
+    named : bool
+        Whether something names the axes, or they are the usual ones.
+    """
+
+    axes: Axes
+    frame: Frame | None
+    named: bool
+
+
+def resolve(stored: Stored, told: VolumeInput | None = None, *, optional: bool = False) -> Resolved:
+    """Weigh all metadata of an array, and what a config tells of it.
+
+    Parameters
+    ----------
+    told : VolumeInput, optional
+        Its values win, with a warning where the metadata say something else.
+    optional : bool
+        Whether an array may not say how large its voxels are.
+
+    Raises
+    ------
+    VolumeError
+        If the metadata contradict each other or make no sense, the axes are not those of a volume,
+        or (unless `optional`) the voxel size is not said: a guess would move every result.
+    """
+    told = told or VolumeInput(path=stored.source)
+    axes, named = resolve_axes(stored, told.axes)
+    claims = _places(stored, axes)
+    for problem in claims.problems:
+        _refuse(stored, problem, told)
+    size = _size(stored, claims.places, told)
+    _warn_of_differences(stored, claims.places, told)
+    if size is not None:
+        frame = _frame(stored, size, _offset(stored, claims.places, size, told))
+        return Resolved(axes, frame, named)
+    if optional and all(place.in_nm for place in claims.places):
+        return Resolved(axes, None, named)
+    raise VolumeError(_unsaid(stored, claims.places))
+
+
+# -- axes ------------------------------------------------------------------------------------
+
+
+def resolve_axes(stored: Stored, told: Axes | None = None) -> tuple[Axes, bool]:
+    """The axes of an array, and whether something names them or they are the usual ones.
+
+    Raises
+    ------
+    VolumeError
+        As `resolve`.
+    """
+    if told is not None:
+        _check_told(stored, told)
+        return told, True
+    claims = _names(stored)
+    for problem in claims.problems:
+        raise VolumeError(
+            f"The axes of {stored.source} cannot be understood: {problem.dialect} ({problem.reason}). "
+            "Correct them, or say them in the config: "
+            f'{{"path": "{stored.source}", "axes": ["z", "y", "x"]}}.'
+        )
+    if not claims.axes:
+        return _usual(stored), False
+    return _named(stored, claims), True
+
+
+def _names(stored: Stored) -> Claims:
+    claims = Claims()
+    for dialect, found in [
+        ("the names of its axes", names.named_axes), ("the attribute 'transform'", cosem.named_axes),
+        ("the OME-NGFF multiscales around it", ngff.named_axes),
+    ]:
+        _with_problems(claims, dialect, lambda found=found: claims.axes.update(found(stored)))
+    return claims
+
+
+def _check_told(stored: Stored, told: Axes) -> None:
+    if len(told) != len(stored.shape):
+        raise VolumeError(
+            f"The key 'axes' of {stored.source} names {list(told)}, but the array has "
+            f"{len(stored.shape)} axes {tuple(stored.shape)}. Name each of them, the slowest first."
+        )
+
+
+def _named(stored: Stored, claims: Claims) -> Axes:
+    (first, axes), *others = claims.axes.items()
+    for other, found in others:
+        if found != axes:
+            raise _contradiction(stored, "axes", (first, list(axes)), (other, list(found)))
+    if not names.are_axes(axes):
+        raise VolumeError(
+            f"The axes of {stored.source} are {list(axes)} in {first}, but a volume has z, y and "
+            "x, each once, and perhaps c and t. Choose another array; if the names are wrong, say "
+            f'the right ones in the config: {{"path": "{stored.source}", "axes": [...]}}.'
+        )
+    return axes
+
+
+def _usual(stored: Stored) -> Axes:
+    """The order where nothing names the axes."""
+    rank = len(stored.shape)
+    if rank not in (3, 4):
+        raise VolumeError(
+            f"{stored.source} has {rank} axes {tuple(stored.shape)}, but a volume has three (z, y, x), "
+            "or four with channels first (c, z, y, x). Nothing names its axes; if they are others, say "
+            f'it in the config: {{"path": "{stored.source}", "axes": ["t", "c", "z", "y", "x"]}}.'
+        )
+    return SPACE if rank == 3 else ("c", *SPACE)
+
+
+# -- places ----------------------------------------------------------------------------------
+
+
+def _places(stored: Stored, axes: Axes) -> Claims:
+    claims = Claims()
+    for dialect, found in [
+        ("info", lambda: _precomputed(stored)),
+        ("the attribute 'voxel_size', 'resolution' or 'element_size_um'",
+         lambda: plain.places(stored, axes)),
+        ("the attribute 'transform'", lambda: cosem.places(stored)),
+        ("the OME-NGFF multiscales around it", lambda: ngff.places(stored)),
+        ("the attribute 'pixelResolution', 'resolution' or 'downsamplingFactors'",
+         lambda: n5.places(stored, axes)),
+        ("the attribute 'offset'", lambda: plain.offset(stored, axes)),
+    ]:
+        _with_problems(claims, dialect, lambda found=found: claims.places.extend(_sound(found())))
+    return claims
+
+
+def _precomputed(stored: Stored) -> Iterator[Place]:
+    if stored.scale is not None:
+        size = stored.scale["resolution"][::-1]
+        voxels = stored.scale.get("voxel_offset", [0, 0, 0])[::-1]
+        yield Place("info", tuple(map(float, size)),
+                    tuple(float(o * s) for o, s in zip(voxels, size, strict=True)), states_offset=True)
+
+
+def _sound(places: Iterator[Place]) -> Iterator[Place]:
+    for place in places:
+        if place.voxel_size is not None:
+            Frame(place.voxel_size, place.offset or (0.0, 0.0, 0.0))  # raises GeometryError
+        yield place
+
+
+def _with_problems(claims: Claims, dialect: str, collect: Callable[[], None]) -> None:
+    """Call `collect`; keep what is wrong with a dialect for later, when it is known to matter."""
+    try:
+        collect()
+    except _NONSENSE as error:
+        claims.problems.append(Problem(dialect, f"{type(error).__name__}: {error}"))
+
+
+def _refuse(stored: Stored, problem: Problem, told: VolumeInput) -> None:
+    """Raise `VolumeError` unless the config tells what cannot be understood."""
+    if told.offset is not None if "'offset'" in problem.dialect else told.voxel_size is not None:
+        return
+    raise VolumeError(
+        f"The attributes of {stored.source} that tell where its voxels lie cannot be understood: "
+        f"{problem.dialect} ({problem.reason}). Correct them - the plainest form is "
+        '"voxel_size": [z, y, x] and "offset": [z, y, x], both in nm - or say in the config what is '
+        f"right: {_BY_HAND.format(stored.source)}."
+    )
+
+
+def _size(stored: Stored, places: list[Place], told: VolumeInput) -> Nm3 | None:
+    if told.voxel_size is not None:
+        return told.voxel_size
+    found = _sizes(places)
+    if not found:
+        return None
+    # One that can mean two things is what another one says.
+    first = next((p for p in found if p.other_size is None), found[0])
+    for other in found:
+        meant = (other.voxel_size, other.other_size or other.voxel_size)
+        if not any(_one_size(first.voxel_size, size) for size in meant):
+            raise _contradiction(
+                stored, "voxel_size", (first.dialect, list(first.voxel_size)),
+                (other.dialect, list(other.voxel_size)),
+            )
+    return first.voxel_size
+
+
+def _offset(stored: Stored, places: list[Place], size: Nm3, told: VolumeInput) -> Nm3:
+    if told.offset is not None:
+        return told.offset
+    stated = _stated(places)
+    for other in stated[1:]:
+        if not _one_place(stated[0].offset, other.offset, size):
+            raise _contradiction(
+                stored, "offset", (stated[0].dialect, list(stated[0].offset)),
+                (other.dialect, list(other.offset)),
+            )
+    if stated:
+        return stated[0].offset
+    # Without one, the first voxel lies at the origin: by its corner, or in some dialects its centre.
+    for place in places:
+        if place.offset is not None and place.voxel_size is not None:
+            return tuple(
+                o / s * v for o, s, v in zip(place.offset, place.voxel_size, size, strict=True)
+            )
+    return (0.0, 0.0, 0.0)
+
+
+def _sizes(places: list[Place]) -> list[Place]:
+    return [p for p in places if p.voxel_size is not None and p.in_nm]
+
+
+def _stated(places: list[Place]) -> list[Place]:
+    """Those whose offset is written down."""
+    return [p for p in places if p.states_offset and p.in_nm]
+
+
+def _frame(stored: Stored, size: Nm3, offset: Nm3) -> Frame:
+    try:
+        return Frame(size, offset)
+    except GeometryError as error:
+        raise VolumeError(f"{stored.source} cannot be placed in the world: {error}.") from error
+
+
+def _one_size(one: Nm3, other: Nm3) -> bool:
+    return all(abs(a - b) <= _SAME_SIZE * max(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _one_place(one: Nm3, other: Nm3, size: Nm3) -> bool:
+    return all(
+        abs(a - b) <= _SAME_PLACE_VOXELS * v for a, b, v in zip(one, other, size, strict=True)
+    )
+
+
+# -- what is said ----------------------------------------------------------------------------
+
+
+def _warn_of_differences(stored: Stored, places: list[Place], told: VolumeInput) -> None:
+    """One warning about all that the config says otherwise than the metadata."""
+    differences = []
+    for key, ours, theirs, same in [
+        ("axes", told.axes, _names(stored).axes.items() if told.axes else [], tuple.__eq__),
+        ("voxel_size", told.voxel_size, [(p.dialect, p.voxel_size) for p in _sizes(places)], _one_size),
+        ("offset", told.offset, [(p.dialect, p.offset) for p in _stated(places)], _exactly),
+    ]:
+        if ours is not None:
+            differences += [
+                f"{key} {list(ours)} instead of {list(value)} in {dialect}"
+                for dialect, value in theirs if not same(ours, value)
+            ][:1]
+    if differences:
+        _warn(f"The config says of {stored.source} what its metadata do not, and counts: "
+              f"{'; '.join(differences)} (zyx; lengths in nm).")
+
+
+def _exactly(one: Nm3, other: Nm3) -> bool:
+    return all(abs(a - b) <= 1e-6 * max(1.0, abs(a)) for a, b in zip(one, other, strict=True))
+
+
+@cache
+def _warn(message: str) -> None:
+    """Warn once, however often a volume is opened."""
+    _LOG.warning(message)
+
+
+def _contradiction(stored: Stored, key: str, one: tuple, other: tuple) -> VolumeError:
+    return VolumeError(
+        f"The metadata of {stored.source} contradict each other: {key} is {one[1]} in {one[0]}, but "
+        f"{other[1]} in {other[0]} (zyx; lengths in nm). One of them is wrong, and every position "
+        "would be. Correct it, or say in the config what is right: "
+        f'{{"path": "{stored.source}", "{key}": [...]}}.'
+    )
+
+
+def _unsaid(stored: Stored, places: list[Place]) -> str:
+    without = [
+        f"{list(p.voxel_size)} (zyx) in {p.dialect} has no unit of length"
+        for p in places if not p.in_nm and p.voxel_size is not None
+    ]
+    found = "; ".join(without) or (
+        "it has none of the attributes voxel_size, resolution, transform, pixelResolution, "
+        "element_size_um, and no OME-NGFF multiscales in its groups"
+    )
+    return (
+        f"{stored.source} does not say how large its voxels are: {found}. Without it no position in nm "
+        f"is right; say it in the config: {_BY_HAND.format(stored.source)}, or add the attributes "
+        '"voxel_size": [z, y, x] (nm) and "offset": [z, y, x] (nm) to the array.'
+    )
