@@ -98,6 +98,84 @@ def test_what_is_ignored_is_said_on_the_command_line(folder):
     assert scores(*volumes, "--ignore-segmentation", 4)["voxels"] == 6
 
 
+@pytest.fixture
+def signed(folder):
+    """Volumes in which -1 marks what is unknown, as signed and as unsigned integers."""
+    values = {"truth": np.where(TRUTH == 0, -1, TRUTH.astype(np.int64)),
+              "cut": np.where(CUT == 4, -1, CUT.astype(np.int64))}
+    for name, labels in values.items():
+        for dtype in ("int8", "int32", "int64", "uint64"):
+            volume = Volume.create(f"signed.zarr/{name}_{dtype}", shape=TRUTH.shape, dtype=dtype,
+                                   frame=FRAME, chunk_shape=(1, 1, 4))
+            volume.write(volume.box, labels.astype(dtype))
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint64"])
+@pytest.mark.parametrize("spelling", [-1, 2**64 - 1])
+def test_minus_one_is_ignored_in_either_spelling(signed, dtype, spelling):
+    truth = ("--truth", f"signed.zarr/truth_{dtype}")
+    ignoring = scores("--segmentation", "v.zarr/cut", *truth, "--ignore", spelling)
+    expected = scores("--segmentation", "v.zarr/cut", "--truth", "v.zarr/truth")
+    assert ignoring | {"segmentation": ""} == expected | {"segmentation": ""}
+    both = scores("--segmentation", f"signed.zarr/cut_{dtype}", *truth, "--ignore", spelling,
+                  "--ignore-segmentation", spelling)
+    assert (both["voxels"], both["segments"]) == (6, 2)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64"])
+def test_a_negative_id_that_is_not_ignored_is_named_with_its_voxel(signed, dtype):
+    result = call("--segmentation", "v.zarr/cut", "--truth", f"signed.zarr/truth_{dtype}")
+    assert result.exit_code == 2
+    assert f"truth_{dtype} holds the id -1 at voxel (0, 0, 8) (zyx)" in result.stderr
+    assert "`--ignore -1`" in result.stderr
+    result = call("--segmentation", f"signed.zarr/cut_{dtype}", "--truth", "v.zarr/truth",
+                  "--ignore", -1)
+    assert result.exit_code == 2 and f"cut_{dtype} holds the id -1 at voxel" in result.stderr
+
+
+def test_ids_that_are_no_longer_ignored_are_refused_although_they_were_counted(signed):
+    path = Path("config.json")
+    config = json.loads(path.read_text())
+    config["truth"] = "signed.zarr/truth_int32"
+    path.write_text(json.dumps(config | {"ignore": [-1]}))
+    assert call("config.json").exit_code == 0
+    path.write_text(json.dumps(config | {"ignore": [0]}))
+    result = CliRunner().invoke(main, ["evaluate", "segmentation", "config.json"])
+    assert result.exit_code == 2 and "truth_int32 holds the id -1, but ids are 0" in result.stderr
+
+
+def test_the_error_of_the_challenges_has_a_name_of_its_own(folder):
+    """Segment 0 is half of the first neuron: joined for scikit-image, apart for CREMI."""
+    zeros = np.where(CUT == 4, np.uint64(0), CUT)
+    volume = Volume.create("v.zarr/zeros", shape=TRUTH.shape, dtype="uint64", frame=FRAME,
+                           chunk_shape=(1, 1, 4))
+    volume.write(volume.box, zeros)
+    found = scores("--segmentation", "v.zarr/zeros", "--truth", "v.zarr/truth")
+    joined, called, true = 1 + 1 + 6, 1 + 1 + 6, 6 + 6
+    np.testing.assert_allclose(found["arand"], 1 - 2 * joined / (called + true))
+    joined, called, true = 4 + 16 + 2 / 9, 4 + 16 + 2 / 9, 16 + 16
+    np.testing.assert_allclose(found["arand_cremi"], 1 - 2 * joined / (called + true))
+    shown = call("--segmentation", "v.zarr/zeros", "--truth", "v.zarr/truth").stdout
+    assert "as SNEMI3D, CREMI" in shown and f"{found['arand_cremi']:.4f}" in shown
+
+
+def test_voxels_near_borders_are_not_scored_if_asked(folder):
+    """The 4 voxels on the borders of both neurons and the unknown one, then one more on each side."""
+    volumes = ("--segmentation", "v.zarr/cut", "--truth", "v.zarr/truth")
+    assert scores(*volumes, "--border-nm", 9)["voxels"] == 9 - 4
+    near = scores(*volumes, "--border-nm", 10, "--ignore", "none")
+    assert near["voxels"] == 2 and near["voxels_ignored"] == 7
+    Path("config.json").write_text(json.dumps(
+        json.loads(Path("config.json").read_text()) | {"border_nm": 10}
+    ))
+    result = call("config.json", "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["ignored"] == {"truth": [0, 2**64 - 1], "segmentation": [], "border_nm": 10.0}
+    assert document["segmentations"]["0.1"]["voxels"] == 2
+
+
 def test_bodies_of_an_hdf5_file_are_compared(folder):
     bodies = scores("--segmentation", "s.h5:stack", "--truth", "v.zarr/truth")
     assert bodies["voi"] == 0 and bodies["segments"] == 2
@@ -155,7 +233,8 @@ TWO = ("--segmentation", "v.zarr/cut", "--truth", "v.zarr/truth")
         (("config.json", *TWO), "--segmentation cannot be given together with a CONFIG"),
         (("config.json", "--ignore", 0), "--ignore cannot be given together with a CONFIG"),
         ((*TWO, "--overwrite"), "--overwrite belongs to a CONFIG"),
-        ((*TWO, "--ignore", "-1"), "-1 is not in the range"),
+        ((*TWO, "--ignore", 2**64), "18446744073709551616 is not in the range"),
+        ((*TWO, "--border-nm", 0), "0.0 is not in the range"),
         ((*TWO, "--roi", "0,0", "1,1,1"), "'0,0' is not of the form z,y,x in nm"),
     ],
 )

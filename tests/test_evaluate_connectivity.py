@@ -239,6 +239,39 @@ def test_voxels_that_truth_marks_as_unknown_do_not_count(folder):
     assert found("clefts", *volumes)["false_positives"]["count"] == 1
 
 
+def test_marks_in_signed_integers_mean_the_same(folder):
+    """-1 and -2 are what uint64 stores as 2^64 - 1 and 2^64 - 2."""
+    unknown = np.where(PREDICTION == 8, np.uint64(2**64 - 2), CREMI)
+    prediction = np.where(PREDICTION == 0, np.uint64(2**64 - 1), PREDICTION)
+    with h5py.File("cremi.hdf", "a") as file:
+        for dtype in (np.uint64, np.int64, np.int32):
+            for name, values in (("p", prediction), ("t", unknown)):
+                file[f"{name}{dtype.__name__}"] = values.astype(dtype)
+                file[f"{name}{dtype.__name__}"].attrs.update(
+                    resolution=FRAME.voxel_size, offset=FRAME.offset
+                )
+    for verb in ("objects", "clefts"):
+        documents = [
+            found(verb, "--truth", f"cremi.hdf:t{dtype}", "--prediction", f"cremi.hdf:p{dtype}")
+            for dtype in ("uint64", "int64", "int32")
+        ]
+        assert documents[0] == documents[1] == documents[2]
+        assert documents[0].get("prediction", 1) == 1
+    signed = ("--neurons", "v.zarr/neurons", "--truth", "cremi.hdf:tint64",
+              "--prediction", "cremi.hdf:pint64")
+    unsigned = [word.replace("int64", "uint64") for word in signed]
+    assert found("connectivity", *signed) == found("connectivity", *unsigned)
+
+
+def test_other_negative_ids_are_no_clefts_but_an_error(folder):
+    with h5py.File("cremi.hdf", "a") as file:
+        file["odd"] = np.where(PREDICTION == 8, -7, 0)
+        file["odd"].attrs.update(resolution=FRAME.voxel_size, offset=FRAME.offset)
+    for verb in ("objects", "clefts"):
+        result = call(verb, "--truth", "v.zarr/truth", "--prediction", "cremi.hdf:odd")
+        assert result.exit_code == 2 and "cremi.hdf:odd holds the id -7 at voxel" in result.stderr
+
+
 def test_clefts_are_measured_both_ways(folder):
     document = found("clefts", *TWO)
     # Half of the voxels of prediction 8 are one voxel (4 nm) beside synapse 1.

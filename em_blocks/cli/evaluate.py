@@ -79,6 +79,8 @@ main.add_command(synapses)
               help="Do not score voxels with this id in the truth; may be repeated; none for no id.")
 @click.option("--ignore-segmentation", multiple=True, type=ID, metavar="ID",
               help="Nor voxels with this id in the segmentation. Without it, 0 is a segment there.")
+@click.option("--border-nm", type=click.FloatRange(min=0, min_open=True), metavar="NM",
+              help="Nor voxels at most so far from the border of a neuron in their section (CREMI).")
 @click.option("--roi", nargs=2, type=_Position(), metavar="OFFSET SHAPE",
               help="Only this region, nm, each as z,y,x.")
 @click.option("--skeletons", type=click.Path(exists=True, path_type=Path), metavar="FILE_OR_FOLDER",
@@ -103,7 +105,8 @@ def segmentation(context: click.Context, config: Path | None, overrides: tuple[s
     dataset, its bodies are compared. Volumes are compared where they overlap, in nm.
 
     VOI split is H(segmentation | truth), VOI merge is H(truth | segmentation), in bits. Voxels
-    with truth 0 are not scored; segment 0 is a segment like any other.
+    with truth 0 are not scored; segment 0 is a segment like any other. The adapted Rand error is
+    that of scikit-image; SNEMI3D and CREMI take every voxel of segment 0 for an object of its own.
     """
     check_form(context, config, options, needed=("segmentations", "truth"))
     if config is None:
@@ -134,6 +137,7 @@ def _as_config(options: dict) -> dict:
         "output": str(options["output"] or "evaluation"),
         "ignore": [id for id in options["ignore"] if id != "none"],
         "ignore_segmentation": list(options["ignore_segmentation"]),
+        "border_nm": options["border_nm"],
         "skeletons": options["skeletons"], "skeleton_unit": options["skeleton_unit"],
     }
     if options["roi"]:
@@ -208,6 +212,7 @@ def _scores_table(scores: list[Scores]) -> Table:
     table.add_row("VOI merge (bits)", *(f"{e.voi.merge:.4f}" for e in found))
     table.add_row("VOI (bits)", *(f"{sum(e.voi):.4f}" for e in found))
     table.add_row("adapted Rand error", *(f"{e.arand.error:.4f}" for e in found))
+    table.add_row("  as SNEMI3D, CREMI", *(f"{e.arand_cremi.error:.4f}" for e in found))
     table.add_row("voxels scored", *(f"{e.n_voxels:,}" for e in found))
     table.add_row("voxels ignored", *(f"{e.n_ignored:,}" for e in found))
     table.add_row("segments", *(f"{e.n_segments:,}" for e in found))

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from em_blocks.geometry import Block
 
-ID = click.IntRange(min=0, max=2**64 - 1)
+ID = click.IntRange(min=-(2**63), max=2**64 - 1)
 
 
 def check_form(

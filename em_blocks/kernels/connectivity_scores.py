@@ -38,7 +38,8 @@ class Neurons:
     @classmethod
     def of(cls, sizes: Sizes, *, min_voxels: int, exclude: Iterable[int] = ()) -> Neurons:
         """Those with at least `min_voxels` voxels in the whole volume, without excluded ids."""
-        wanted = (sizes.voxels >= min_voxels) & ~np.isin(sizes.id, np.array([*exclude], np.uint64))
+        excluded = np.array([id % 2**64 for id in exclude], np.uint64)
+        wanted = (sizes.voxels >= min_voxels) & ~np.isin(sizes.id, excluded)
         kept = sizes.rows(wanted)
         order = np.lexsort((kept.id, -kept.voxels))
         return cls(kept.id[order], kept.voxels[order])

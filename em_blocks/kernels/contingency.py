@@ -5,7 +5,7 @@ Tables of disjoint parts of a volume add up, so a volume is counted block by blo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,7 +32,7 @@ class Contingency:
     Attributes
     ----------
     segmentation, truth : (n,) uint64 array
-        Ids of the pair. 0 is an id like any other here; see `without`.
+        Ids of the pair. 0 is an id like any other here; see `without`. An id of -1 is 2**64 - 1.
     voxels : (n,) int64 array
         Voxels with both ids; never 0.
     """
@@ -52,7 +52,7 @@ class Contingency:
     def without(
         self, *, truth: Iterable[int] = (), segmentation: Iterable[int] = ()
     ) -> Contingency:
-        """The table of the voxels that have none of these ids."""
+        """The table of the voxels that have none of these ids; -1 and 2**64 - 1 are the same."""
         return self._rows(~(_among(self.truth, truth) | _among(self.segmentation, segmentation)))
 
     def part(self, side: Side, number: int, of: int) -> Contingency:
@@ -68,24 +68,28 @@ class Contingency:
 
 
 def _among(ids: np.ndarray, chosen: Iterable[int]) -> np.ndarray:
-    return np.isin(ids, np.array(list(chosen), np.uint64))
+    return np.isin(ids, np.array([id % 2**64 for id in chosen], np.uint64))
 
 
 EMPTY = Contingency(np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64))
 
 
-def count_overlaps(*, segmentation: np.ndarray, truth: np.ndarray) -> Contingency:
+def count_overlaps(
+    *, segmentation: np.ndarray, truth: np.ndarray, negative: Collection[int] = ()
+) -> Contingency:
     """Count the voxels of every pair of ids.
 
     Parameters
     ----------
     segmentation, truth : int array
-        Ids from 0 to 2**64 - 1, of one shape.
+        Ids, of one shape.
+    negative : ints
+        Ids below 0 that may occur, because they are left out afterwards; counted as 2**64 + id.
 
     Raises
     ------
     ValueError
-        If the shapes differ, values are not integers, or an id is negative.
+        If the shapes differ, values are not integers, or another id is negative.
     """
     if segmentation.shape != truth.shape:
         raise ValueError(
@@ -101,16 +105,29 @@ def count_overlaps(*, segmentation: np.ndarray, truth: np.ndarray) -> Contingenc
     changes |= truth[1:] != truth[:-1]
     starts = np.append(0, np.flatnonzero(changes) + 1)
     lengths = np.diff(starts, append=segmentation.size)
-    return _summed_by_rank(as_ids(segmentation[starts]), as_ids(truth[starts]), lengths)
+    ids = (as_ids(values[starts], negative) for values in (segmentation, truth))
+    return _summed_by_rank(*ids, lengths)
 
 
-def as_ids(values: np.ndarray) -> np.ndarray:
-    """The same ids as uint64; raises ValueError if they are no integers, or one is negative."""
+def as_ids(values: np.ndarray, negative: Collection[int] = ()) -> np.ndarray:
+    """The same ids as uint64, those of `negative` as 2**64 + id.
+
+    Raises ValueError if they are no integers, or another one is negative.
+    """
     if values.dtype.kind not in "ui":
         raise ValueError(f"ids are integers, got {values.dtype}")
-    if values.dtype.kind == "i" and values.size and values.min() < 0:
-        raise ValueError(f"ids are not negative, got {values.min()}")
+    wrong = negative_ids(values, negative)
+    if len(wrong):
+        raise ValueError(f"ids are not negative, got {wrong.min()}")
     return values.astype(np.uint64, copy=False)
+
+
+def negative_ids(values: np.ndarray, allowed: Collection[int] = ()) -> np.ndarray:
+    """Ids below 0 that are not among `allowed` (-1 or 2**64 - 1), each as often as it occurs."""
+    if values.dtype.kind != "i" or not values.size or values.min() >= 0:
+        return np.zeros(0, values.dtype)
+    below = values[values < 0]
+    return below[~np.isin(below, [(id + 2**63) % 2**64 - 2**63 for id in allowed])]
 
 
 class Merger:

@@ -1,4 +1,8 @@
-"""Ids with a meaning in volumes of CREMI."""
+"""Ids with a meaning in volumes of CREMI.
+
+The challenge stores them as uint64; programs that read them as int64 store them as -1 and -2. Both
+spellings mean the same.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ BACKGROUND = np.uint64(2**64 - 1)
 """No cleft."""
 IGNORED = np.uint64(2**64 - 2)
 """Nobody knows: not annotated."""
+SIGNED = (-1, -2)
+"""Background and unknown in signed integers."""
 
 
 def without_marks(labels: np.ndarray) -> np.ndarray:
@@ -16,8 +22,23 @@ def without_marks(labels: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     labels : int array
-        Only uint64 can hold the two ids of CREMI.
+        Of less than 64 bits, only signed ones can hold the two ids of CREMI.
     """
-    if labels.dtype != np.uint64 or not labels.size or labels.max() < IGNORED:
-        return labels
-    return np.where(labels >= IGNORED, np.uint64(0), labels)
+    marked = _marked(labels)
+    return labels if marked is None else np.where(marked, labels.dtype.type(0), labels)
+
+
+def is_unknown(labels: np.ndarray) -> np.ndarray:
+    """Where nobody knows what is there; bool array."""
+    if labels.dtype.kind == "i":
+        return labels == SIGNED[1]
+    return labels == IGNORED
+
+
+def _marked(labels: np.ndarray) -> np.ndarray | None:
+    """Where a mark stands; None if nowhere."""
+    if not labels.size:
+        return None
+    if labels.dtype.kind == "i":
+        return np.isin(labels, SIGNED) if labels.min() < 0 else None
+    return labels >= IGNORED if labels.dtype == np.uint64 and labels.max() >= IGNORED else None

@@ -32,6 +32,15 @@ class AdaptedRand(NamedTuple):
     precision: float  # of the pairs that the segmentation joins: merges lower it
     recall: float  # of the pairs that are joined in truth: splits lower it
 
+    @classmethod
+    def of_pairs(cls, *, joined: float, called: float, true: float) -> AdaptedRand:
+        """From the numbers of pairs that are joined in both, in the segmentation and in truth."""
+        return cls(
+            error=1 - 2 * joined / (called + true) if called + true else 0.0,
+            precision=joined / called if called else 1.0,
+            recall=joined / true if true else 1.0,
+        )
+
 
 class ObjectError(NamedTuple):
     """What one object contributes to VOI, and the objects that it is made of."""
@@ -47,7 +56,8 @@ class Evaluation(NamedTuple):
     """A segmentation against truth."""
 
     voi: Voi
-    arand: AdaptedRand
+    arand: AdaptedRand  # as scikit-image counts pairs
+    arand_cremi: AdaptedRand  # as the scripts of SNEMI3D and CREMI count them
     n_voxels: int  # scored
     n_ignored: int  # left out because of their id
     n_segments: int
@@ -84,17 +94,38 @@ def variation_of_information(table: Contingency) -> Voi:
 
 
 def adapted_rand(table: Contingency) -> AdaptedRand:
-    """Adapted Rand error of all voxels of `table`, as in SNEMI3D and CREMI.
+    """Adapted Rand error of all voxels of `table`, as scikit-image counts it.
 
-    Pairs of two different voxels are counted, as scikit-image does. The script of CREMI also
-    pairs every voxel with itself, and takes every voxel with segment 0 as an object of its
-    own; the first changes the error by about one part in the mean size of objects.
+    Counted are pairs of two different voxels; segment 0 is an object like any other. See
+    `adapted_rand_cremi` for the scripts of the challenges.
 
     References
     ----------
     Arganda-Carreras et al., doi:10.3389/fnana.2015.00142.
     """
     return _adapted_rand(Sums.of(table.voxels), *_both_sides(table))
+
+
+def adapted_rand_cremi(table: Contingency, *, n_all: int) -> AdaptedRand:
+    """Adapted Rand error of all voxels of `table`, as the scripts of SNEMI3D and CREMI count it.
+
+    Every voxel is also paired with itself, and each voxel with segment 0 is an object of its own; of
+    these pairs, one for each such voxel, the scripts count only the share 1 / `n_all`.
+
+    Parameters
+    ----------
+    n_all : int
+        Voxels of the volume, with those that are not scored.
+
+    References
+    ----------
+    https://cremi.org/metrics/ (neuron segmentation); http://brainiac2.mit.edu/SNEMI3D/evaluation.
+    """
+    named = table.without(segmentation=[0])
+    return _adapted_rand_cremi(
+        Sums.of(named.voxels), Sums.of(_grouped(named, "segmentation")[2]),
+        Sums.of(_grouped(table, "truth")[2]), n_all=n_all,
+    )
 
 
 def _both_sides(table: Contingency) -> tuple[Sums, Sums]:
@@ -112,10 +143,14 @@ def _voi(pairs: Sums, segments: Sums, neurons: Sums) -> Voi:
 
 def _adapted_rand(pairs: Sums, segments: Sums, neurons: Sums) -> AdaptedRand:
     joined, called, true = (s.squares - s.voxels for s in (pairs, segments, neurons))
-    return AdaptedRand(
-        error=1 - 2 * joined / (called + true) if called + true else 0.0,
-        precision=joined / called if called else 1.0,
-        recall=joined / true if true else 1.0,
+    return AdaptedRand.of_pairs(joined=joined, called=called, true=true)
+
+
+def _adapted_rand_cremi(pairs: Sums, segments: Sums, neurons: Sums, *, n_all: int) -> AdaptedRand:
+    """`pairs` and `segments` without segment 0, `neurons` with it."""
+    alone = (neurons.voxels - pairs.voxels) / max(1, n_all)
+    return AdaptedRand.of_pairs(
+        joined=pairs.squares + alone, called=segments.squares + alone, true=neurons.squares
     )
 
 
@@ -209,7 +244,7 @@ def evaluate(
     all_voxels = sum(table.total for table in tables())
     rows, total = np.sum([(len(t), t.total) for t in kept()] or [(0, 0)], axis=0).tolist()
     n_parts = max(1, -(-rows // max_rows))
-    pairs = segments = neurons = Sums()
+    pairs = segments = neurons = named_pairs = named_segments = Sums()
     splits: list[ObjectError] = []
     merges: list[ObjectError] = []
     for number in range(n_parts):
@@ -219,12 +254,16 @@ def evaluate(
         )
         pairs = pairs.plus(Sums.of(whole_neurons.voxels))
         neurons = neurons.plus(Sums.of(_grouped(whole_neurons, "truth")[2]))
-        segments = segments.plus(Sums.of(_grouped(whole_segments, "segmentation")[2]))
+        named_pairs = named_pairs.plus(_named(whole_neurons.segmentation, whole_neurons.voxels))
+        ids, sizes = _sizes(whole_segments, "segmentation")
+        segments = segments.plus(Sums.of(sizes))
+        named_segments = named_segments.plus(_named(ids, sizes))
         splits += worst_objects(whole_neurons, "truth", n=n_worst, total=total)
         merges += worst_objects(whole_segments, "segmentation", n=n_worst, total=total)
     return Evaluation(
         voi=_voi(pairs, segments, neurons),
         arand=_adapted_rand(pairs, segments, neurons),
+        arand_cremi=_adapted_rand_cremi(named_pairs, named_segments, neurons, n_all=all_voxels),
         n_voxels=total,
         n_ignored=all_voxels - total,
         n_segments=segments.objects,
@@ -232,6 +271,17 @@ def evaluate(
         worst_splits=_worst(splits, n_worst),
         worst_merges=_worst(merges, n_worst),
     )
+
+
+def _sizes(table: Contingency, side: Side) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the objects of one side, and their voxels."""
+    order, starts, sizes = _grouped(table, side)
+    return getattr(table, side)[order[starts]], sizes
+
+
+def _named(segments: np.ndarray, voxels: np.ndarray) -> Sums:
+    """Of all but segment 0."""
+    return Sums.of(voxels[segments != 0])
 
 
 def _worst(found: list[ObjectError], n: int) -> tuple[ObjectError, ...]:

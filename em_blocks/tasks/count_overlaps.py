@@ -9,12 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+import numpy as np
+from pydantic import Field, PositiveFloat, model_validator
 
 from em_blocks.config import LocalPath, Shape3, StorePath, VolumeRef
 from em_blocks.errors import ConfigError
-from em_blocks.geometry import Block, BlockGrid, Frame, Roi, Triple
-from em_blocks.kernels.contingency import Contingency, count_overlaps
+from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
+from em_blocks.kernels.contingency import Contingency, as_ids, count_overlaps
+from em_blocks.kernels.cremi_marks import BACKGROUND
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
 from em_blocks.tasks.predict_options import RoiConfig
 from em_blocks.volumes import store
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
-Id = Annotated[int, Field(ge=0, lt=2**64)]
+Id = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 CountBlock = Callable[[Block, BlockReport], Iterator[tuple[str, Contingency]]]
 
 # Voxels of a block, unless the config names its shape: some 200 MB of ids.
@@ -71,11 +73,15 @@ class CountOverlaps(BlockwiseTask):
         None, description="Region to compare, nm (z, y, x). Default: all that the volumes share."
     )
     ignore: tuple[Id, ...] = Field(
-        (0,), description="Voxels with one of these ids in truth are not scored."
+        (0,), description="Voxels with one of these ids in truth are not scored; -1 is also 2^64 - 1."
     )
     ignore_segmentation: tuple[Id, ...] = Field(
         (), description="Voxels with one of these ids in a segmentation are not scored. Unless 0 is "
         "named here, it is a segment like any other."
+    )
+    border_nm: PositiveFloat | None = Field(
+        None, description="Voxels of truth at most so far from the border of a neuron in their section "
+        "are not scored, nor are those of the id 2^64 - 1, as in the CREMI challenge."
     )
     skeletons: LocalPath | None = Field(
         None, description="SWC file, or folder of SWC files, one neuron each, for the run length."
@@ -99,6 +105,15 @@ class CountOverlaps(BlockwiseTask):
 
     def inputs(self) -> dict:
         return self._layout.identities
+
+    def identity(self) -> dict:
+        found = super().identity()
+        if self.border_nm is None:  # as in runs from before there was this key
+            del found["config"]["border_nm"]
+        return found
+
+    def read_shape(self) -> Triple:
+        return Box((0, 0, 0), self.grid().block_shape).grow(self._border_context()).shape
 
     def output_specs(self) -> list[TableSpec]:
         return [
@@ -156,15 +171,46 @@ class CountOverlaps(BlockwiseTask):
 
             def count(block: Block, report: BlockReport) -> Iterator[tuple[str, Contingency]]:
                 with report.measure("read"):
-                    neurons = read_in(truth, frame, block.write_box)
+                    neurons = self._neurons(truth, truth.frame.to_box(frame.to_roi(block.write_box)))
                 for name, segmentation in segmentations.items():
                     with report.measure("read"):
                         segments = read_in(segmentation, frame, block.write_box)
                     with report.measure("compute"):
-                        found = count_overlaps(segmentation=segments, truth=neurons)
+                        found = count_overlaps(
+                            segmentation=segments, truth=neurons,
+                            negative=(*self.ignore, *self.ignore_segmentation),
+                        )
                     yield name, found
 
             yield count
+
+    def _neurons(self, truth: Labels, box: Box) -> np.ndarray:
+        """True ids of a box of truth's voxels, `BACKGROUND` near borders that do not count."""
+        if self.border_nm is None:
+            return truth.read(box)
+        # scipy, which most evaluations need not wait for.
+        from em_blocks.kernels.borders import near_borders
+
+        grown = box.grow(self._border_context()).intersect(truth.box)
+        labels = as_ids(truth.read(grown), self.ignore)
+        near = near_borders(labels, distance_nm=self.border_nm, voxel_size=truth.frame.voxel_size)
+        return np.where(near, BACKGROUND, labels)[box.relative_to(grown).slices]
+
+    def is_signed(self, name: str) -> bool:
+        """Whether a volume, "truth" or "segmentation NAME", could hold ids below 0."""
+        return np.dtype(self._layout.identities[name]["dtype"]).kind == "i"
+
+    def _border_context(self) -> Triple:
+        if self.border_nm is None:
+            return (0, 0, 0)
+        from em_blocks.kernels.borders import border_context
+
+        return border_context(self.border_nm, self._layout.frame.voxel_size)
+
+    @property
+    def ignored_truth(self) -> tuple[int, ...]:
+        """Ids in truth that are not scored."""
+        return self.ignore if self.border_nm is None else (*self.ignore, int(BACKGROUND))
 
     def stored(self, name: str, blocks: Iterable[Block]) -> Iterator[Contingency]:
         """The tables of a segmentation in blocks that are done."""
@@ -183,7 +229,12 @@ class CountOverlaps(BlockwiseTask):
         """Truth and segmentations, all with a frame."""
         with ExitStack() as stack:
             paths = [self.truth, *self.segmentations.values()]
-            opened = [stack.enter_context(open_labels(path)) for path in paths]
+            opened = [
+                stack.enter_context(open_labels(
+                    path, negative=self.ignore_segmentation if number else self.ignore
+                ))
+                for number, path in enumerate(paths)
+            ]
             if all(v.frame is None for v in opened) and (self.roi or self.skeletons):
                 raise ConfigError(
                     f"None of {', '.join(map(str, paths))} says how large its voxels are, so "

@@ -26,7 +26,7 @@ from em_blocks.kernels.connectivity import (
 )
 from em_blocks.kernels.connectivity_scores import Mode
 from em_blocks.kernels.counts import Counts, Sizes
-from em_blocks.kernels.cremi_marks import without_marks
+from em_blocks.kernels.cremi_marks import SIGNED
 from em_blocks.kernels.synapses import Synapses
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
 from em_blocks.tasks.count_overlaps import Id, labels_identity, usual_block
@@ -230,7 +230,7 @@ class CreditSynapses(BlockwiseTask):
                 yield "neurons", sizes
                 with report.measure("read"):
                     synapses = {
-                        side: without_marks(read_ids(getattr(volumes, side), box)) for side in SIDES
+                        side: read_ids(getattr(volumes, side), box) for side in SIDES
                     }
                     near = read_neurons_near(
                         self._visited(synapses), volumes.neurons, neurons, box,
@@ -270,7 +270,7 @@ class CreditSynapses(BlockwiseTask):
     def _as_they_are(self) -> Iterator[list[Labels]]:
         with ExitStack() as stack:
             paths = (self.neurons, self.truth, self.prediction)
-            yield [stack.enter_context(open_labels(path)) for path in paths]
+            yield [stack.enter_context(open_labels(path, negative=SIGNED)) for path in paths]
 
     @cached_property
     def _layout(self) -> _Layout:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block
@@ -16,6 +19,7 @@ from em_blocks.kernels.contingency import Contingency, Merger
 from em_blocks.kernels.evaluation import Evaluation, ObjectError, evaluate
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.count_overlaps import CountOverlaps
+from em_blocks.volumes.labels import refuse_negative
 
 if TYPE_CHECKING:
     from em_blocks.kernels.skeletons import Skeletons
@@ -54,6 +58,7 @@ class Scores:
             "voi_merge": found.voi.merge,
             "voi": sum(found.voi),
             "arand": found.arand.error,
+            "arand_cremi": found.arand_cremi.error,
             "rand_precision": found.arand.precision,
             "rand_recall": found.arand.recall,
             "voxels": found.n_voxels,
@@ -95,19 +100,34 @@ def score(task: CountOverlaps, tables: dict[str, Tables]) -> list[Scores]:
     found = []
     for name, path in task.segmentations.items():
         evaluation = evaluate(
-            tables[name], ignore_truth=task.ignore, ignore_segmentation=task.ignore_segmentation,
-            n_worst=N_WORST,
+            partial(_checked, task, name, tables[name]), ignore_truth=task.ignored_truth,
+            ignore_segmentation=task.ignore_segmentation, n_worst=N_WORST,
         )
         _check_scored(task, path, evaluation)
         found.append(Scores(name, path, _threshold(name), evaluation, run_lengths.get(name)))
     return found
 
 
+def _checked(task: CountOverlaps, name: str, tables: Tables) -> Iterator[Contingency]:
+    """The tables of a segmentation, once they count no id below 0 that is not ignored.
+
+    Blocks refuse such ids, but what is ignored may have changed since they were counted.
+    """
+    path = task.segmentations[name]
+    signed_truth, signed = task.is_signed("truth"), task.is_signed(f"segmentation {name}")
+    for table in tables():
+        if signed_truth:
+            refuse_negative(str(task.truth), table.truth.view(np.int64), task.ignored_truth)
+        if signed:
+            refuse_negative(str(path), table.segmentation.view(np.int64), task.ignore_segmentation)
+        yield table
+
+
 def _check_scored(task: CountOverlaps, path: str, evaluation: Evaluation) -> None:
     if not evaluation.n_voxels:
         raise ConfigError(
             f"No voxel is left to be scored: all {evaluation.n_ignored} voxels that {path} and "
-            f"{task.truth} share have an ignored id ({list(task.ignore)} in truth, "
+            f"{task.truth} share have an ignored id ({list(task.ignored_truth)} in truth, "
             f"{list(task.ignore_segmentation)} in the segmentation). Check that the volumes were not "
             "swapped and lie in the right place, or ignore fewer ids."
         )
@@ -159,7 +179,8 @@ def as_json(task: CountOverlaps, scores: list[Scores]) -> dict:
     """Everything that was found, as evaluation.json holds it."""
     return {
         "truth": task.truth,
-        "ignored": {"truth": list(task.ignore), "segmentation": list(task.ignore_segmentation)},
+        "ignored": {"truth": list(task.ignored_truth), "segmentation": list(task.ignore_segmentation),
+                    "border_nm": task.border_nm},
         "segmentations": {found.name: found.document() for found in scores},
     }
 

@@ -176,7 +176,7 @@ def opened_labels(path: str | VolumeInput) -> Iterator[Labels]:
     ConfigError
         If it does not.
     """
-    with open_labels(path) as labels:
+    with open_labels(path, negative=None) as labels:
         if labels.frame is None:
             raise ConfigError(
                 f"{path} does not say how large its voxels are, but positions are in nm. Add the "

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Box, Triple
 from em_blocks.kernels.connectivity import Contacts, Credits, contact_zones, credit_synapses
+from em_blocks.kernels.cremi_marks import without_marks
 from em_blocks.volumes.labels import Labels
 
 
@@ -82,11 +82,5 @@ def _bounds(mask: np.ndarray) -> Box:
 
 
 def read_ids(labels: Labels, box: Box) -> np.ndarray:
-    """Ids of a box; raises `ConfigError` if one is negative."""
-    values = labels.read(box)
-    if values.dtype.kind == "i" and values.size and values.min() < 0:
-        raise ConfigError(
-            f"{labels.path} holds the id {values.min()}, but ids are not negative. It may be a mark "
-            "for background; store 0 there."
-        )
-    return values
+    """Ids of a box, 0 where CREMI's marks stand."""
+    return without_marks(labels.read(box))

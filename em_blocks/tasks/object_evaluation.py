@@ -15,7 +15,7 @@ from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.clefts import CleftScores, CleftVoxels, score_clefts
 from em_blocks.kernels.contingency import Contingency
-from em_blocks.kernels.cremi_marks import IGNORED, without_marks
+from em_blocks.kernels.cremi_marks import IGNORED, SIGNED, is_unknown, without_marks
 from em_blocks.kernels.object_matching import (
     Matching,
     ObjectScores,
@@ -91,7 +91,8 @@ def evaluate_objects(
     """
     task = CountOverlaps.from_dict(
         {"kind": "count_overlaps", "run": "objects", "truth": truth, "output": "none",
-         "segmentations": {"prediction": prediction}},
+         "segmentations": {"prediction": prediction}, "ignore": SIGNED,
+         "ignore_segmentation": SIGNED},
         source="The command line",
     )
     blocks = _within_margin(task.grid(), margin)
@@ -174,7 +175,8 @@ def evaluate_clefts(
         If the volumes cannot be compared, or nobody knows how large their voxels are.
     """
     with ExitStack() as stack:
-        volumes = [stack.enter_context(open_labels(path)) for path in (prediction, truth)]
+        volumes = [stack.enter_context(open_labels(path, negative=SIGNED))
+                   for path in (prediction, truth)]
         if all(volume.frame is None for volume in volumes):
             raise ConfigError(
                 f"Neither {prediction} nor {truth} says how large its voxels are, but distances are "
@@ -186,7 +188,7 @@ def evaluate_clefts(
         parts = ([], [])
         for block in shown(grid.blocks(), grid.n_blocks):
             ids = [read_in(volume, frame, block.write_box) for volume in volumes]
-            known = ids[1] != IGNORED
+            known = ~is_unknown(ids[1])
             for found, labels in zip(parts, ids, strict=True):
                 mask = (without_marks(labels) != 0) & known
                 found.append(CleftVoxels.of(mask, block.write_box.offset))

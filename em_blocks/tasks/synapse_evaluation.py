@@ -10,6 +10,7 @@ import numpy as np
 
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Nm3, Roi
+from em_blocks.kernels.cremi_marks import SIGNED, without_marks
 from em_blocks.kernels.edge_accuracy import (
     EdgeAccuracy,
     connectivity,
@@ -160,7 +161,7 @@ def _in_volume(
     # Only who has a volume waits for the libraries that read it.
     from em_blocks.volumes.labels import open_labels
 
-    with open_labels(config.neurons) as labels:
+    with open_labels(config.neurons, negative=SIGNED) as labels:
         if labels.frame is None:
             raise ConfigError(
                 f"{config.neurons} has no attribute 'resolution', so nobody knows where its voxels "
@@ -195,6 +196,7 @@ def _by_chance(baseline: RandomBaseline, roi: Roi, prediction: Synapses) -> Syna
 
 
 def _segments(path: str, ids: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    ids = without_marks(ids)
     if len(ids) and ids.max() > LARGEST_ID:
         raise ConfigError(
             f"{path} holds the id {ids.max()} at a site, but ids must be below 2**63: MongoDB and files "

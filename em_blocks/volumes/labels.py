@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import h5py
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.geometry import Box, Frame, Roi, Triple
+from em_blocks.kernels.contingency import negative_ids
 from em_blocks.kernels.positions import as_voxels
 from em_blocks.volumes.hdf5 import Hdf5Dataset, Hdf5Transforms
 from em_blocks.volumes.metadata.claims import Axes
@@ -70,7 +72,7 @@ class Labels:
         Returns
         -------
         ids : (n,) uint64 array
-            0 outside of the volume.
+            0 outside of the volume; a negative id that may be read is 2**64 + id.
         inside : (n,) bool array
         """
         voxels = np.floor(as_voxels(
@@ -93,7 +95,9 @@ class Labels:
 
 
 @contextmanager
-def open_labels(path: str | VolumeInput) -> Iterator[Labels]:
+def open_labels(
+    path: str | VolumeInput, *, negative: Collection[int] | None = ()
+) -> Iterator[Labels]:
     """Open a volume of ids for reading.
 
     Parameters
@@ -101,12 +105,58 @@ def open_labels(path: str | VolumeInput) -> Iterator[Labels]:
     path : str or VolumeInput
         An array in any format of `Volume`, or ``file.h5:dataset``. Where a table ``transforms``
         lies beside the dataset, its bodies are read instead of the supervoxels.
+    negative : ints or None
+        Ids below 0 that may be read, because who reads them knows what they mean; None: all.
 
     Raises
     ------
     ConfigError, VolumeError
-        If there is nothing at `path`, or no ids.
+        If there is nothing at `path`, or no ids. Reading raises the first where an id is negative.
     """
+    with _opened(path) as labels:
+        if negative is not None and labels.dtype.kind == "i":
+            labels = replace(labels, read=partial(_read_checked, labels, negative))
+        yield labels
+
+
+def _read_checked(labels: Labels, negative: Collection[int], box: Box) -> np.ndarray:
+    """The ids of a box, none of them below 0 but those in `negative`."""
+    values = labels.read(box)
+    refuse_negative(labels.path, values, negative, box.offset)
+    return values
+
+
+def refuse_negative(
+    path: str, ids: np.ndarray, allowed: Collection[int], corner: Triple | None = None
+) -> None:
+    """Raise `ConfigError` if an id is below 0 and not allowed.
+
+    Parameters
+    ----------
+    ids : int array
+        A box of the volume at `path`, or any ids of it.
+    corner : (3,) int, optional
+        First voxel of the box, to say where the id is.
+    """
+    wrong = negative_ids(ids, allowed)
+    if not len(wrong):
+        return
+    id = wrong[0]
+    place = "" if corner is None else f" at voxel {_first(ids == id, corner)} (zyx)"
+    raise ConfigError(
+        f"{path} holds the id {id}{place}, but ids are 0 (background) or positive, so it is not clear "
+        "whether this is an object. If it marks background or what is unknown, ignore it where the "
+        f"command can (`--ignore {id}`, `--ignore-segmentation {id}`, or the keys of a config), or "
+        "store 0 there."
+    )
+
+
+def _first(mask: np.ndarray, corner: Triple) -> Triple:
+    return tuple((np.argwhere(mask)[0] + corner).tolist())
+
+
+@contextmanager
+def _opened(path: str | VolumeInput) -> Iterator[Labels]:
     said, path = path if isinstance(path, VolumeInput) else None, str(path)
     found = _HDF5.match(path)
     if found is None:

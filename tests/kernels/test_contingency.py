@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from em_blocks.kernels import contingency
-from em_blocks.kernels.contingency import EMPTY, Contingency, count_overlaps, merged
+from em_blocks.kernels.contingency import EMPTY, Contingency, count_overlaps, merged, negative_ids
 
 # Few ids, so that pairs repeat; one needs all bits, so that a pair does not fit into 64.
 IDS = st.sampled_from([0, 1, 2, 3, 2**31, 2**63 - 1, 2**64 - 1])
@@ -109,3 +109,24 @@ def test_every_type_of_integer_counts_alike(dtype, labels):
 def test_what_is_no_segmentation_is_refused(segmentation, words):
     with pytest.raises(ValueError, match=words):
         count_overlaps(segmentation=segmentation, truth=np.zeros(4, np.uint8))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64"])
+def test_negative_ids_that_may_occur_are_counted_and_left_out_in_either_spelling(dtype):
+    segmentation = np.array([-1, -1, 3, 3, -2], dtype)
+    table = count_overlaps(
+        segmentation=segmentation, truth=np.array([1, 1, 1, 2, 2]), negative=(-1, -2)
+    )
+    assert as_counter(table) == {
+        (2**64 - 1, 1): 2, (3, 1): 1, (3, 2): 1, (2**64 - 2, 2): 1
+    }
+    for ids in ((-1, -2), (2**64 - 1, 2**64 - 2)):
+        assert as_counter(table.without(segmentation=ids)) == {(3, 1): 1, (3, 2): 1}
+
+
+def test_a_negative_id_that_may_not_occur_is_named_beside_one_that_may():
+    labels = np.array([-1, 5, -3])
+    with pytest.raises(ValueError, match="not negative, got -3"):
+        count_overlaps(segmentation=labels, truth=labels, negative=(-1,))
+    assert negative_ids(labels, (2**64 - 1,)).tolist() == [-3]
+    assert not len(negative_ids(labels.astype(np.uint64)))

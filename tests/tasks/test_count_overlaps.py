@@ -7,6 +7,7 @@ from blockwise import assert_retry_equals_once, run, store_of
 from em_blocks.db.runs import DONE
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Box, Frame
+from em_blocks.kernels.borders import near_borders
 from em_blocks.kernels.contingency import count_overlaps, merged
 from em_blocks.tasks.count_overlaps import CountOverlaps, usual_block
 from em_blocks.tasks.evaluation import count_here, score
@@ -113,6 +114,37 @@ def test_what_is_ignored_and_skeletons_change_the_scores_not_the_counts(make, tm
     assert with_0.n_ignored == 0 < without.n_ignored
     assert with_0.n_voxels == without.n_voxels + without.n_ignored
     assert make(truth=task.segmentations["0.5"]).identity() != task.identity()
+
+
+@pytest.mark.parametrize("roi", [None, Box((1, 2, 4), (9, 15, 13))])
+def test_any_blocks_leave_out_the_same_voxels_near_borders(make, roi):
+    """Truth beyond the compared region decides too what is near a border in it."""
+    region = roi and FRAME.to_roi(roi)
+    options = {"roi": roi and {"offset": region.offset, "shape": region.shape}, "border_nm": 4.7}
+    task = make(**options)
+    truth, high = map(Volume.open, (task.truth, task.segmentations["0.5"]))
+    labels = truth.read(truth.box)
+    near = near_borders(labels, distance_nm=4.7, voxel_size=FRAME.voxel_size)
+    frame, shape = task.grid().frame, task.grid().volume_shape
+    here = FRAME.to_box(frame.to_roi(Box((0, 0, 0), shape))).slices
+    expected = count_overlaps(
+        segmentation=high.read(high.box)[here],
+        truth=np.where(near, np.uint64(2**64 - 1), labels)[here],
+    )
+    assert 0 < near[here].mean() < 1
+    for block_shape in (SHAPE, (4, 6, 9), (1, 2, 3)):
+        task = make(block_shape=block_shape, **options)
+        found = count_here(task, task.grid().blocks())["0.5"]
+        assert_same_tables({"a": found}, {"a": expected})
+    tables = {name: lambda: [expected] for name in task.segmentations}
+    assert score(task, tables)[1].evaluation.n_voxels == int((~near & (labels != 0))[here].sum())
+
+
+def test_a_border_is_another_result_and_none_the_one_of_old_runs(make):
+    assert "border_nm" not in make().identity()["config"]
+    assert make(border_nm=5).identity()["config"]["border_nm"] == 5
+    assert make(border_nm=40).read_shape() == (4, 6 + 2 * 9, 9 + 2 * 9)
+    assert make().read_shape() == (4, 6, 9)
 
 
 def test_skeletons_are_read_before_anything_is_counted(make, tmp_path):

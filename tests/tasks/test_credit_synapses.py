@@ -274,7 +274,7 @@ def test_partners_are_read_before_anything_is_counted(make, two_neurons, tmp_pat
         ({"reach_voxels": None}, "is needed, got none"), ({"min_voxels": 0}, "'min_voxels'"),
         ({"mode": "directed"}, "directed needs both of truth_partners .* got 0"),
         ({"mode": "directed", "truth_partners": "a.npz"}, "needs both .* got 1"),
-        ({"truth_partners": "a.npz"}, "the mode all needs none of"), ({"exclude": [-1]}, "'exclude.0'"),
+        ({"truth_partners": "a.npz"}, "the mode all needs none of"), ({"exclude": [2**64]}, "'exclude.0'"),
     ],
 )
 def test_wrong_keys_are_refused(make, options, words):
@@ -302,9 +302,9 @@ def test_a_reach_in_nm_must_fit_the_voxels(make, nm, steps):
 
 
 def test_negative_ids_are_refused(make, arrays, tmp_path):
-    signed = make_volume(tmp_path, "signed", arrays["truth"].astype(np.int64) - 1)
+    signed = make_volume(tmp_path, "signed", arrays["truth"].astype(np.int64) - 7)
     task = make(prediction=signed.path)
-    with pytest.raises(ConfigError, match=r"signed holds the id -1, but ids are not negative"):
+    with pytest.raises(ConfigError, match=r"signed holds the id -7 at voxel"):
         credit_here(task, task.grid().blocks())
 
 
