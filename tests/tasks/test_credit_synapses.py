@@ -274,7 +274,8 @@ def test_partners_are_read_before_anything_is_counted(make, two_neurons, tmp_pat
         ({"reach_voxels": None}, "is needed, got none"), ({"min_voxels": 0}, "'min_voxels'"),
         ({"mode": "directed"}, "directed needs both of truth_partners .* got 0"),
         ({"mode": "directed", "truth_partners": "a.npz"}, "needs both .* got 1"),
-        ({"truth_partners": "a.npz"}, "the mode all needs none of"), ({"exclude": [2**64]}, "'exclude.0'"),
+        ({"truth_partners": "a.npz"}, "the mode all needs none of"),
+        ({"exclude": [2**64]}, "'exclude.0'"),
     ],
 )
 def test_wrong_keys_are_refused(make, options, words):
