@@ -19,7 +19,7 @@ LAYERS = [
     {"volumes"},
     {"db"},
     {"kernels"},
-    {"geometry", "config", "errors"},
+    {"geometry", "config", "errors", "json_text"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Kernels know arrays. Everything that knows bytes, blocks or processes is someone else's work.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from em_blocks.cli.common import (
 )
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import ConfigError
+from em_blocks.json_text import json_text
 from em_blocks.kernels.seams import Estimate
 from em_blocks.runtime.preflight import check_writable
 from em_blocks.runtime.status import run_status
@@ -82,7 +82,7 @@ def main(
             f"Nothing is segmented around any of the seams of {auditor.stored.path} that were looked "
             "at: there is nothing to audit. Draw others with --seed, or look at the segments."
         )
-    click.echo(json.dumps(report(auditor, found), indent=2)) if as_json else _show(auditor, found)
+    click.echo(json_text(report(auditor, found), indent=2)) if as_json else _show(auditor, found)
     if picture is not None:
         seams = worst(found) or found
         Image.fromarray(seam_picture(auditor, seams[0].seam, raw)).save(picture)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import shlex
 import sys
@@ -20,6 +19,7 @@ from em_blocks.config import read_json
 from em_blocks.db.connect import connect, database_home, database_uri, redacted
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import ConfigError, DatabaseError, EmBlocksError
+from em_blocks.json_text import json_text
 from em_blocks.runtime.overview import Step
 from em_blocks.tasks import task_class
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
@@ -144,7 +144,7 @@ def opened_store(task: BlockwiseTask) -> Iterator[RunStore]:
 def print_report(report, as_json: bool) -> None:
     """Show how a run ended: JSON on stdout, or a table and what to do about failures."""
     if as_json:
-        click.echo(json.dumps(asdict(report), indent=2, default=str))
+        click.echo(json_text(asdict(report), indent=2, default=str))
         return
     console = Console()
     console.print(_table(report))

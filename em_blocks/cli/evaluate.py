@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ from em_blocks.cli.evaluate_synapses import synapses
 from em_blocks.cli.evaluating import ID, check_form, with_progress
 from em_blocks.config import is_url
 from em_blocks.errors import ConfigError
+from em_blocks.json_text import json_text
 from em_blocks.runtime.preflight import check_writable
 from em_blocks.tasks.count_overlaps import CountOverlaps
 from em_blocks.tasks.evaluation import Scores, count_here, score, write_results
@@ -190,7 +190,7 @@ def _show(
 ) -> None:
     if as_json:
         one = len(scores) == 1
-        click.echo(json.dumps(scores[0].document() if one else all_scores(task, scores), indent=2))
+        click.echo(json_text(scores[0].document() if one else all_scores(task, scores), indent=2))
         return
     console = Console()
     console.print(_scores_table(scores))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from em_blocks.cli.common import (
 )
 from em_blocks.cli.evaluating import ID, check_form, with_progress
 from em_blocks.config import is_url
+from em_blocks.json_text import json_text
 from em_blocks.runtime.preflight import check_writable
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def connectivity(context: click.Context, config: Path | None, overrides: tuple[s
         folder = task.home if is_url(task.output) else Path(task.output)
     written = [] if folder is None else _write(folder, found)
     if as_json:
-        click.echo(json.dumps(found.headline()))
+        click.echo(json_text(found.headline()))
     else:
         _show(found, written)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from em_blocks.cli.common import json_option, shows_errors
 from em_blocks.cli.evaluating import with_progress
+from em_blocks.json_text import json_text
 from em_blocks.runtime.preflight import check_writable
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def objects(output: Path | None, as_json: bool, size_bounds: tuple[int, ...], **
     found = evaluate_objects(size_bounds=size_bounds, shown=with_progress, **options)
     written = [] if output is None else write_objects(output, found)
     if as_json:
-        click.echo(json.dumps(found.document(), indent=2))
+        click.echo(json_text(found.document(), indent=2))
     else:
         _show_objects(found, written)
 
@@ -129,7 +129,7 @@ def clefts(prediction: str, truth: str, far_nm: float, as_json: bool) -> None:
 
     found = evaluate_clefts(prediction=prediction, truth=truth, far_nm=far_nm, shown=with_progress)
     if as_json:
-        click.echo(json.dumps(_cleft_document(found, far_nm), indent=2))
+        click.echo(json_text(_cleft_document(found, far_nm), indent=2))
     else:
         _show_clefts(found, far_nm)
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from em_blocks.cli.common import config_argument, json_option, set_option, shows_errors
+from em_blocks.json_text import json_text
 from em_blocks.runtime.preflight import check_writable
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def synapses(config: Path, thresholds: list[float] | None, output: Path | None,
     written = [] if job.output is None else _write(job, found)
     if as_json:
         is_curve = job.score_thresholds is not None
-        click.echo(json.dumps(_as_json(found.thresholds, is_curve=is_curve)))
+        click.echo(json_text(_as_json(found.thresholds, is_curve=is_curve)))
     else:
         _show(found, written)
 

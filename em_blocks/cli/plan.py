@@ -1,6 +1,5 @@
 """``em-blocks plan CONFIG``."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from em_blocks.cli.common import (
     shows_errors,
     step_option,
 )
+from em_blocks.json_text import json_text
 
 
 @click.command(name="plan")
@@ -45,4 +45,4 @@ def main(
     loaded = load_config(config, overrides)
     only = None if step is None else choose_step(loaded, step)
     result = plan(loaded, probe=not no_probe, only=only)
-    click.echo(json.dumps(asdict(result), indent=2) if as_json else result.text())
+    click.echo(json_text(asdict(result), indent=2) if as_json else result.text())

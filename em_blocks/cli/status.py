@@ -1,6 +1,5 @@
 """``em-blocks status CONFIG``."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from em_blocks.cli.common import (
 )
 from em_blocks.cli.watching import TheEnd, screen
 from em_blocks.db.runs import RunStore
+from em_blocks.json_text import json_text
 from em_blocks.runtime.overview import NOT_STARTED, Step
 from em_blocks.runtime.status import run_status
 from em_blocks.runtime.watch import PERIOD_S, Watcher
@@ -93,7 +93,7 @@ def _statuses_in(snapshot: dict) -> list[dict]:
 
 
 def _json(found: list[dict]) -> str:
-    return json.dumps(found[0] if len(found) == 1 else found)
+    return json_text(found[0] if len(found) == 1 else found)
 
 
 def _line(status: dict) -> str:

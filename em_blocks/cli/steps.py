@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from em_blocks.cli.common import (
     set_option,
     shows_errors,
 )
+from em_blocks.json_text import json_text
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def run_all(tasks: list[BlockwiseTask], **options) -> list[RunReport]:
 def _print(reports: list[RunReport], as_json: bool) -> None:
     """All steps, which are done: one line each."""
     if as_json:
-        click.echo(json.dumps([asdict(report) for report in reports], indent=2, default=str))
+        click.echo(json_text([asdict(report) for report in reports], indent=2, default=str))
         return
     table = Table(title=f"{reports[-1].run}: done")
     table.add_column("run", overflow="fold")  # names the step; cut off it would name nothing

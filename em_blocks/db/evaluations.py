@@ -5,6 +5,7 @@ from __future__ import annotations
 from pymongo.database import Database
 
 from em_blocks.db.connect import OUTAGE_S, with_patience
+from em_blocks.json_text import finite
 
 _LARGEST_INTEGER = 2**63 - 1
 
@@ -30,7 +31,7 @@ def _save(database: Database, run: str, documents: dict[str, dict]) -> None:
     now = database.client.admin.command("hello")["localTime"]
     for name, values in documents.items():
         document = {"_id": f"{run}/{name}", "run": run, "name": name, "created": now, **values}
-        collection.replace_one({"_id": document["_id"]}, _storable(document), upsert=True)
+        collection.replace_one({"_id": document["_id"]}, _storable(finite(document)), upsert=True)
     names = [f"{run}/{name}" for name in documents]
     collection.delete_many({"run": run, "_id": {"$nin": names}})
 

@@ -102,7 +102,7 @@ def save_private(path: Path, values: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(values, file)
+        json.dump(values, file, allow_nan=False)
     temporary.replace(path)
 
 

@@ -91,6 +91,7 @@ def check_task(task: BlockwiseTask, made_here: Collection[str] = ()) -> Checked:
     checked = Checked(grid, task.identity(), masked)
     if not any(output.exists() for output in task.output_specs()):
         check_space(task, checked.n_voxels(~masked))
+    task.survey()
     return checked
 
 

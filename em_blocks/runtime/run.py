@@ -17,6 +17,7 @@ from em_blocks.db.connect import ServerError, connect, database_uri, with_patien
 from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import DatabaseLostError, EmBlocksError, RunFailedError, VolumeError
+from em_blocks.json_text import finite
 from em_blocks.runtime.claim import claim
 from em_blocks.runtime.dispatch import Work
 from em_blocks.runtime.inputs import Inputs, look_at
@@ -186,7 +187,7 @@ class _Session:
 
         A block also waits that reads what an input lacks: it would be made of nothing.
         """
-        if requeue:
+        if self._forget_nan() or requeue:
             self.patiently(self.store.requeue)
         self.patiently(self.take_back)
         done, quarantined = self._blocks(DONE), self._blocks(QUARANTINED)
@@ -311,11 +312,23 @@ class _Session:
 
     def _measured(self, document: dict) -> dict:
         """Values measured once per run; kept, so that a resumed run uses the same."""
-        if document.get("measured") is None:
+        measured = document.get("measured")
+        if measured is None:
             measured = self.task.measure()
             self.patiently(lambda: self.store.update(measured=measured))
-            return measured
-        return document["measured"]
+        return measured
+
+    def _forget_nan(self) -> bool:
+        """Drop measured values that an older version kept although they are NaN; whether there were."""
+        measured = self.patiently(self.store.load).get("measured")
+        if finite(measured) == measured:
+            return False
+        self.patiently(lambda: self.store.update(measured=None))
+        self.console.print(
+            f"Run {self.task.run}: its measured values were NaN; they are measured again, and blocks "
+            "that failed by them are tried again."
+        )
+        return True
 
     @property
     def _logs(self) -> Path:

@@ -278,6 +278,15 @@ class BlockwiseTask(RunConfig):
     def check(self) -> None:
         """Raise an `EmBlocksError` for whatever would make every block fail."""
 
+    def survey(self) -> None:
+        """Look at a bounded sample of the inputs: warn of what is odd in parts of it.
+
+        Raises
+        ------
+        EmBlocksError
+            For what would make the whole result worthless.
+        """
+
     def other_ways(self, differences: list[str]) -> str:
         """What else a user may do if a run was made with settings that differ so."""
         return ""

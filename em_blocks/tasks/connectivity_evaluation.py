@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from scipy import sparse
 
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block
+from em_blocks.json_text import json_text
 from em_blocks.kernels.connectivity import Contacts
 from em_blocks.kernels.connectivity_scores import (
     Connectivity,
@@ -200,7 +200,7 @@ def write_connectivity(folder: Path, found: Evaluated) -> list[Path]:
         written.append(_write_csv(folder / "contacts.csv", found.contacts.columns()))
     Image.fromarray(draw_matrices(**matrices)).save(folder / "matrices.png")
     document = found.document() | {"networks": {side: _network(found, side) for side in SIDES}}
-    (folder / "evaluation.json").write_text(json.dumps(document, indent=2) + "\n")
+    (folder / "evaluation.json").write_text(json_text(document, indent=2) + "\n")
     return [*written, folder / "matrices.png", folder / "evaluation.json"]
 
 

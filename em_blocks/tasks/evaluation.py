@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block
+from em_blocks.json_text import json_text
 from em_blocks.kernels.contingency import Contingency, Merger
 from em_blocks.kernels.evaluation import Evaluation, ObjectError, evaluate
 from em_blocks.tasks.base import BlockReport
@@ -203,7 +203,7 @@ def write_results(folder: Path, task: CountOverlaps, scores: list[Scores]) -> li
         Image.fromarray(picture).save(folder / name)
     for side, parts in (("splits", "segments"), ("merges", "neurons")):
         _write_worst(folder / f"worst_{side}.csv", scores, side, parts)
-    text = json.dumps(as_json(task, scores), indent=2) + "\n"
+    text = json_text(as_json(task, scores), indent=2) + "\n"
     (folder / "evaluation.json").write_text(text)
     return [folder / name for name in
             ("evaluation.json", "worst_splits.csv", "worst_merges.csv", *pictures)]

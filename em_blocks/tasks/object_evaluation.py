@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
+from em_blocks.json_text import json_text
 from em_blocks.kernels.clefts import CleftScores, CleftVoxels, score_clefts
 from em_blocks.kernels.contingency import Contingency
 from em_blocks.kernels.cremi_marks import IGNORED, SIGNED, is_unknown, without_marks
@@ -129,7 +129,7 @@ def write_objects(folder: Path, evaluated: EvaluatedObjects) -> list[Path]:
                        *(f"partner_at_{score.iou:g}" for score in evaluated.scores)])
         rows.writerows(_object_rows(evaluated, "truth"))
         rows.writerows(_object_rows(evaluated, "prediction"))
-    (folder / "evaluation.json").write_text(json.dumps(evaluated.document(), indent=2) + "\n")
+    (folder / "evaluation.json").write_text(json_text(evaluated.document(), indent=2) + "\n")
     return [folder / "objects.csv", folder / "evaluation.json"]
 
 

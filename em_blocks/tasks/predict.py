@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,21 +10,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from em_blocks.config import LocalPath, Shape3, StorePath, VolumeRef, is_url
 from em_blocks.errors import BlockAlignmentError, ConfigError, GeometryError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
+from em_blocks.tasks.predict_domain import (
+    check_finite,
+    check_sample,
+    check_voxel_size,
+    measured_normalization,
+)
 from em_blocks.tasks.predict_options import (
     Checkpoint,
     HeadOutput,
-    LinearNormalization,
-    PercentileNormalization,
+    NormalizationChoice,
     RoiConfig,
 )
+from em_blocks.tasks.raw_sample import RawSample
 from em_blocks.volumes import Volume
+
+log = logging.getLogger(__name__)
 
 DEFAULT_SCALE = {"uint8": 255.0, "int8": 127.0}
 VECTOR_SCALE = {"int8": 0.25}
@@ -36,7 +44,9 @@ class Predict(BlockwiseTask):
 
     worker_module: ClassVar[str] = "em_blocks.workers.predict_worker"
     concurrent_blocks: ClassVar[int] = 3  # one is read, one computed, one written
-    operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {"batch_size"}
+    operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {
+        "batch_size", "voxel_size_tolerance",
+    }
 
     reads: ClassVar[tuple[str, ...]] = ("raw",)
 
@@ -56,8 +66,13 @@ class Predict(BlockwiseTask):
         None, description="Output voxels of one network pass; default: the setup's."
     )
     batch_size: PositiveInt = Field(1, description="Tiles in one network pass.")
-    normalization: LinearNormalization | PercentileNormalization | None = Field(
-        None, description="Default: as in training."
+    normalization: NormalizationChoice | None = Field(
+        None,
+        description='How raw is scaled for the network. "dtype": the whole range of its dtype (floats: '
+        "0 to 1) becomes that of training. Default: as in training, refused for other intensities.",
+    )
+    voxel_size_tolerance: NonNegativeFloat = Field(
+        0.01, description="Accepted difference from the voxel size of training, as a share of it."
     )
     padding: Literal["reflect", "constant"] = Field(
         "reflect", description="What the network sees beyond the raw volume."
@@ -136,6 +151,7 @@ class Predict(BlockwiseTask):
     def check(self) -> None:
         self._check_heads()
         self._check_raw()
+        check_voxel_size(self._raw, self._setup.config, self.voxel_size_tolerance)
         self._check_tiles()
         self._check_symmetries()
         self._network()  # loads the checkpoint: its errors come before the first worker
@@ -209,6 +225,12 @@ class Predict(BlockwiseTask):
                 f"the tile {tile[1:]} voxels (y, x). Use \"mirrors\", or equal sizes."
             )
 
+    def survey(self) -> None:
+        for remark in check_sample(
+            self._sample, self._raw, self._setup.config, self.normalization
+        ):
+            log.warning(remark)
+
     # -- work -------------------------------------------------------------------------
 
     def measure(self) -> dict:
@@ -217,22 +239,10 @@ class Predict(BlockwiseTask):
 
         return {
             "precision": self.precision or best_precision(best_device()),
-            "normalization": self._measured_normalization(),
+            "normalization": measured_normalization(
+                self._sample, self._raw, self._setup.config, self.normalization
+            ),
         }
-
-    def _measured_normalization(self) -> dict:
-        if self.normalization is None:
-            trained = self._setup.config.normalization
-            return {"scale": trained.scale, "shift": trained.shift}
-        if isinstance(self.normalization, LinearNormalization):
-            return self.normalization.model_dump()
-        low, high = np.percentile(_sample(self._raw, self._raw_box), self.normalization.percentiles)
-        if low == high:
-            raise ConfigError(
-                f"The percentiles {self.normalization.percentiles} of {self.raw} are both {low}: the "
-                "volume is nearly constant there. Give scale and shift instead."
-            )
-        return {"scale": 2 / (high - low), "shift": -1 - 2 * low / (high - low)}
 
     @contextmanager
     def open(self, measured: dict) -> Iterator[ProcessBlock]:
@@ -247,6 +257,7 @@ class Predict(BlockwiseTask):
             with report.measure("read"):
                 seen = Box.between(*predictor.input_box(begin, end)).shift(origin)
                 values = raw.read(seen, outside=self.padding)
+                check_finite(raw, seen, values)
             with computing, report.measure("compute"):
                 outputs, saturated = predictor.predict(values, begin, end)
             with report.measure("write"):
@@ -296,6 +307,10 @@ class Predict(BlockwiseTask):
     @cached_property
     def _raw(self) -> Volume:
         return Volume.open(self.raw)
+
+    @cached_property
+    def _sample(self) -> RawSample:
+        return RawSample(self._raw, self._raw_box)
 
     @cached_property
     def _raw_box(self) -> Box:
@@ -352,17 +367,3 @@ def _holds_vectors(head) -> bool:
 def _divisor(size: int) -> int:
     """The largest divisor of `size` up to `DEFAULT_CHUNK`."""
     return max(d for d in range(1, min(size, DEFAULT_CHUNK) + 1) if size % d == 0)
-
-
-def _sample(raw: Volume, box: Box, *, n: int = 64, side: int = 64) -> np.ndarray:
-    """Values of up to `n` cubes spread evenly over `box`; always the same."""
-    per_axis = round(n ** (1 / 3))
-    corners = [
-        np.unique(np.linspace(b, max(b, e - side), per_axis).astype(int))
-        for b, e in zip(box.offset, box.end, strict=True)
-    ]
-    cubes = (
-        Box((z, y, x), (side,) * 3).intersect(box)
-        for z in corners[0] for y in corners[1] for x in corners[2]
-    )
-    return np.concatenate([raw.read(cube).ravel() for cube in cubes])

@@ -81,3 +81,7 @@ class PercentileNormalization(StrictModel):
         if self.percentiles[0] >= self.percentiles[1]:
             raise ValueError(f"percentiles must rise, got {self.percentiles}")
         return self
+
+
+NormalizationChoice = LinearNormalization | PercentileNormalization | Literal["dtype"]
+"""``"dtype"``: the whole range of raw's dtype (floats: 0 to 1) is that of the training data."""

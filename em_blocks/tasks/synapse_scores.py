@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from em_blocks.json_text import json_text
 from em_blocks.kernels.synapse_matching import PartnerScore
 from em_blocks.tasks.evaluate_synapses import EvaluateSynapses
 from em_blocks.tasks.synapse_evaluation import Evaluated, Evaluation
@@ -33,7 +33,7 @@ def write_scores(folder: Path, config: EvaluateSynapses, found: Evaluation) -> l
             "thresholds": [item.document() for item in curve],
             "random_baseline": found.baseline and found.baseline.document(),
         }
-        file.write_text(json.dumps(document, indent=2) + "\n")
+        file.write_text(json_text(document, indent=2) + "\n")
         _write_csv(written / "thresholds.csv", ("score_threshold", *_SCORE), _thresholds(curve))
         _write_csv(written / "links.csv", ("list", "id", "outcome", "partner"), _links(best))
         if best.outcome.neurons:

@@ -257,6 +257,11 @@ class SetupConfig(StrictModel):
     network: NetworkConfig
     heads: dict[str, HeadConfig] = Field(min_length=1)
     normalization: Normalization
+    intensities: tuple[float, float] | None = Field(
+        None,
+        description="Lowest and highest raw intensity of the training data. Default: what "
+        "`normalization` maps to -1 and 1.",
+    )
     tile_shape: Shape3 = Field(description="Default output tile of one network pass, voxels.")
     training: TrainingConfig
 
