@@ -37,6 +37,7 @@ VERBS = {
     "retry": ("em_blocks.cli.retry", "Run again, quarantined blocks included."),
     "replay": ("em_blocks.cli.replay", "Do one block in this process, changing nothing."),
     "verify": ("em_blocks.cli.verify", "Compare stored outputs with the database."),
+    "forget": ("em_blocks.cli.forget", "Remove a run, its rows and its outputs for good."),
     "db": ("em_blocks.cli.database", "The embedded database of a run."),
 }
 

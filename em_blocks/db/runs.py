@@ -85,9 +85,13 @@ class RunStore:
 
     def remove(self) -> None:
         """Forget the run, all of its blocks, and the synapses that it detected."""
+        self.clear()
+        self.runs.delete_one({"_id": self.run})
+
+    def clear(self) -> None:
+        """Forget all blocks of the run, and the synapses that it detected, but not the run."""
         for collection in (self.blocks, self.attempts, self.workers, self.synapses):
             collection.delete_many({"run": self.run})
-        self.runs.delete_one({"_id": self.run})
 
     def now(self) -> datetime:
         """Time of the database server: clocks of cluster nodes differ."""

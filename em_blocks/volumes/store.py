@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -147,7 +147,19 @@ def delete(path: str, name: str) -> None:
         ).result()
 
 
-def delete_folder(path: str) -> None:
-    """Remove the folder `path` and everything below it."""
+def delete_folder(path: str, *, last: Sequence[str] = ()) -> None:
+    """Remove the folder `path` and everything below it; links are removed, not followed.
+
+    Parameters
+    ----------
+    last : sequence of str
+        Names in the folder that are deleted after all others, in this order.
+    """
     with explained(f"{path} cannot be deleted"):
-        ts.KvStore.open(kvstore_spec(path)).result().delete_range(ts.KvStore.KeyRange()).result()
+        folder, begin = ts.KvStore.open(kvstore_spec(path)).result(), ""
+        for name in sorted(last):
+            folder.delete_range(ts.KvStore.KeyRange(begin, name)).result()
+            begin = name + "\x00"
+        folder.delete_range(ts.KvStore.KeyRange(begin, "")).result()
+    for name in last:
+        delete(path, name)
