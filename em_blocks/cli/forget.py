@@ -19,10 +19,9 @@ from em_blocks.cli.common import (
 )
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import ConfigError, LeaseHeldError
-from em_blocks.runtime.claim import take_lease
 from em_blocks.runtime.forget import Removable, forget_run, removable
+from em_blocks.runtime.leases import is_alive, take_lease
 from em_blocks.runtime.ownership import check_removable
-from em_blocks.runtime.status import state_of
 from em_blocks.tasks.base import BlockwiseTask
 
 Known = list[tuple[BlockwiseTask, RunStore, Removable]]
@@ -71,7 +70,7 @@ def _check(known: Known) -> None:
     """Raise before anything is removed if something must not be."""
     for task, store, _ in known:
         run = store.load()
-        if state_of(run, store.now()) == "running":
+        if is_alive(run["lease"], store.now()):
             raise LeaseHeldError(
                 f"Run {task.run!r} is being worked on by {run['lease']['owner']} (host:pid:start), so "
                 "nothing was removed: its workers would write into what is deleted. Stop it first."

@@ -15,18 +15,18 @@ import numpy as np
 from em_blocks import __version__
 from em_blocks.db.connect import redacted, scrub
 from em_blocks.db.runs import DONE, RunStore, grid_document
-from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import (
     ChangedInputError,
     FingerprintMismatchError,
     RefusedError,
 )
+from em_blocks.runtime.forget import forget_run
 from em_blocks.runtime.inputs import Inputs
 from em_blocks.runtime.leases import take_lease
+from em_blocks.runtime.ownership import check_overwritable
 from em_blocks.runtime.preflight import Checked
 from em_blocks.tasks.base import BlockwiseTask, Output, RowsSpec, differences, differing_fields
 from em_blocks.volumes.ledger import Ledger, read_ledger
-from em_blocks.volumes.store import delete_folder
 
 # What records made before version 0.2 hold, and newer ones do not, or the other way round: times and
 # places, by which an input was told from another one, and digests of contents, by which it is now.
@@ -69,10 +69,13 @@ def claim(
     """
     existing = store.load()
     check_owner(existing, task)
-    if existing is None or overwrite:
-        if not overwrite:
-            _check_outputs(existing, store, task, checked)
-        return Claimed(_begin(existing, store, task, checked, inputs, overwrite=overwrite), [])
+    if existing is None:
+        _check_outputs(existing, store, task, checked)
+        _create(store, task, checked, inputs, previous_epoch=0)
+        return Claimed(take_lease(store, task), [])
+    if overwrite or existing.get("removing"):  # whoever removed it died
+        check_overwritable(task, existing)
+        return Claimed(_begin_anew(store, task, checked, inputs), [])
     _check_same(existing, task, checked, adopt=adopt)
     _check_outputs(existing, store, task, checked)
     stale, notes = _compare(existing, store, task, inputs, adopt=adopt)
@@ -84,16 +87,12 @@ def claim(
     return Claimed(epoch, notes)
 
 
-def _begin(existing, store, task, checked, inputs, *, overwrite: bool) -> int:
-    """A new run; where there is one of this name, or were outputs, they are removed."""
-    if existing is None:
-        _create(store, task, checked, inputs, previous_epoch=0)
+def _begin_anew(store, task, checked, inputs) -> int:
+    """A new run in the place of the old one, which is removed."""
     epoch = take_lease(store, task)
-    if overwrite:
-        forget_run(store, task)
-        _create(store, task, checked, inputs, previous_epoch=epoch)
-        epoch = take_lease(store, task)
-    return epoch
+    forget_run(store, task)
+    _create(store, task, checked, inputs, previous_epoch=epoch)
+    return take_lease(store, task)
 
 
 def _adopted(existing: dict, task, checked: Checked, inputs: Inputs, *, adopt: bool) -> dict:
@@ -203,9 +202,9 @@ def _check_outputs(
         present = output.exists()
         if present and existing is None and not _may_go_on(output, checked):
             raise RefusedError(
-                f"{output.path} exists, but no run {task.run!r} in the database made it. It is not "
-                "overwritten by accident: choose another output, or use --overwrite to delete it "
-                "and start anew."
+                f"{output.path} exists, but no run {task.run!r} in the database made it. It may be the "
+                "only copy of other data, so it is not overwritten, with any flag: choose another "
+                "output, or delete it by hand."
             )
         if not present and existing is not None and store.n_done():
             raise RefusedError(
@@ -223,7 +222,7 @@ def _check_rows(existing: dict | None, store: RunStore) -> None:
     if existing is None and store.synapses.find_one({"run": store.run}, {"_id": 1}) is not None:
         raise RefusedError(
             f"The database has synapses of run {store.run!r}, but no such run made them. They would be "
-            "mixed with new ones: choose another name, or use --overwrite to delete them."
+            "mixed with new ones: choose another name, or delete them from the collection by hand."
         )
 
 
@@ -266,17 +265,6 @@ def _locations(task: BlockwiseTask) -> dict[str, str]:
     """Output paths, relative to the run folder where they are in it: folders get moved."""
     home = str(task.home) + "/"
     return {o.name: o.path.removeprefix(home) for o in task.output_specs()}
-
-
-def forget_run(store: RunStore, task: BlockwiseTask) -> None:
-    """Delete all records and outputs of a run."""
-    # The records go first: killed in between, outputs without records are done again.
-    store.remove()
-    for output in task.output_specs():
-        if isinstance(output, RowsSpec):
-            output.remove(SynapseStore(store.client, task.db_name, task.run))
-        elif output.exists():
-            delete_folder(output.path)
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,8 @@ from em_blocks.db.runs import RunStore
 from em_blocks.db.synapse_mapping import SIDES, prepare_mapping, replace_segments
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import CommitRefusedError, FingerprintMismatchError, RefusedError
-from em_blocks.runtime.claim import changed_settings, forget_run
+from em_blocks.runtime.claim import changed_settings
+from em_blocks.runtime.forget import forget_run
 from em_blocks.runtime.inputs import look_at
 from em_blocks.runtime.leases import take_lease
 from em_blocks.runtime.preflight import Checked, check_task

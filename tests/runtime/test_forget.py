@@ -215,10 +215,51 @@ def test_forget_prints_json_for_scripts(config):
 
 def test_forget_refuses_while_a_scheduler_is_at_work(config, tmp_path):
     from em_blocks.cli.common import load_task, opened_store
-    from em_blocks.runtime.claim import this_owner
+    from em_blocks.runtime.leases import this_owner
 
     with opened_store(load_task(config, (), None)) as store:
         assert store.take_lease(this_owner())
         refused = call("forget", config, "--yes")
         assert refused.exit_code == 3 and "nothing was removed" in refused.output
         assert (tmp_path / "out/brain.zarr/raw/.zarray").exists() and store.load() is not None
+
+
+# -- overwriting ------------------------------------------------------------------------
+
+
+def test_a_run_that_is_being_removed_begins_anew(done, monkeypatch):
+    monkeypatch.setattr(forget, "delete_folder", lambda path, last: 1 / 0)
+    with store_of(done) as store, pytest.raises(ZeroDivisionError):
+        forget_run(store, done)
+    monkeypatch.undo()
+    report = run(done)
+    assert report.ok and report.blocks["computed"] == 1 and report.blocks["skipped"] == 0
+
+
+def test_overwrite_removes_what_the_record_names(done, raw, tmp_path):
+    """With another output in the config, the earlier result of the run goes all the same."""
+    moved = add_one(raw, tmp_path / "a", block_shape=(20, 30, 50), run_dir=str(tmp_path / "a"),
+                    output=str(tmp_path / "elsewhere.zarr"))
+    assert run(moved, overwrite=True).ok
+    assert not (Path(done.output) / "sum/.zarray").exists()
+    assert Volume.open(f"{moved.output}/sum").attributes["fingerprint"]
+
+
+def test_overwrite_deletes_nothing_at_an_output_that_is_new_to_the_run(done, raw, tmp_path):
+    precious = Volume.create(str(tmp_path / "b.zarr/sum"), shape=raw.shape, dtype="uint16", frame=FRAME,
+                             chunk_shape=(5, 10, 10))
+    moved = add_one(raw, tmp_path / "a", block_shape=(20, 30, 50), run_dir=str(tmp_path / "a"),
+                    output=str(tmp_path / "b.zarr"))
+    with pytest.raises(RefusedError, match="only copy of other data"):
+        run(moved, overwrite=True)
+    assert Volume.open(precious.path).attributes.get("fingerprint") is None
+    assert (Path(done.output) / "sum/.zarray").exists() and run(done).blocks["computed"] == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"adopt": True}])
+def test_the_output_of_another_run_is_refused_whatever_flags(done, raw, tmp_path, options):
+    other = add_one(raw, tmp_path / "a", run="other", block_shape=(20, 30, 50),
+                    run_dir=str(tmp_path / "b"))
+    with pytest.raises(RefusedError, match="belongs to run 'sum'"):
+        run(other, **options)
+    assert run(done).blocks["computed"] == 0

@@ -192,9 +192,10 @@ def test_a_foreign_output_is_not_overwritten(raw, tmp_path):
     task = add_one(raw, tmp_path / "a")
     Volume.create(task.output_specs()[0].path, shape=raw.shape, dtype="uint16", frame=raw.frame,
                   chunk_shape=(5, 10, 10))
-    with pytest.raises(RefusedError, match="no run 'sum' in the database made it"):
-        run(task)
-    assert run(task, overwrite=True).ok
+    for options in ({}, {"overwrite": True}, {"adopt": True}):
+        with pytest.raises(RefusedError, match="no run 'sum' in the database made it"):
+            run(task, **options)
+    assert Volume.open(task.output_specs()[0].path).shape == raw.shape
 
 
 def test_a_lost_output_is_noticed(raw, tmp_path):
