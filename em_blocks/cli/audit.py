@@ -18,13 +18,15 @@ from em_blocks.cli.common import (
     set_option,
     shows_errors,
 )
+from em_blocks.config import path_of
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import ConfigError
 from em_blocks.json_text import json_text
 from em_blocks.kernels.seams import Estimate
+from em_blocks.runtime.claim import changed_settings
 from em_blocks.runtime.preflight import check_writable
 from em_blocks.runtime.status import run_status
-from em_blocks.tasks.base import BlockwiseTask, differing_fields, fingerprint
+from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.tasks.seam_audit import (
     Rate,
     Sample,
@@ -36,6 +38,7 @@ from em_blocks.tasks.seam_audit import (
     worst,
 )
 from em_blocks.tasks.segment import Segment
+from em_blocks.volumes.ledger import require_complete
 
 _SHOWN_SEAMS = 5
 _ROWS = {
@@ -104,6 +107,7 @@ def _one_threshold(config: Path, overrides: tuple[str, ...], threshold: float | 
 
 def _check_done(task: Segment) -> None:
     """Raise `ConfigError` unless all steps are done with these settings."""
+    require_complete(path_of(task.affinities), name="affinities")
     steps = task.steps()
     with opened_store(steps[0]) as first:
         for step in steps:
@@ -122,9 +126,9 @@ def _check_done(task: Segment) -> None:
 
 
 def _check_settings(step: BlockwiseTask, run: dict) -> None:
-    identity = step.identity()
-    if run["fingerprint"] != fingerprint(identity):
-        lines = differing_fields(run["identity"], identity)
+    changed = list(changed_settings(step, run["identity"], step.identity()))
+    if changed:
+        lines = [f"{path}: {before!r} -> {now!r}" for path, before, now in changed]
         raise ConfigError(
             f"Run {step.run!r} was made with other settings than this config: {'; '.join(lines)}. What "
             "these change would be taken for the cost of cutting; use the config of the run."

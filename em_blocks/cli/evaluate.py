@@ -22,7 +22,7 @@ from em_blocks.cli.common import (
 from em_blocks.cli.evaluate_connectivity import connectivity
 from em_blocks.cli.evaluate_objects import clefts, objects
 from em_blocks.cli.evaluate_synapses import synapses
-from em_blocks.cli.evaluating import ID, check_form, with_progress
+from em_blocks.cli.evaluating import ID, check_form, require_inputs, with_progress
 from em_blocks.config import is_url
 from em_blocks.errors import ConfigError
 from em_blocks.json_text import json_text
@@ -125,6 +125,7 @@ def _score_here(options: dict) -> tuple[CountOverlaps, list[Scores]]:
         check_writable(options["output"])
     task = CountOverlaps.from_dict(_as_config(options), source="The command line")
     grid = task.grid()
+    require_inputs(task.sources())
     task.check()
     counted = count_here(task, with_progress(grid.blocks(), grid.n_blocks))
     return task, score(task, {name: partial(list, [table]) for name, table in counted.items()})

@@ -18,7 +18,7 @@ from em_blocks.cli.common import (
     set_option,
     shows_errors,
 )
-from em_blocks.cli.evaluating import ID, check_form, with_progress
+from em_blocks.cli.evaluating import ID, check_form, require_inputs, with_progress
 from em_blocks.config import is_url
 from em_blocks.json_text import json_text
 from em_blocks.runtime.preflight import check_writable
@@ -93,6 +93,7 @@ def _here(options: dict) -> tuple[CreditSynapses, Evaluated]:
         check_writable(options["output"])
     task = CreditSynapses.from_dict(_as_config(options), source="The command line")
     grid = task.grid()
+    require_inputs(task.sources())
     task.check()
     tables = credit_here(task, with_progress(grid.blocks(), grid.n_blocks))
     return task, evaluate_connectivity(task, tables)

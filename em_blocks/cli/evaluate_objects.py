@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from em_blocks.cli.common import json_option, shows_errors
-from em_blocks.cli.evaluating import with_progress
+from em_blocks.cli.evaluating import require_inputs, with_progress
 from em_blocks.json_text import json_text
 from em_blocks.runtime.preflight import check_writable
 
@@ -73,6 +73,7 @@ def objects(output: Path | None, as_json: bool, size_bounds: tuple[int, ...], **
         raise click.UsageError(f"--size-bound must rise, got {', '.join(map(str, size_bounds))}.")
     if output is not None:
         check_writable(output)
+    require_inputs({name: options[name] for name in ("prediction", "truth")})
     found = evaluate_objects(size_bounds=size_bounds, shown=with_progress, **options)
     written = [] if output is None else write_objects(output, found)
     if as_json:
@@ -127,6 +128,7 @@ def clefts(prediction: str, truth: str, far_nm: float, as_json: bool) -> None:
     """
     from em_blocks.tasks.object_evaluation import evaluate_clefts
 
+    require_inputs({"prediction": prediction, "truth": truth})
     found = evaluate_clefts(prediction=prediction, truth=truth, far_nm=far_nm, shown=with_progress)
     if as_json:
         click.echo(json_text(_cleft_document(found, far_nm), indent=2))

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from em_blocks.cli.common import config_argument, json_option, set_option, shows_errors
+from em_blocks.cli.evaluating import require_inputs
 from em_blocks.json_text import json_text
 from em_blocks.runtime.preflight import check_writable
 
@@ -61,6 +62,7 @@ def synapses(config: Path, thresholds: list[float] | None, output: Path | None,
     job = EvaluateSynapses.from_file(config, overrides)
     if job.output is not None:
         check_writable(job.output)
+    require_inputs({"neurons": job.neurons})
     found = evaluate_synapses(job)
     written = [] if job.output is None else _write(job, found)
     if as_json:

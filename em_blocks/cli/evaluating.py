@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -10,7 +10,9 @@ from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import track
 
+from em_blocks.config import VolumeRef, path_of
 from em_blocks.geometry import Block
+from em_blocks.volumes.ledger import require_complete
 
 ID = click.IntRange(min=-(2**63), max=2**64 - 1)
 
@@ -36,6 +38,13 @@ def check_form(
                 f"{parameter.opts[0]} belongs to a CONFIG." if config is None else
                 f"{parameter.opts[0]} cannot be given together with a CONFIG; set its key instead."
             )
+
+
+def require_inputs(volumes: Mapping[str, VolumeRef | None]) -> None:
+    """Raise `IncompleteInputError` for a volume of an evaluation in this process that lacks blocks."""
+    for name, volume in volumes.items():
+        if volume is not None:
+            require_complete(path_of(volume), name=name)
 
 
 def with_progress(blocks: Iterable[Block], n: int) -> Iterator[Block]:

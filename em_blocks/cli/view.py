@@ -20,6 +20,7 @@ from em_blocks.kernels.synapses import Synapses
 from em_blocks.runtime.serve import FileServer
 from em_blocks.tasks.base import RunConfig
 from em_blocks.volumes import annotations, neuroglancer
+from em_blocks.volumes.ledger import named_blocks, read_ledger
 from em_blocks.volumes.neuroglancer import ROLES, Shown, find_volumes
 from em_blocks.volumes.synapse_files import FORMATS, read_synapses
 
@@ -161,6 +162,7 @@ class _Scene:
             return
         try:
             self.volumes.append(Shown.open(folder, name))
+            note_holes(folder)
         except VolumeError as error:
             if strict:
                 raise
@@ -191,6 +193,16 @@ class _Scene:
         state = annotations.viewer_state(written, url=self.server.offer(folder))
         self.lines.append(state["layers"][0] | {"name": name})
         self._box = [written.info["lower_bound"], written.info["upper_bound"]]
+
+
+def note_holes(folder: str) -> None:
+    """Tell of blocks that a shown volume lacks: they look like empty tissue."""
+    ledger = read_ledger(folder)
+    if ledger is not None and ledger.missing.any():
+        click.echo(
+            f"Note: {folder} lacks {int(ledger.missing.sum())} of {ledger.grid.n_blocks} blocks of run "
+            f"{ledger.run!r} ({named_blocks(ledger.missing)}); they are shown as 0.", err=True,
+        )
 
 
 def _is_config(path: Path) -> bool:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from em_blocks.config import VolumeInput, path_of
-from em_blocks.db.runs import QUARANTINED, RunStore
+from em_blocks.db.runs import RunStore
 from em_blocks.errors import IncompleteInputError
 from em_blocks.geometry import BlockGrid, Box
 from em_blocks.runtime.leases import is_alive
@@ -176,6 +176,16 @@ class Inputs:
     found: Sequence[Input]
     masked: np.ndarray
 
+    def again(self, made_here: Collection[str], store: RunStore) -> Self:
+        """The same inputs as they are now; those of foreign runs, which may have been at work."""
+        found = []
+        for before in self.found:
+            ledger = None if before.path in made_here else read_ledger(before.path)
+            if before.ledger is not None and ledger is not None:
+                before = replace(before, ledger=confirmed(ledger, store), grid=ledger.grid)
+            found.append(before)
+        return replace(self, found=found)
+
     def document(self) -> dict:
         """For the database, by name."""
         return {
@@ -211,6 +221,7 @@ class Inputs:
 
 def look_at(
     task: BlockwiseTask, checked: Checked, made_here: Mapping[str, Ledger], store: RunStore,
+    seen: dict[str, Input] | None = None,
 ) -> Inputs:
     """The inputs of a task.
 
@@ -220,20 +231,23 @@ def look_at(
         What earlier steps of this command will have made when this one reads it, by path.
     store : RunStore
         Of the task; where its database also has the run of an input, that decides what is done.
+    seen : dict of str to Input, optional
+        Inputs by path that earlier steps of this command looked at; the others are added.
 
     Raises
     ------
     IncompleteInputError
         If an input lacks blocks, unless the task skips them.
     """
-    found = []
+    found, seen = [], {} if seen is None else seen
     for name, ref in task.sources().items():
         path = path_of(ref)
         if path in made_here:
             ledger = made_here[path]
             found.append(Input(name, path, ledger.fingerprint, ledger, grid=ledger.grid))
-        elif (source := _look(name, ref, store)) is not None:
-            found.append(source)
+        elif (source := seen.get(path) or _look(name, ref, store)) is not None:
+            seen[path] = source
+            found.append(replace(source, name=name))
     for source in found:
         if source.path not in made_here and source.ledger is not None:
             refuse_incomplete(task, source.name, source.path, source.ledger)
@@ -253,10 +267,13 @@ def refuse_incomplete_rows(task: BlockwiseTask, store: RunStore) -> None:
 def require_done(store: RunStore) -> None:
     """Raise `IncompleteInputError` if the run of `store` exists and lacks blocks."""
     run = store.load()
-    if run is None or run["state"] == "done":
+    if run is None:
         return
-    quarantined = store.counts()[QUARANTINED]
-    lacks = f"is {run['state']}" + (f", with {quarantined} quarantined blocks" if quarantined else "")
+    # A block that `verify` found damaged is due again, although the run has ended.
+    missing = run.get("n_blocks", 0) - run.get("n_masked", 0) - store.n_done()
+    if run["state"] == "done" and missing <= 0:
+        return
+    lacks = f"lacks {missing} of {run['n_blocks']} blocks" if missing > 0 else f"is {run['state']}"
     raise IncompleteInputError(
         f"The synapses of run {store.run!r} are not complete: it {lacks}. What is made of them would "
         "lack synapses without a sign. Run the command that detects them again (quarantined blocks: "

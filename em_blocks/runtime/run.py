@@ -74,7 +74,7 @@ def run_steps(
     """
     console = console or Console(stderr=True)
     first = steps[0]
-    checked, made_here = check_task(first), {}
+    checked, made_here, seen = check_task(first), {}, {}
     with database_uri(first.db_host, first.home) as uri, connect(uri) as client:
         sessions: list[_Session] = []
         try:
@@ -89,13 +89,15 @@ def run_steps(
                         synapses.prepare()
                         step.check_synapses(synapses)
                     checked = checked if step is first else check_task(step, made_here)
-                    inputs = look_at(step, checked, made_here, store)
+                    inputs = look_at(step, checked, made_here, store, seen)
                     claimed = claim(
                         store, step, checked, inputs, overwrite=overwrite, adopt=adopt
                     )
                     for note in claimed.notes:
                         console.print(f"Run {step.run}: {note}", markup=False, highlight=False)
-                    sessions.append(_Session(step, checked, inputs, store, uri, claimed.epoch, console))
+                    sessions.append(_Session(
+                        step, checked, inputs, tuple(made_here), store, uri, claimed.epoch, console
+                    ))
                     sessions[-1].prepare(requeue=requeue)
                     made_here |= sessions[-1].ledgers.planned()
                 return _run(sessions, console)
@@ -123,9 +125,10 @@ def _run(sessions: list[_Session], console: Console) -> list[RunReport]:
         given_up, reason = _schedule(sessions, console)
         for session in sessions:
             session.left = session.lost() | session.patiently(session.take_back)
+            session.left |= session.take_back_stale()
         if reason is None and not given_up:
-            # Workers died between a block and its commit, or synapses were stored anew meanwhile:
-            # nobody's fault, so once more.
+            # Workers died between a block and its commit, or inputs were stored anew meanwhile. That
+            # is no fault of the blocks, so once more.
             _, reason = _schedule(sessions, console)
     except KeyboardInterrupt:
         reason = "interrupted"
@@ -169,9 +172,11 @@ class _Session:
     """One start of a run, from the lease to its release."""
 
     def __init__(
-        self, task, checked: Checked, inputs: Inputs, store: RunStore, uri, epoch: int, console: Console
+        self, task, checked: Checked, inputs: Inputs, made_here: tuple[str, ...], store: RunStore, uri,
+        epoch: int, console: Console,
     ):
-        self.task, self.checked, self.inputs, self.store = task, checked, inputs, store
+        self.task, self.checked, self.store = task, checked, store
+        self.inputs, self.made_here = inputs, made_here
         self.uri, self.epoch, self.console = uri, epoch, console
         self.skipped = 0
         self.wall_s = 0.0
@@ -254,6 +259,24 @@ class _Session:
             requeue_damaged(self.store, grid.block(index), "its synapses were stored anew since")
         self.todo = self.todo | lost
         return lost
+
+    def take_back_stale(self) -> np.ndarray:
+        """Make blocks due again that read what another run stored anew since; which of them can be done.
+
+        Only runs outside of this command are asked: the steps of this one do each block once.
+        """
+        inputs = self.inputs.again(self.made_here, self.store)
+        done = self._blocks(DONE)
+        found = inputs.compare(self.inputs.document(), done)
+        stale = np.logical_or.reduce([difference.stale for difference in found] or [done & ~done])
+        if not stale.any():
+            return stale
+        why = "; ".join(difference.note for difference in found if difference.note)
+        self.patiently(lambda: self.store.requeue_blocks(stale, why))
+        self.patiently(lambda: self.store.update(contents=inputs.document()))
+        self.inputs, self.waiting = inputs, {n: b & stale for n, b in inputs.holes().items()}
+        self.todo = self.todo | stale
+        return stale & ~np.logical_or.reduce([*self.waiting.values(), done & ~done])
 
     def record_lost(self) -> None:
         """Give lost blocks a record: nobody else can."""

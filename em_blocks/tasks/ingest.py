@@ -68,6 +68,11 @@ class Ingest(BlockwiseTask):
             }
         }
 
+    @classmethod
+    def without_places(cls, config: dict) -> dict:
+        source = {key: value for key, value in config["source"].items() if key != "path"}
+        return {**super().without_places(config), "source": source}
+
     def output_specs(self) -> list[OutputSpec]:
         return [
             OutputSpec(

@@ -19,12 +19,11 @@ from em_blocks.kernels.contingency import negative_ids
 from em_blocks.kernels.positions import as_voxels
 from em_blocks.volumes.hdf5 import Hdf5Dataset, Hdf5Transforms
 from em_blocks.volumes.metadata.claims import Axes
-from em_blocks.volumes.sources import ReadBox
+from em_blocks.volumes.sources import USUAL_CHUNK, ReadBox
 from em_blocks.volumes.volume import Volume
 
 _HDF5 = re.compile(r"^(?P<file>.+?\.(?:h5|hdf5|hdf))(?:(?P<separator>[:/])(?P<dataset>.*))?$", re.I)
 _TRANSFORMS = "transforms"
-_USUAL_CHUNK = (64, 64, 64)
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def _opened(path: str | VolumeInput) -> Iterator[Labels]:
     with source.open() as read:
         yield Labels(
             path=path, shape=header.shape, dtype=header.dtype, frame=frame, read=read,
-            chunk_shape=header.chunk_shape or _USUAL_CHUNK, identity=source.identity(), attributes={},
+            chunk_shape=header.chunk_shape or USUAL_CHUNK, identity=source.identity(), attributes={},
         )
 
 

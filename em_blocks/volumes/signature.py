@@ -7,6 +7,7 @@ a large one as many as cost a moment.
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
 from collections.abc import Callable
@@ -40,6 +41,11 @@ class Signature:
     piece_shape: Triple
     shape: Triple
     pieces: dict[str, int]
+
+    @property
+    def crc32(self) -> int:
+        """One number for all of it."""
+        return zlib.crc32(json.dumps(self.to_document(), sort_keys=True).encode())
 
     @property
     def whole(self) -> bool:

@@ -17,6 +17,10 @@ ReadBox = Callable[[Box], np.ndarray]
 """Reads the voxels (z, y, x) of a box."""
 
 
+USUAL_CHUNK = (64, 64, 64)
+"""Voxels (z, y, x) that are best read together where nothing is stored in chunks."""
+
+
 class SourceHeader(NamedTuple):
     """What a source says about itself before its voxels are read."""
 

@@ -5,7 +5,16 @@ import shutil
 import numpy as np
 import pytest
 
-from blockwise import FRAME, add_one, block_documents, make_raw, run, store_of
+from blockwise import (
+    FRAME,
+    add_one,
+    block_documents,
+    make_raw,
+    run,
+    start_in_background,
+    store_of,
+    wait_for,
+)
 from em_blocks.errors import (
     ChangedInputError,
     FingerprintMismatchError,
@@ -303,3 +312,21 @@ def test_an_old_run_of_other_settings_is_still_refused(first):
     make_old(first)
     with pytest.raises(FingerprintMismatchError, match=r"config.add: 1 -> 2"):
         run(first.model_copy(update={"add": 2}))
+
+
+def test_blocks_are_done_again_if_another_run_stores_their_input_anew_meanwhile(first, second):
+    """The input is repaired while the second run works: it ends with the repaired values."""
+    assert run(first).ok
+    waiting = second.model_copy(update={"faults": {"1/2/4": "wait_written_once"}})
+    process = start_in_background(waiting, second.home.parent)
+    wait_for(lambda: (second.home / "fault-1-2-4").exists(), 60)
+    damage(first, HOLE)
+    repaired = first.model_copy(update={"add": 1})
+    assert run(repaired).ok
+    (second.home / "go").touch()
+    assert process.wait(60) == 0
+    documents = block_documents(second)
+    again = {k for k, d in documents.items() if d["attempts"] == 2}
+    assert again == {f"second/1/{y}/{x}" for y in (1, 2) for x in (2, 3, 4)}
+    assert all(d["state"] == "done" for d in documents.values())
+    assert run(second).blocks["computed"] == 0

@@ -393,6 +393,8 @@ def test_the_identity_follows_the_source_and_not_the_workers(tmp_path, images):
     assert identity(num_workers=7, output="other.zarr/raw") == before
     assert identity(offset=[0, 0, 0]) != before
     os.utime(images / "section_99.png", ns=(0, 0))
+    assert identity() == before
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(images / "section_99.png")
     assert identity() != before
 
 

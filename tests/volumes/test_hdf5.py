@@ -1,5 +1,8 @@
 """HDF5 sources: CREMI layout, supervoxels with a table of bodies."""
 
+import os
+import shutil
+
 import h5py
 import numpy as np
 import pytest
@@ -200,3 +203,23 @@ def test_a_table_that_is_none_is_an_error(tmp_path, rows, reason):
 def test_a_missing_table_is_an_error(tmp_path):
     path = write(tmp_path / "a.h5", stack=np.ones(SHAPE, np.uint32))
     assert "no dataset 'transforms'" in refused(transforms(path))
+
+
+def test_a_copied_or_touched_file_is_the_same_and_a_changed_value_is_not(tmp_path):
+    values = np.random.default_rng(2).integers(0, 255, (7, 70, 65)).astype(np.uint8)
+    first = write_hdf5(tmp_path / "a.h5", values)
+    copy = Hdf5Dataset(type="hdf5", path=tmp_path / "b.h5", dataset="raw")
+    shutil.copy(tmp_path / "a.h5", tmp_path / "b.h5")
+    os.utime(tmp_path / "b.h5", (1, 1))
+    assert copy.identity() == first.identity()
+    with h5py.File(tmp_path / "b.h5", "r+") as file:
+        file["raw"][6, 69, 64] ^= 1
+    os.utime(tmp_path / "b.h5", (1, 1))
+    assert copy.identity() != first.identity()
+
+
+def write_hdf5(path, values) -> Hdf5Dataset:
+    with h5py.File(path, "w") as file:
+        file["raw"] = values
+        file["raw"].attrs["resolution"] = (40.0, 4.6, 4.6)
+    return Hdf5Dataset(type="hdf5", path=path, dataset="raw")

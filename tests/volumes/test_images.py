@@ -1,5 +1,7 @@
 """Image stacks: order and completeness of sections, kinds of images."""
 
+import os
+import shutil
 import warnings
 
 import numpy as np
@@ -254,3 +256,18 @@ def test_a_box_is_read_from_its_sections_only(tmp_path):
     with stack(tmp_path).open() as read:
         values = read(Box((1, 2, 3), (2, 4, 4)))
     np.testing.assert_array_equal(values, [section(i)[2:6, 3:7] for i in (1, 2)])
+
+
+def test_the_identity_of_a_stack_is_what_its_files_hold_not_when_or_where(tmp_path):
+    (tmp_path / "a").mkdir()
+    for n in range(3):
+        Image.fromarray(np.full((9, 8), n, np.uint8)).save(tmp_path / f"a/s{n}.tif")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    os.utime(tmp_path / "b/s1.tif", (1, 1))
+    stacks = {n: ImageStack(type="images", path=tmp_path / n) for n in "ab"}
+    assert stacks["a"].identity() == stacks["b"].identity()
+    changed = np.full((9, 8), 1, np.uint8)
+    changed[4, 4] = 7
+    Image.fromarray(changed).save(tmp_path / "b/s1.tif")
+    assert (tmp_path / "a/s1.tif").stat().st_size == (tmp_path / "b/s1.tif").stat().st_size
+    assert stacks["a"].identity() != stacks["b"].identity()
