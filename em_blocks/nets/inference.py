@@ -155,7 +155,10 @@ class TilePredictor:
         # as their inputs do.
         started: list[tuple[list[Triple], dict[str, Tensor]]] = []
         for batch in batches:
-            started.append((batch, self._batch(raw, [_minus(o, offsets[0]) for o in batch])))
+            # A batch is always full: what a tile gives depends, in the last digit, on the size of
+            # its batch, and must not depend on how many tiles a block has.
+            full = batch + batch[-1:] * (self.batch_size - len(batch))
+            started.append((batch, self._batch(raw, [_minus(o, offsets[0]) for o in full])))
             if len(started) == 2:
                 yield from _unbatched(*started.pop(0))
         for batch, outputs in started:

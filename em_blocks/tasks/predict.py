@@ -104,18 +104,21 @@ class Predict(BlockwiseTask):
         return BlockGrid(self._frame, self._raw_box.shape, self.block_shape)
 
     def read_context(self) -> Triple:
-        begin, end = self._input_box((0, 0, 0), self.block_shape)
+        seen = self._seen_by_block()
         return tuple(
-            max(-b, e - s) for b, e, s in zip(begin, end, self.block_shape, strict=True)
+            max(-b, e - s) for b, e, s in zip(seen.offset, seen.end, self.block_shape, strict=True)
         )
 
     def read_shape(self) -> Triple:
-        begin, end = self._input_box((0, 0, 0), self.block_shape)
-        return tuple(e - b for b, e in zip(begin, end, strict=True))
+        return self._seen_by_block().shape
 
     def inputs(self) -> dict:
         raw = self._raw
+        # Earlier versions laid tiles from the corner of the ROI, and their runs go on where that
+        # makes no difference.
+        anchored = {"tiles_from": "voxel 0 of raw"} if any(self._shift) else {}
         return {
+            **anchored,
             "raw": {
                 "shape": list(raw.shape), "dtype": str(raw.dtype),
                 "voxel_size": list(raw.frame.voxel_size), "offset": list(raw.frame.offset),
@@ -248,14 +251,16 @@ class Predict(BlockwiseTask):
     def open(self, measured: dict) -> Iterator[ProcessBlock]:
         """Load the network once per worker; yield the block function."""
         volumes = {s.name: Volume.open(s.path, mode="r+") for s in self.output_specs()}
-        raw, origin = self._raw, self._raw_box.offset
+        raw, anchor = self._raw, self._anchor
         predictor = self.predictor(measured)
         computing = threading.Lock()  # one block computes while others are read and written
 
         def process(block: Block, report: BlockReport) -> None:
-            begin, end = block.write_box.offset, block.write_box.end
+            # In voxels from the anchor, where the tiles begin.
+            placed = block.write_box.shift(self._shift)
+            begin, end = placed.offset, placed.end
             with report.measure("read"):
-                seen = Box.between(*predictor.input_box(begin, end)).shift(origin)
+                seen = Box.between(*predictor.input_box(begin, end)).shift(anchor)
                 values = raw.read(seen, outside=self.padding)
                 check_finite(raw, seen, values)
             with computing, report.measure("compute"):
@@ -289,17 +294,45 @@ class Predict(BlockwiseTask):
             else symmetries(transposes=augmented == "mirrors_transposes"),
         )
 
-    def _input_box(self, begin: Triple, end: Triple) -> tuple[Triple, Triple]:
+    def _seen_by_block(self) -> Box:
+        """What the tiles of a whole block read, in voxels from its first one."""
         from em_blocks.kernels.tiles import tile_offsets
 
-        offsets = tile_offsets(begin, end, self._tile_shape, self.overlap)
-        context = self._bare_network.context
-        return (
-            tuple(o - c for o, c in zip(offsets[0], context, strict=True)),
-            tuple(
-                o + t + c for o, t, c in zip(offsets[-1], self._tile_shape, context, strict=True)
-            ),
-        )
+        block = Box(self._shift, self.block_shape)
+        offsets = tile_offsets(block.offset, block.end, self._tile_shape, self.overlap)
+        end = tuple(o + t for o, t in zip(offsets[-1], self._tile_shape, strict=True))
+        return Box.between(offsets[0], end).grow(self._bare_network.context).relative_to(block)
+
+    @property
+    def _tiles_are_free(self) -> bool:
+        """Whether a voxel's value does not depend on where in its tile it lies."""
+        return any(self._bare_network.context) and self.test_time_augmentation == "none"
+
+    @property
+    def _tile_unit(self) -> Triple:
+        """Voxels by which tiles may be moved without a change of any value.
+
+        That of a valid network is the product of its poolings. What a network that pads computes
+        depends on where its tiles begin, and so do turned affinities: some have their other voxel
+        beyond the tile, and fewer of them are averaged there.
+        """
+        if self._tiles_are_free:
+            return self._bare_network.tile_factor
+        return tuple(t - o for t, o in zip(self._tile_shape, self.overlap, strict=True))
+
+    @cached_property
+    def _shift(self) -> Triple:
+        """Voxels from where tiles begin to the first voxel that is predicted.
+
+        Tiles begin at voxels of raw, not of the ROI, that are multiples of `_tile_unit`: whatever the
+        ROI is, a voxel gets the same value, to the bit, because tiles of one shape give the same.
+        """
+        return tuple(o % u for o, u in zip(self._raw_box.offset, self._tile_unit, strict=True))
+
+    @property
+    def _anchor(self) -> Triple:
+        """The voxel of raw where tiles begin."""
+        return self._raw_box.shift(tuple(-s for s in self._shift)).offset
 
     # -- opened once ------------------------------------------------------------------
     # torch is imported where it is used: `em-blocks status` reads configs without it.

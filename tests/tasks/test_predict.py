@@ -109,7 +109,6 @@ def test_a_roi_reads_its_context_from_the_volume_around_it(raw, setup_folder, tm
     volume = Volume.open(task.output_specs()[0].path)
     assert volume.frame.offset == pytest.approx(roi.offset)
     whole = one_shot(raw, setup_folder)[:, 2:8, 8:32, 4:28]
-    # Tiles begin at the ROI's corner, here a multiple of the pooling product.
     np.testing.assert_allclose(stored(task), whole, rtol=0, atol=1e-5)
     assert all(d["offset"][0] >= roi.offset[0] for d in block_documents(task).values())
 
