@@ -31,6 +31,11 @@ SUFFIXES = (".png", ".tif", ".tiff")
 # section, and a pixel that is white in both must not come out as two different numbers.
 _PNG_DTYPES = {"1": np.uint8, "L": np.uint8, "I;16": np.uint16}
 
+# Pillow spreads samples of 2 and 4 bits over 0..255, which would make label 17 of label 1.
+_SPREAD = {2: 85, 4: 17}
+# Where the first chunk of a PNG, which is always the header, says how many bits a sample has.
+_PNG_BITS = 24
+
 # What Pillow, tifffile and their codecs raise for a damaged file.
 _DAMAGED = (
     OSError,
@@ -51,6 +56,7 @@ class Section(NamedTuple):
 
     shape: tuple[int, int]  # pixels (y, x)
     dtype: np.dtype
+    bits: int | None = None  # of a pixel in a PNG file, if they are 2 or 4
 
 
 class ImageStack(StrictModel):
@@ -77,9 +83,13 @@ class ImageStack(StrictModel):
         return SourceHeader((len(files), *section.shape), section.dtype, *place)
 
     def check(self) -> None:
-        """Raise `ConfigError` unless all images can be read and have one shape and dtype."""
+        """Raise `ConfigError` unless all images are alike, and the first one can be read."""
         files = section_files(self.path)
         expected = read_header(files[0])
+        try:
+            _read_section(files[0], expected)
+        except VolumeError as error:  # for want of a codec, for example
+            raise ConfigError(str(error)) from error
         for file in files:
             found = read_header(file)
             if found != expected:
@@ -101,7 +111,10 @@ class ImageStack(StrictModel):
         for number in np.unique(np.linspace(0, len(files) - 1, MOST_FILES_READ).astype(int)):
             for piece in _pieces(files[number]):
                 digest.update(piece)
-        return {"n_files": len(files), "sections": digest.hexdigest()}
+        bits = read_header(files[0]).bits
+        # Runs that began when 4 bits were spread over 0..255 must not go on with other values.
+        few = {} if bits is None else {"bits": bits}
+        return {"n_files": len(files), "sections": digest.hexdigest(), **few}
 
     @contextmanager
     def open(self) -> Iterator[ReadBox]:
@@ -220,19 +233,40 @@ def _png_header(file: Path) -> Section:
     with Image.open(file) as image:
         if image.mode not in _PNG_DTYPES:
             raise _not_grey(file, f"a PNG of mode {image.mode}")
-        return Section((image.height, image.width), np.dtype(_PNG_DTYPES[image.mode]))
+        dtype = np.dtype(_PNG_DTYPES[image.mode])
+        return Section((image.height, image.width), dtype, _few_bits(file))
+
+
+def _few_bits(file: Path) -> int | None:
+    """Bits of a pixel of a PNG file, if they are 2 or 4."""
+    with open(file, "rb") as opened:
+        bits = opened.read(_PNG_BITS + 1)[_PNG_BITS]
+    return bits if bits in _SPREAD else None
 
 
 def _tiff_header(file: Path) -> Section:
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
-        if len(tiff.pages) > 1:
-            raise _not_grey(file, f"a TIFF of {len(tiff.pages)} pages")
+        if (n := _images_in(tiff)) > 1:
+            raise _not_grey(file, f"a TIFF of {n} pages")
         # In the other kinds 0 is white, or a colour of a table: not an intensity.
         if len(page.shape) != 2 or page.photometric != tifffile.PHOTOMETRIC.MINISBLACK:
             raise _not_grey(file, f"a TIFF of shape {page.shape}, {page.photometric.name}")
+        if page.bitspersample not in (1, 8, 16, 32, 64):
+            raise _not_grey(file, f"a TIFF of {page.bitspersample} bits per pixel")
         dtype = np.dtype(np.uint8) if page.dtype == bool else page.dtype
         return Section(page.shape, dtype.newbyteorder("="))
+
+
+def _images_in(tiff: tifffile.TiffFile) -> int:
+    """How many images a file itself holds.
+
+    ImageJ writes large stacks with one page only. A file of an OME series knows the images of its
+    other files too, which are sections of their own here.
+    """
+    if tiff.is_ome or len(tiff.pages) > 1:
+        return len(tiff.pages)
+    return sum(series.size for series in tiff.series) // max(1, tiff.pages.first.size)
 
 
 def _not_grey(file: Path, what: str) -> ConfigError:
@@ -246,14 +280,17 @@ def _read_section(file: Path, expected: Section) -> np.ndarray:
     try:
         if file.suffix.lower() == ".png":
             with Image.open(file) as image:
-                values = np.asarray(image)
+                values, bits = np.asarray(image), _few_bits(file)
         else:
-            values = tifffile.imread(file)
+            with tifffile.TiffFile(file) as tiff:
+                values, bits = tiff.pages.first.asarray(), None
     except _DAMAGED as error:
         raise VolumeError(f"The section {file} cannot be read: {error}") from error
     if values.dtype == bool:
         values = values * np.uint8(255)
-    found = Section(values.shape, values.dtype.newbyteorder("="))
+    if bits is not None:
+        values = values // np.uint8(_SPREAD[bits])
+    found = Section(values.shape, values.dtype.newbyteorder("="), bits)
     if found != expected:
         raise VolumeError(
             f"The section {file} is {_describe(found)} instead of {_describe(expected)}: it was "
@@ -263,4 +300,5 @@ def _read_section(file: Path, expected: Section) -> np.ndarray:
 
 
 def _describe(section: Section) -> str:
-    return f"{section.shape[0]} x {section.shape[1]} {section.dtype}"
+    bits = "" if section.bits is None else f" of {section.bits} bits"
+    return f"{section.shape[0]} x {section.shape[1]} {section.dtype}{bits}"

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -162,6 +164,40 @@ def test_1_bit_tiff_is_like_1_bit_png(tmp_path):
     np.testing.assert_array_equal(read_all(tmp_path), [mask * np.uint8(255)])
 
 
+def write_few_bits(path, values, bits):
+    """A grey PNG as other programs write it; Pillow cannot."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    shifts = 8 - bits * (1 + np.arange(8 // bits))
+    padded = np.pad(values, ((0, 0), (0, -values.shape[1] % len(shifts))))
+    packed = (padded.reshape(len(values), -1, len(shifts)) << shifts).sum(axis=2).astype(np.uint8)
+    rows = b"".join(b"\0" + row.tobytes() for row in packed)
+    height, width = values.shape
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_few_bits_are_values_as_stored_not_spread_over_a_byte(tmp_path, bits):
+    sections = [section(i) % 2**bits for i in range(2)]
+    for i, values in enumerate(sections):
+        write_few_bits(tmp_path / f"{i}.png", values, bits)
+    assert stack(tmp_path).header().dtype == np.uint8
+    np.testing.assert_array_equal(read_all(tmp_path), sections)
+    assert stack(tmp_path).identity()["bits"] == bits
+
+
+def test_few_bits_beside_bytes_are_refused_because_they_may_be_squeezed_bytes(tmp_path):
+    write_few_bits(tmp_path / "0.png", section(0) % 16, 4)
+    write_png(tmp_path, **{"1": section(1)})
+    message = refused(tmp_path)
+    assert "1.png is 6 x 7 uint8, but 0.png is 6 x 7 uint8 of 4 bits" in message
+    assert "bits" not in stack(tmp_path / "1.png").identity()
+
+
 @pytest.mark.parametrize("mode", ["P", "RGB", "RGBA", "LA"])
 def test_colour_and_palette_images_are_refused(tmp_path, mode):
     Image.fromarray(section(0)).convert(mode).save(tmp_path / "0.png")
@@ -175,6 +211,46 @@ def test_colour_inverted_and_many_page_tiff_are_refused(tmp_path):
     assert "RGB" in refused(tmp_path / "rgb0.tif")
     assert "MINISWHITE" in refused(tmp_path / "inverted0.tif")
     assert "2 pages" in refused(tmp_path / "pages0.tif")
+
+
+def test_a_stack_that_imagej_writes_as_one_page_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "0.tif", np.stack([section(0)] * 4), imagej=True, truncate=True)
+    assert "a TIFF of 4 pages" in refused(tmp_path)
+
+
+def write_ome_series(folder, sections):
+    """One file per section; the description in each names all of them, as microscopes write it."""
+    height, width = sections[0].shape
+    planes = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="z{z}.ome.tif">urn:uuid:{z}'
+        "</UUID></TiffData>" for z in range(len(sections))
+    )
+    description = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="{width}" '
+        f'SizeY="{height}" SizeZ="{len(sections)}" SizeC="1" SizeT="1">'
+        f'<Channel ID="Channel:0:0"/>{planes}</Pixels></Image></OME>'
+    )
+    for z, values in enumerate(sections):
+        tifffile.imwrite(
+            folder / f"z{z}.ome.tif", values, description=description, metadata=None,
+            photometric="minisblack",
+        )
+
+
+def test_a_file_of_an_ome_series_is_its_own_section_not_the_whole_series(tmp_path):
+    sections = [section(i) for i in range(4)]
+    write_ome_series(tmp_path, sections)
+    assert tifffile.imread(tmp_path / "z2.ome.tif").shape == (4, 6, 7)  # as tifffile sees it
+    assert stack(tmp_path).header().shape == (4, 6, 7)
+    np.testing.assert_array_equal(read_all(tmp_path), sections)
+
+
+def test_a_damaged_first_section_is_found_before_any_block(tmp_path):
+    write_png(tmp_path, s1=section(1, (64, 64)))
+    data = (tmp_path / "s1.png").read_bytes()
+    (tmp_path / "s1.png").write_bytes(data[: len(data) // 2])
+    assert f"{tmp_path}/s1.png cannot be read" in refused(tmp_path)
 
 
 def test_sections_of_different_shape_are_an_error_that_names_one(tmp_path):
