@@ -204,6 +204,25 @@ def test_several_segmentations_make_a_curve(folder):
     assert (row["segment"], row["bits"], row["neurons"]) == ("7", "1", "2")
 
 
+@pytest.mark.parametrize("unit", ["um", 1000, 10, "10,10,10", "20,5,10"])
+def test_skeletons_may_be_in_any_unit(folder, unit):
+    """The same nodes, in the unit that is named."""
+    z, y, x = {"um": (1000,) * 3, 1000: (1000,) * 3, 10: (10,) * 3}.get(unit) or map(
+        int, unit.split(",")
+    )
+    volumes = ("--segmentation", "v.zarr/cut", "--truth", "v.zarr/truth")
+    expected = scores(*volumes, "--skeletons", "skeletons")["run_length"]
+    for path in Path("skeletons").iterdir():
+        rows = [line.split() for line in path.read_text().splitlines()]
+        path.with_suffix(".SWC").write_text("".join(
+            f"{n}.0,{t},{float(a) / x},{float(b) / y},{float(c) / z},{r},{0 if p == '-1' else p}\r\n"
+            for n, t, a, b, c, r, p in rows
+        ))
+        path.unlink()
+    found = scores(*volumes, "--skeletons", "skeletons", "--skeleton-unit", unit)["run_length"]
+    assert found == expected
+
+
 def test_run_lengths_of_skeletons(folder):
     volumes = ("--segmentation", "v.zarr/cut", "--segmentation", "v.zarr/joined",
                "--truth", "v.zarr/truth", "--skeletons", "skeletons")
@@ -235,6 +254,9 @@ TWO = ("--segmentation", "v.zarr/cut", "--truth", "v.zarr/truth")
         ((*TWO, "--overwrite"), "--overwrite belongs to a CONFIG"),
         ((*TWO, "--ignore", 2**64), "18446744073709551616 is not in the range"),
         ((*TWO, "--border-nm", 0), "0.0 is not in the range"),
+        ((*TWO, "--skeleton-unit", "voxels"), "'voxels' is neither nm, um nor a number of nm nor z,y,x"),
+        ((*TWO, "--skeleton-unit", "4,4"), "'4,4' is neither"),
+        ((*TWO, "--skeleton-unit", "0"), "skeleton_unit"),
         ((*TWO, "--roi", "0,0", "1,1,1"), "'0,0' is not of the form z,y,x in nm"),
     ],
 )

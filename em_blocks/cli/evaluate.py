@@ -30,6 +30,7 @@ from em_blocks.runtime.preflight import check_writable
 from em_blocks.tasks.count_overlaps import CountOverlaps
 from em_blocks.tasks.evaluation import Scores, count_here, score, write_results
 from em_blocks.tasks.evaluation import as_json as all_scores
+from em_blocks.volumes.swc_files import NAMES
 
 _NAMED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)$")
 _SHOWN_OBJECTS = 5
@@ -59,6 +60,24 @@ class _Position(click.ParamType):
         return [z, y, x]
 
 
+class _Unit(click.ParamType):
+    """A name, a number of nm, or three with commas."""
+
+    name = "unit"
+
+    def convert(self, value, param, ctx):
+        if value in NAMES:
+            return value
+        try:
+            numbers = [float(number) for number in value.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in (1, 3):
+            names = ", ".join(NAMES)
+            self.fail(f"{value!r} is neither {names} nor a number of nm nor z,y,x.", param, ctx)
+        return numbers[0] if len(numbers) == 1 else numbers
+
+
 @click.group(name="evaluate")
 def main() -> None:
     """Compare results with truth."""
@@ -85,8 +104,8 @@ main.add_command(synapses)
               help="Only this region, nm, each as z,y,x.")
 @click.option("--skeletons", type=click.Path(exists=True, path_type=Path), metavar="FILE_OR_FOLDER",
               help="SWC files, one neuron each: also give the expected run length.")
-@click.option("--skeleton-unit", type=click.Choice(["nm", "um"]), default="nm", show_default=True,
-              help="Unit of the positions in SWC files.")
+@click.option("--skeleton-unit", type=_Unit(), default="nm", show_default=True, metavar="UNIT",
+              help="Of the positions in SWC files: nm, um, a number of nm, or three as z,y,x (voxels).")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
               help="Write evaluation.json, the worst objects as CSV, and pictures there.")
 @set_option

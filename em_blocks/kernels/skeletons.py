@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import networkx as nx
 import numpy as np
-
-_COLUMNS = "id type x y z radius parent"
-_ROOT = -1
 
 
 class Skeletons(NamedTuple):
@@ -35,72 +31,6 @@ class RunLength(NamedTuple):
     merging_segments: int  # segments that merge skeletons
     lengths_nm: np.ndarray  # (n skeletons,) length of each
     expected_each_nm: np.ndarray  # (n skeletons,) expected run length in each
-
-
-def parse_swc(text: str, *, unit_nm: float) -> nx.Graph:
-    """One neuron from a file in SWC format.
-
-    Parameters
-    ----------
-    text : str
-        Lines of ``id type x y z radius parent``, parent -1 for a root; ``#`` starts a
-        comment. A neuron may be in several pieces, so there may be several roots.
-    unit_nm : float
-        nm per unit of x, y and z: the format does not say. Often 1 or 1000.
-
-    Returns
-    -------
-    networkx.Graph
-        A forest; nodes have their id as name and a ``position``, nm (z, y, x).
-
-    Raises
-    ------
-    ValueError
-        Naming the line that cannot be understood.
-    """
-    graph, parents = nx.Graph(), {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.partition("#")[0].split()
-        if not fields:
-            continue
-        node, position, parent = _swc_row(fields, number, line)
-        if node in graph:
-            raise ValueError(f"line {number}: the id {node} was given before")
-        graph.add_node(node, position=tuple(unit_nm * p for p in position))
-        parents[node] = parent, number
-    for node, (parent, number) in parents.items():
-        if parent == _ROOT:
-            continue
-        if parent not in graph:
-            raise ValueError(f"line {number}: there is no node {parent}, which is the parent of {node}")
-        graph.add_edge(node, parent)
-    _check_forest(graph, parents)
-    return graph
-
-
-def _swc_row(
-    fields: list[str], number: int, line: str
-) -> tuple[int, tuple[float, float, float], int]:
-    """Id, position (z, y, x) and parent of one line."""
-    try:
-        x, y, z = map(float, fields[2:5])
-        node, parent = int(fields[0]), int(fields[6])
-    except (ValueError, IndexError) as error:
-        raise ValueError(
-            f"line {number} is {line.strip()[:80]!r}, but the columns {_COLUMNS} are needed"
-        ) from error
-    if not all(map(math.isfinite, (x, y, z))):
-        raise ValueError(f"line {number}: the position {x} {y} {z} is not finite")
-    return node, (z, y, x), parent
-
-
-def _check_forest(graph: nx.Graph, parents: dict[int, tuple[int, int]]) -> None:
-    if not graph:
-        raise ValueError("there are no nodes in it")
-    for piece in nx.connected_components(graph):
-        if not any(parents[node][0] == _ROOT for node in piece):
-            number = min(parents[node][1] for node in piece)
-            raise ValueError(f"line {number}: this node's parents form a circle, without a root")
 
 
 def as_columns(graphs: Sequence[nx.Graph]) -> Skeletons:

@@ -21,6 +21,7 @@ from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, Table
 from em_blocks.tasks.predict_options import RoiConfig
 from em_blocks.volumes import store
 from em_blocks.volumes.labels import Labels, open_labels, placed, read_in, shared_region
+from em_blocks.volumes.swc_files import SkeletonUnit, nm_per_unit
 from em_blocks.volumes.tables import BlockTables
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ CountBlock = Callable[[Block, BlockReport], Iterator[tuple[str, Contingency]]]
 
 # Voxels of a block, unless the config names its shape: some 200 MB of ids.
 _USUAL_VOXELS = 2**23
-
-_UNITS_NM = {"nm": 1.0, "um": 1000.0}
 
 
 class _Layout(NamedTuple):
@@ -86,7 +85,10 @@ class CountOverlaps(BlockwiseTask):
     skeletons: LocalPath | None = Field(
         None, description="SWC file, or folder of SWC files, one neuron each, for the run length."
     )
-    skeleton_unit: Literal["nm", "um"] = Field("nm", description="Of the positions in SWC files.")
+    skeleton_unit: SkeletonUnit = Field(
+        "nm", description="Of the positions in SWC files: nm, um, a number of nm, or three (z, y, x), "
+        "such as the size of voxels."
+    )
     block_shape: Shape3 | None = Field(
         None, description="Voxels (z, y, x) that are counted at once. Default: whole chunks of the "
         "first segmentation, about 8 million voxels."
@@ -144,7 +146,7 @@ class CountOverlaps(BlockwiseTask):
         # Here, because networkx takes a fifth of a second that most evaluations need not wait.
         from em_blocks.volumes.skeletons import read_skeletons
 
-        return read_skeletons(self.skeletons, unit_nm=_UNITS_NM[self.skeleton_unit])
+        return read_skeletons(self.skeletons, unit_nm=nm_per_unit(self.skeleton_unit))
 
     @contextmanager
     def open(self, measured: dict) -> Iterator[ProcessBlock]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, NonNegativeInt
@@ -12,9 +12,8 @@ from em_blocks.config import LocalPath, StrictModel
 from em_blocks.errors import ConfigError
 from em_blocks.kernels.synapses import UNMAPPED, Synapses
 from em_blocks.volumes.skeleton_nodes import SkeletonNodes, digest_of, read_nodes
+from em_blocks.volumes.swc_files import SkeletonUnit, nm_per_unit
 from em_blocks.volumes.synapse_files import read_synapses
-
-_UNITS_NM = {"nm": 1.0, "um": 1000.0}
 
 
 class SkeletonOptions(StrictModel):
@@ -24,7 +23,10 @@ class SkeletonOptions(StrictModel):
         description="SWC files in a folder, each named by the id of its neuron, or a JSON list of nodes "
         "{id, position [z, y, x] nm, neuron_id, parent_id}."
     )
-    unit: Literal["nm", "um"] = Field("nm", description="Of the positions in SWC files.")
+    unit: SkeletonUnit = Field(
+        "nm", description="Of the positions in SWC files: nm, um, a number of nm, or three (z, y, x), "
+        "such as the size of voxels."
+    )
     max_distance_nm: Annotated[float, Field(gt=0)] | None = Field(
         None, description="A site whose nearest node is farther away gets skeleton -2. Default: no "
         "bound."
@@ -54,7 +56,7 @@ class SkeletonOptions(StrictModel):
 
     @cached_property
     def _traced(self) -> SkeletonNodes:
-        return read_nodes(self.path, unit_nm=_UNITS_NM[self.unit])
+        return read_nodes(self.path, unit_nm=nm_per_unit(self.unit))
 
     @cached_property
     def _anchors(self) -> SkeletonNodes:

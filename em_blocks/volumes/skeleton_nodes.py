@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from em_blocks.errors import ConfigError
 from em_blocks.kernels.synapses import LARGEST_ID
+from em_blocks.volumes.swc_files import swc_files
 from em_blocks.volumes.synapse_files.checks import columns_of, finite, malformed, whole
 
 
@@ -21,7 +23,7 @@ class SkeletonNodes(NamedTuple):
     skeleton: np.ndarray  # (n,) int64
 
 
-def read_nodes(path: Path, *, unit_nm: float = 1.0) -> SkeletonNodes:
+def read_nodes(path: Path, *, unit_nm: float | Sequence[float] = 1.0) -> SkeletonNodes:
     """The nodes of skeletons.
 
     Parameters
@@ -30,8 +32,8 @@ def read_nodes(path: Path, *, unit_nm: float = 1.0) -> SkeletonNodes:
         An SWC file or a folder of them, named by the id of the neuron (``23829.swc``); or a JSON list
         of nodes as published with Synful's evaluation: ``id``, ``position`` (nm, z, y, x),
         ``neuron_id`` and ``parent_id``.
-    unit_nm : float
-        nm per unit of the positions in SWC files.
+    unit_nm : float or (3,) float
+        nm per unit of the positions in SWC files, for all axes or (z, y, x).
 
     Raises
     ------
@@ -43,7 +45,7 @@ def read_nodes(path: Path, *, unit_nm: float = 1.0) -> SkeletonNodes:
 
 def digest_of(path: Path) -> str:
     """SHA-256 of all that `read_nodes` reads; part of fingerprints."""
-    files = sorted(path.glob("*.swc")) if path.is_dir() else [path]
+    files = swc_files(path)
     digest = hashlib.sha256()
     try:
         for file in files:
@@ -53,7 +55,7 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _of_swc(path: Path, unit_nm: float) -> SkeletonNodes:
+def _of_swc(path: Path, unit_nm: float | Sequence[float]) -> SkeletonNodes:
     # Here, because networkx takes a fifth of a second that no other mapping need wait for.
     from em_blocks.kernels.skeletons import as_columns
     from em_blocks.volumes.skeletons import read_skeletons

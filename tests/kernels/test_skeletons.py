@@ -1,53 +1,11 @@
-"""Skeletons from SWC, and run lengths that can be counted by hand."""
+"""Run lengths that can be counted by hand."""
 
 import networkx as nx
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from em_blocks.kernels.skeletons import as_columns, expected_run_length, parse_swc
-
-SWC = """# made by hand
-1 0  3 2 1  0.5 -1
-2 0  3 2 5  0.5 1   # a comment behind a row
-
-4 0  7.5 2 5 0.5 2
-9 3  100 200 300 0.5 -1
-"""
-
-
-def test_swc_is_x_y_z_and_becomes_z_y_x_in_nm():
-    graph = parse_swc(SWC, unit_nm=10)
-    positions = dict(graph.nodes(data="position"))
-    assert positions == {
-        1: (10, 20, 30), 2: (50, 20, 30), 4: (50, 20, 75), 9: (3000, 2000, 1000)
-    }
-    assert sorted(map(sorted, graph.edges)) == [[1, 2], [2, 4]]
-    assert nx.number_connected_components(graph) == 2
-
-
-def test_a_parent_may_stand_below_its_child():
-    graph = parse_swc("5 0 0 0 0 1 7\n7 0 0 0 2 1 -1\n", unit_nm=1)
-    assert list(graph.edges) == [(5, 7)]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("1 0 1 2 3 1 -1\n2 0 1 2 3 1\n", r"line 2 is '2 0 1 2 3 1', but the columns id type x"),
-        ("1 0 a 2 3 1 -1\n", "line 1 is"),
-        ("1 0 nan 2 3 1 -1\n", "line 1: the position nan 2.0 3.0 is not finite"),
-        ("# c\n1 0 1 2 3 1 -1\n1 0 1 2 4 1 1\n", "line 3: the id 1 was given before"),
-        ("1 0 1 2 3 1 -1\n2 0 1 2 4 1 8\n", "line 2: there is no node 8, which is the parent of 2"),
-        ("1 0 1 2 3 1 -1\n2 0 0 0 0 1 3\n3 0 0 0 1 1 2\n", "line 2: .* circle"),
-        ("1 0 1 2 3 1 1\n", "line 1: .* circle"),
-        ("# nothing\n\n", "no nodes"),
-    ],
-)
-def test_errors_name_the_line(text, words):
-    with pytest.raises(ValueError, match=words):
-        parse_swc(text, unit_nm=1)
+from em_blocks.kernels.skeletons import as_columns, expected_run_length
 
 
 def path(*steps, start=0.0):
