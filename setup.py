@@ -72,6 +72,7 @@ setup(
             "hypothesis",
             "jsonschema",
             "moto[s3]",
+            "pandas",
             "playwright>=1.45",
             "pytest",
             "pytest-timeout",

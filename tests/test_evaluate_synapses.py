@@ -213,10 +213,10 @@ def test_every_link_is_accounted_for(folder):
                for row in _rows("found/links.csv")}
     assert len(outcome) == len(TRUTH) + len(PREDICTION)
     assert outcome["truth", "1"] == ("found", "1") and outcome["prediction", "1"] == ("true", "1")
-    assert outcome["truth", "3"] == ("missed", "") and outcome["prediction", "3"] == ("false", "")
-    assert outcome["prediction", "2"] == ("removed: same segment", "")
+    assert outcome["truth", "3"] == ("missed", "-1") and outcome["prediction", "3"] == ("false", "-1")
+    assert outcome["prediction", "2"] == ("removed: same segment", "-1")
     assert outcome["prediction", "4"] == (
-        "removed: duplicate within 250 nm, same segments", ""
+        "removed: duplicate within 250 nm, same segments", "-1"
     )
 
 

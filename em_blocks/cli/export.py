@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from em_blocks.cli.common import (
 from em_blocks.cli.filters import FORMS, FilterType
 from em_blocks.cli.params import ThreePositive
 from em_blocks.errors import ConfigError
+from em_blocks.json_text import json_text
 from em_blocks.kernels.synapse_filters import Filter, Score
 from em_blocks.runtime.preflight import check_writable
 from em_blocks.volumes.whole_files import written_whole
@@ -277,7 +277,7 @@ def _beside(output: Path, name: str) -> Path:
 
 def _write_json(path: Path, values: dict) -> None:
     with written_whole(path) as file:
-        file.write_text(json.dumps(values, indent=2) + "\n")
+        file.write_text(json_text(values, indent=2) + "\n")
 
 
 def _report(
@@ -287,7 +287,7 @@ def _report(
     _write_json(_beside(output, "filters"), document)
     if as_json:
         shown = document if statistics is None else {**document, "statistics": statistics}
-        click.echo(json.dumps({"output": str(output), **shown}, indent=2))
+        click.echo(json_text({"output": str(output), **shown}, indent=2))
         return
     console = Console()
     console.print(_filters_table(found))

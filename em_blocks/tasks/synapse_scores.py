@@ -17,6 +17,7 @@ from em_blocks.volumes.whole_files import written_whole
 
 Rows = Iterable[Sequence[Any]]
 
+UNMATCHED = -1
 _SCORE = ("fscore", "precision", "recall", "tp", "fp", "fn")
 
 
@@ -76,17 +77,22 @@ def _edges(found: Evaluated) -> Rows:
 
 
 def _links(found: Evaluated) -> Iterator[list]:
-    """What became of every link; of neurons' lists that differ, the better outcome of a link."""
+    """What became of every link; of neurons' lists that differ, the better outcome of a link.
+
+    The partner of a link without one is -1: an empty cell would make floats of all ids.
+    """
     outcome = found.outcome
     to_prediction = dict(outcome.matched.tolist())
     to_truth = dict(np.flip(outcome.matched, axis=1).tolist())
     for id in outcome.truth.id.tolist():
-        yield ["truth", id, "found" if id in to_prediction else "missed", to_prediction.get(id)]
+        became = "found" if id in to_prediction else "missed"
+        yield ["truth", id, became, to_prediction.get(id, UNMATCHED)]
     for id in outcome.prediction.id.tolist():
-        yield ["prediction", id, "true" if id in to_truth else "false", to_truth.get(id)]
+        became = "true" if id in to_truth else "false"
+        yield ["prediction", id, became, to_truth.get(id, UNMATCHED)]
     for step in outcome.steps:
         for id in step.removed.tolist():
-            yield ["prediction", id, f"removed: {step.filter}", None]
+            yield ["prediction", id, f"removed: {step.filter}", UNMATCHED]
 
 
 def _draw(folder: Path, found: Evaluation) -> None:

@@ -3,6 +3,9 @@
 Columns ``pre_z``, ``pre_y``, ``pre_x``, ``post_z``, ``post_y``, ``post_x`` (nm) must be there. All
 other columns of `Synapses` may be, by their name; an empty cell is unknown. Without a column
 ``id``, rows are numbered from 0. Columns of other names are not read.
+
+An object that is unknown is written as -1, never as an empty cell: one empty cell makes pandas and
+spreadsheets read a column of ids as floats, in which ids above 2**53 become others.
 """
 
 from __future__ import annotations
@@ -28,8 +31,9 @@ from em_blocks.volumes.synapse_files.checks import (
 
 _AXES = {name: [f"{name}_{axis}" for axis in "zyx"] for name in ("pre", "post")}
 _COORDINATES = [column for axes in _AXES.values() for column in axes]
+_SCORES = ("score", "cleft_score")
 _OPTIONAL = {
-    name: score if name in ("score", "cleft_score") else object_id
+    name: score if name in _SCORES else object_id
     for name in Synapses.columns() if name not in ("id", "size", *_AXES)
 } | {"id": whole, "size": lambda text: 0 if text == "" else whole(text)}
 
@@ -57,7 +61,7 @@ def write(path: Path, synapses: Synapses) -> None:
     """Write partners; columns of which nothing is known are left out."""
     columns = {
         name: cells for name, cells in _columns(synapses).items()
-        if name in ("id", *_COORDINATES) or any(cell != "" for cell in cells)
+        if name in ("id", *_COORDINATES) or any(cell != _unknown(name) for cell in cells)
     }
     with open(path, "w", newline="") as file:
         rows = csv.writer(file)
@@ -81,16 +85,18 @@ def _columns(synapses: Synapses) -> dict[str, list]:
         columns |= dict(zip(axes, getattr(synapses, name).T.tolist(), strict=True))
     for name in Synapses.columns():
         if name in _OPTIONAL and name != "id":
-            unknown = 0 if name == "size" else UNMAPPED
-            columns[name] = _cells(getattr(synapses, name), unknown=unknown)
+            cells = getattr(synapses, name).tolist()
+            columns[name] = cells if name not in _SCORES else [
+                _unknown(name) if math.isnan(value) else value for value in cells
+            ]
     return columns
 
 
-def _cells(values: np.ndarray, *, unknown: int) -> list:
-    """Text of a column; nothing for what is unknown."""
-    if values.dtype.kind == "f":
-        return ["" if math.isnan(value) else value for value in values.tolist()]
-    return ["" if value == unknown else value for value in values.tolist()]
+def _unknown(name: str) -> int | str:
+    """The cell of a row of which nothing is known."""
+    if name in _SCORES:
+        return ""
+    return 0 if name == "size" else UNMAPPED
 
 
 def _wanted(header: list[str]) -> dict[str, tuple[str, Callable]]:
