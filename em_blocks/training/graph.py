@@ -23,7 +23,7 @@ from em_blocks.errors import GeometryError
 from em_blocks.kernels.deform import deformed_points, deformed_positions, sample
 from em_blocks.training.config import AugmentConfig, Normalization
 from em_blocks.training.points import UNITS_PER_NM, SynapseSource, inside
-from em_blocks.training.sources import TrainingData
+from em_blocks.training.sources import VOXEL_SIZE_TOLERANCE, TrainingData
 
 # Reading through dask's thread pool hangs once a process that used it forks,
 # and is slower for reads as small as a training sample.
@@ -44,9 +44,15 @@ def world(nm: Sequence[float]) -> gp.Coordinate:
     """
     units = [round(length * UNITS_PER_NM) for length in nm]
     if not np.allclose(units, np.asarray(nm) * UNITS_PER_NM):
+        near = tuple(unit / UNITS_PER_NM for unit in units)
+        advice = (
+            f"Set `voxel_size` of the setup to {near}: within 1 %, and the data stay as they are."
+            if np.allclose(near, nm, rtol=VOXEL_SIZE_TOLERANCE, atol=0)
+            else "Resample the data to such a size; rounding would change it by more than 1 %."
+        )
         raise GeometryError(
-            f"Lengths {tuple(nm)} nm (zyx) must be whole tenths of a nm for training; round the "
-            "voxel size in the setup and in its data."
+            f"The voxel size {tuple(nm)} nm (zyx) is not a whole number of tenths of a nm, in which a "
+            f"training counts places. {advice}"
         )
     return gp.Coordinate(units)
 

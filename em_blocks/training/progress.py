@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -55,5 +56,5 @@ class Progress:
         self.bar.update(self.task, completed=self.done, text=text)
         if self.bar.disable and (now - self.said > LINE_SECONDS or self.done == self.total):
             self.said = now
-            left = (self.total - self.done) / rate
-            logger.info("%d/%d, %s, %d s left", self.done, self.total, text, left)
+            left = timedelta(seconds=round((self.total - self.done) / rate))
+            logger.info("%d/%d, %s, %s left", self.done, self.total, text, left)

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from tensorboardX import SummaryWriter
 
 from em_blocks.errors import ConfigError, RefusedError, RunFailedError
 from em_blocks.training.checkpoints import BEST, TrainingFiles
@@ -21,6 +20,7 @@ from em_blocks.training.heads import head_trainings
 from em_blocks.training.identity import differences, identity
 from em_blocks.training.interruption import Interruption
 from em_blocks.training.lock import TrainingLock
+from em_blocks.training.log import TrainingLog
 from em_blocks.training.place import SetupCopy
 from em_blocks.training.progress import Progress
 from em_blocks.training.samples import Sample
@@ -94,7 +94,9 @@ class TrainingRun:
         self.files = TrainingFiles(output)
         self.snapshots = Snapshots(output / "training" / FOLDER, setup.config)
         self.copy = SetupCopy(setup, output)
-        if not resume:  # before any data is opened or made, which can take a while
+        # Before any data is opened or made, which can take a while.
+        state = self.files.load_state() if resume else None
+        if not resume:
             self.files.refuse_if_used()
             self.copy.refuse_foreign(self.files.read_record())
         torch.manual_seed(self.config.seed)
@@ -118,7 +120,7 @@ class TrainingRun:
         self.changes: list[dict] = []
         self.best: dict | None = None
         self.seconds = 0.0
-        self.done = self.saved = self._load() if resume else 0
+        self.done = self.saved = self._take_over(state) if state else 0
 
     def _open_data(self, context: tuple[int, int, int]) -> None:
         size = self.setup.config.voxel_size
@@ -129,10 +131,11 @@ class TrainingRun:
             check_synapses(data, self.heads, key)
         self.stream = BatchStream(self.setup.config, self.sources, self.heads, context)
         self.validation = Validation(self.setup.config, self.heads, boxes)
+        if never := self.validation.never:
+            logger.warning("the validation boxes give no value of: %s", ", ".join(never))
 
-    def _load(self) -> int:
-        """Take over the newest state; returns the iterations it has done."""
-        state = self.files.load_state()
+    def _take_over(self, state: dict) -> int:
+        """Go on from a state; returns the iterations it has done."""
         found = differences(json.loads(state["identity"]), self._identity)
         if found.deciding:
             raise RefusedError(
@@ -178,17 +181,17 @@ class TrainingRun:
     def train(self, interruption: Interruption, go_on: str) -> str:
         """Train up to the config's number of iterations; returns how it ended."""
         self.copy.write()
-        if not self.done:  # so that the folder says whose it is, if this is killed soon
-            self.files.save_record(self._record())
+        self.files.save_record(self._record())  # so that the folder says whose it is
         config, self.began = self.config, time.monotonic() - self.seconds
         batches = self.stream.batches(self.done, config.iterations)
         with (
-            SummaryWriter(str(self.output / "training"), purge_step=self.done) as log,
+            TrainingLog(self.output / "training", self.done) as log,
             Progress(self.done, config.iterations) as progress,
             closing(batches), interruption.later(),
         ):
             try:
-                self._validate_if_due(log, interruption)  # it was stopped before that
+                if self._validate_if_due(log, interruption):  # it was stopped before that
+                    self._save()
                 for batch in batches:
                     self._iterate(batch, log, progress)
                     self._validate_if_due(log, interruption)
@@ -200,7 +203,7 @@ class TrainingRun:
                 self._stop(interruption, go_on)
         return self._outcome()
 
-    def _iterate(self, batch: Sample, log: SummaryWriter, progress: Progress) -> None:
+    def _iterate(self, batch: Sample, log: TrainingLog, progress: Progress) -> None:
         step = self.trainer.step(self.done, batch)
         self.done += 1
         self._log(log, step)
@@ -208,27 +211,31 @@ class TrainingRun:
         if self.config.snapshot_every and self.done % self.config.snapshot_every == 0:
             predicted = self.trainer.predict(batch["raw"][:1])
             picture = self.snapshots.write(self.done, batch, predicted)
-            log.add_image("snapshot", picture, self.done, dataformats="HWC")
+            log.add_image("snapshot", picture, self.done)
 
-    def _validate_if_due(self, log: SummaryWriter, interruption: Interruption) -> None:
+    def _validate_if_due(self, log: TrainingLog, interruption: Interruption) -> bool:
+        """Validate if it is time for it and has not happened; returns whether it has now."""
         due = self.done % self.config.validate_every == 0 or self.done == self.config.iterations
         had = self.history and self.history[-1]["iteration"] == self.done
         if not self.done or not due or had:
-            return
+            return False
         with interruption.at_once():  # it may take minutes, and is repeated after --resume
             entry = self.validation.entry(self.trainer.average, self.done)
         self.history.append(entry)
-        scores = {k: v for k, v in entry.items() if v is not None and k not in _NO_SCORES}
+        scores, never = _known(entry), self.validation.never
         for name, value in scores.items():
             log.add_scalar(f"validation/{name}", value, self.done)
         logger.info("iteration %d: %s", self.done, _listed(scores))
-        for name, reason in entry.get(UNDEFINED, {}).items():
-            logger.warning("iteration %d: %s has no value: %s", self.done, name, reason)
+        new = {name: why for name, why in entry.get(UNDEFINED, {}).items() if name not in never}
+        for reason in sorted(set(new.values())):
+            names = ", ".join(name for name, why in new.items() if why == reason)
+            logger.warning("iteration %d: no value of %s: %s", self.done, names, reason)
         if better(entry, self.best, self.config.score):
             self.files.save_best(self.trainer.average, self._about())
             self.best = entry
+        return True
 
-    def _log(self, log: SummaryWriter, step: Step) -> None:
+    def _log(self, log: TrainingLog, step: Step) -> None:
         if step.skipped:
             logger.warning("iteration %d skipped: loss or gradient is not finite", self.done)
         if self.done % LOG_EVERY == 0:
@@ -313,12 +320,14 @@ class TrainingRun:
         return identity(self.setup, self.sources, self.validation.boxes)
 
 
-_NO_SCORES = ("iteration", UNDEFINED)
-
-
 def _without_nan(entry: dict) -> dict:
     """An entry as older versions stored it, with null instead of nan."""
     return {key: None if value != value else value for key, value in entry.items()}
+
+
+def _known(entry: dict) -> dict[str, float]:
+    """The scores of an entry that have a value."""
+    return {k: v for k, v in entry.items() if v is not None and k not in ("iteration", UNDEFINED)}
 
 
 def _listed(scores: dict[str, float]) -> str:

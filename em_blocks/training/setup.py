@@ -17,6 +17,7 @@ from em_blocks.training.config import SetupConfig
 
 CHECKPOINTS = "checkpoints"
 CONFIG, NETWORK = "config.json", "network.py"
+_NEEDED = ("context", "check_tile", "predict")
 _NUMBERED = re.compile(r"checkpoint_(\d+)\.safetensors$")
 
 
@@ -69,12 +70,19 @@ class Setup:
         namespace: dict = {"__file__": str(path), "__name__": f"setup_{self.config.name}"}
         try:
             exec(compile(path.read_text(), str(path), "exec"), namespace)
-            return namespace["build"](self.config)
+            network = namespace["build"](self.config)
         except Exception as error:
             raise ConfigError(
                 f"{path} could not build the network: {type(error).__name__}: {error}. The file "
                 "must define build(config) and return a torch module for this config.json."
             ) from error
+        if missing := [name for name in _NEEDED if not hasattr(network, name)]:
+            raise ConfigError(
+                f"{path} builds a {type(network).__name__} without {', '.join(missing)}. Training and "
+                "prediction need them to know which voxels the network reads: return an "
+                "em_blocks.nets.unet.UNet, or a module with these attributes."
+            )
+        return network
 
     def checkpoint_path(self, which: str | int | Path = "best") -> Path:
         """File of a checkpoint: "best", "latest", an iteration, or a path.
@@ -227,6 +235,11 @@ def _head(key: str) -> str | None:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"There is no file {path} to load weights from. A relative path counts from the folder of "
+            "the config that names it; correct it, or bring the file back."
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -238,6 +251,11 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
             ".safetensors files and .pt files with nothing but tensors are accepted; a pickle "
             "that holds code is never executed. Use another checkpoint, or train again."
         ) from error
+    if isinstance(weights, dict) and "trainer" in weights:
+        raise CheckpointError(
+            f"{path} is the state of a training, from which `em-blocks train --resume` goes on. Use the "
+            "weights beside it: best.safetensors or a checkpoint_*.safetensors."
+        )
     if not isinstance(weights, dict) or not all(
         isinstance(value, torch.Tensor) for value in weights.values()
     ):

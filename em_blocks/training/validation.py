@@ -19,6 +19,7 @@ from em_blocks.training.synapse_scores import partner_scores, synapses_of_box
 Outputs = dict[str, np.ndarray]
 UNDEFINED = "undefined"
 """Key of an entry that says why scores are null."""
+_NOTHING_KNOWN = "nothing there is known that it could be measured on"
 
 
 class Validation:
@@ -29,6 +30,13 @@ class Validation:
     config : SetupConfig
     heads : mapping of name to training of a head
     boxes : sequence of TrainingData
+
+    Attributes
+    ----------
+    names : list of str
+        Of all scores.
+    never : dict of name to reason
+        Scores that have no value on these boxes whatever a network predicts.
 
     Raises
     ------
@@ -44,27 +52,27 @@ class Validation:
         boxes: Sequence[TrainingData],
     ):
         self.config, self.heads, self.boxes = config, heads, boxes
-        self._check_score(self._entry(self._nothing))
+        possible = self._entry(self._nothing)
+        self.names = [key for key in possible if key != UNDEFINED]
+        self.never = possible.get(UNDEFINED, {})
+        self._check_score()
 
     def entry(self, network: nn.Module, iteration: int) -> dict:
         """Entry of the history: "iteration", and every score, the mean of the boxes that have it.
 
         A score without value is None, and "undefined" says why.
         """
-        found = self._entry(lambda data: predict_box(network, data, self.config))
+        try:
+            found = self._entry(lambda data: predict_box(network, data, self.config))
+        except ArithmeticError as error:  # of one box, but then the network is no good for any
+            found = dict.fromkeys(self.names)
+            found[UNDEFINED] = dict.fromkeys(self.names, str(error))
         return {"iteration": iteration, **found}
 
     def _entry(self, predict: Callable[[TrainingData], Outputs]) -> dict:
-        parts, broken = [], set()
-        for data in self.boxes:
-            predicted = predict(data)
-            broken |= {name for name, out in predicted.items() if not np.isfinite(out).all()}
-            predicted = {
-                name: np.zeros_like(out) if name in broken else out for name, out in predicted.items()
-            }
-            parts.append(self._scores(predicted, data))
+        parts = [self._scores(predict(data), data) for data in self.boxes]
         means = {key: mean_of_known([part[key] for part in parts]) for key in parts[0]}
-        why = {key: reason for key, value in means.items() if (reason := _reason(key, value, broken))}
+        why = {key: _NOTHING_KNOWN for key, value in means.items() if not math.isfinite(value)}
         scores = {key: None if key in why else value for key, value in means.items()}
         return scores | ({UNDEFINED: why} if why else {})
 
@@ -92,10 +100,11 @@ class Validation:
             for name, head in self.heads.items()
         }
 
-    def _check_score(self, entry: dict) -> None:
-        score, why = self.config.training.score, entry.pop(UNDEFINED, {})
-        usable = sorted(key for key in entry if kind_of(key) not in NO_SCORE and key not in why)
-        if score not in entry or kind_of(score) in NO_SCORE:
+    def _check_score(self) -> None:
+        score, why = self.config.training.score, self.never
+        scores = [key for key in self.names if kind_of(key) not in NO_SCORE]
+        usable = sorted(set(scores) - why.keys())
+        if score not in scores:
             raise ConfigError(
                 f"training.score is {score!r}, but checkpoints can be chosen only by {usable}: that is "
                 "what the validation of these heads gives. Use one of these."
@@ -107,13 +116,3 @@ class Validation:
                 f"ever be the best. Use boxes that hold it, or another score"
                 f"{f' ({usable})' if usable else ''}."
             )
-
-
-def _reason(key: str, value: float, broken: set[str]) -> str | None:
-    """Why a score has no value."""
-    head = key.split("/")[0]
-    if head in broken or (head == "synapses" and broken):
-        return f"the output of {sorted(broken)} is not finite"
-    if not math.isfinite(value):
-        return "nothing there is known that it could be measured on"
-    return None

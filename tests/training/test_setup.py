@@ -84,6 +84,36 @@ def test_a_network_file_that_fails_is_a_config_error(setup_folder, code):
         Setup.from_folder(setup_folder).build()
 
 
+def test_a_network_without_what_trainings_and_predictions_need_is_a_config_error(setup_folder):
+    text = "import torch\ndef build(config): return torch.nn.Conv3d(1, 1, 1)"
+    (setup_folder / "network.py").write_text(text)
+    with pytest.raises(ConfigError, match="Conv3d without context, check_tile, predict"):
+        Setup.from_folder(setup_folder).build()
+
+
+def test_the_state_of_a_training_is_no_checkpoint_and_says_what_is(network, tmp_path):
+    torch.save({"trainer": {"network": network.state_dict()}, "iteration": 3}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"state of a training.*best\.safetensors"):
+        load_weights(network, tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("load", [load_weights, load_initial_weights])
+def test_weights_that_are_not_there_are_named(network, tmp_path, load):
+    for path in (tmp_path / "nowhere.safetensors", tmp_path):
+        with pytest.raises(CheckpointError, match=f"There is no file {path} to load"):
+            load(network, path)
+
+
+def test_a_path_that_means_a_file_of_the_setup_is_told_so(setup_folder, network):
+    checkpoint(setup_folder, "checkpoint_8.safetensors", network)
+    setup = Setup.from_folder(setup_folder)
+    wanted = setup_folder / "checkpoints" / "checkpoint_8.safetensors"
+    with pytest.raises(CheckpointError, match=f"write {wanted}"):
+        setup.checkpoint_path("/elsewhere/checkpoint_8.safetensors")
+    with pytest.raises(CheckpointError, match="which is a folder"):
+        setup.checkpoint_path(setup_folder)
+
+
 def test_checkpoints_are_found_by_word_iteration_and_path(setup_folder, network):
     setup = Setup.from_folder(setup_folder)
     names = ("best.safetensors", "checkpoint_9.safetensors", "checkpoint_10.safetensors")

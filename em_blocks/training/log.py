@@ -1,0 +1,90 @@
+"""The TensorBoard log of a training."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
+
+logger = logging.getLogger(__name__)
+
+FLUSH_S = 30.0
+
+
+class TrainingLog:
+    """Context manager that appends curves and pictures to a log of its own in `folder`.
+
+    tensorboardX's SummaryWriter is not used: its thread ends when the disk is full, and then the
+    training waits for it for ever. A log that cannot be written is given up with a warning: it
+    decides nothing.
+
+    Parameters
+    ----------
+    folder : Path
+    done : int
+        Iterations done before; what older logs say of later ones is hidden.
+    """
+
+    def __init__(self, folder: Path, done: int):
+        self.folder, self.done = folder, done
+        self._events: RecordWriter | None = None
+        self._flushed = time.monotonic()
+
+    def __enter__(self) -> Self:
+        with self._given_up_on_errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+            self._events = RecordWriter(str(self.folder / name))
+            self._write(self.done, file_version="brain.Event:2")
+            self._write(self.done, session_log=SessionLog(status=SessionLog.START))
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._events is not None:
+            with self._given_up_on_errors():
+                self._events.close()
+
+    def add_scalar(self, name: str, value: float, iteration: int) -> None:
+        """One point of a curve."""
+        self._add(iteration, summary=summary.scalar(name, value))
+
+    def add_image(self, name: str, picture: np.ndarray, iteration: int) -> None:
+        """A (height, width, 3) uint8 picture."""
+        self._add(iteration, summary=summary.image(name, picture, dataformats="HWC"))
+
+    def _add(self, iteration: int, **content) -> None:
+        if self._events is None:
+            return
+        with self._given_up_on_errors():
+            self._write(iteration, **content)
+            if time.monotonic() - self._flushed > FLUSH_S:
+                self._events.flush()
+                self._flushed = time.monotonic()
+
+    def _write(self, iteration: int, **content) -> None:
+        event = Event(wall_time=time.time(), step=iteration, **content)
+        self._events.write(event.SerializeToString())
+
+    @contextmanager
+    def _given_up_on_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if self._events is not None:
+                with suppress(OSError):  # the same one, from what was still to be written
+                    self._events.close()
+            self._events = None
+            logger.warning(
+                "the TensorBoard log in %s cannot be written (%s); the training goes on without it",
+                self.folder, error.strerror,
+            )

@@ -1,0 +1,71 @@
+"""Data from which nothing could be learnt are refused before the first iteration."""
+
+import numpy as np
+import pytest
+import zarr
+
+from em_blocks.errors import ConfigError
+from em_blocks.kernels.synapses import Synapses
+from em_blocks.training.checks import check_labels, check_synapses
+from em_blocks.training.config import SetupConfig
+from em_blocks.training.heads import head_trainings
+from em_blocks.training.sources import TrainingData
+from tiny_setup import synapse_config
+
+VOXEL = np.array([40.0, 4.0, 4.0])  # of synapse_config
+SHAPE, BEGIN, END = (9, 8, 7), (2, 3, 1), (8, 8, 5)
+
+
+def data(labels, synapses=None, name="cube"):
+    return TrainingData(name, np.zeros(SHAPE, np.uint8), labels, BEGIN, END, 1.0, synapses)
+
+
+@pytest.fixture(params=["numpy", "zarr"])
+def labels(request, tmp_path):
+    """No label in the used box, some around it."""
+    values = np.ones(SHAPE, np.uint64)
+    values[2:8, 3:8, 1:5] = 0
+    if request.param == "numpy":
+        return values
+    array = zarr.open_array(str(tmp_path / "a"), "w", shape=SHAPE, dtype="u8", chunks=(4, 3, 3))
+    array[:] = values
+    return array
+
+
+def test_a_box_without_any_label_is_refused_and_named(labels):
+    with pytest.raises(ConfigError, match=r"validation.*cube from \(2, 3, 1\) to \(8, 8, 5\)"):
+        check_labels([data(np.ones(SHAPE)), data(labels)], "validation")
+
+
+@pytest.mark.parametrize("voxel", [(2, 3, 1), (7, 7, 4), (5, 4, 3)])
+def test_one_labelled_voxel_is_enough(labels, voxel):
+    labels[voxel] = 2**63
+    check_labels([data(labels)], "sources")
+
+
+@pytest.fixture
+def heads(tmp_path):
+    return head_trainings(SetupConfig.from_dict(synapse_config(tmp_path)))
+
+
+def sites(*voxels):
+    post = np.array(voxels, float).reshape(-1, 3) * VOXEL
+    return Synapses(id=np.arange(len(post)), post=post, pre=post + 1000)
+
+
+def test_a_source_without_synapses_is_refused_where_heads_learn_them(heads):
+    both = [data(None, sites(BEGIN)), data(None, name="bare")]
+    with pytest.raises(ConfigError, match=r"learn synapses, but bare of training\.validation has none"):
+        check_synapses(both, heads, "validation")
+
+
+def test_sites_count_where_the_box_is_used_and_its_end_is_excluded(heads):
+    check_synapses([data(None, sites(BEGIN))], heads, "sources")
+    check_synapses([data(None, sites()), data(None, sites((7.9, 7.9, 4.9)))], heads, "sources")
+    for outside in (END, (1.9, 3, 1), (2, 3, 5)):
+        with pytest.raises(ConfigError, match="no postsynaptic site lies in the used boxes"):
+            check_synapses([data(None, sites(outside))], heads, "sources")
+
+
+def test_heads_that_learn_no_synapses_need_none(heads):
+    check_synapses([data(None)], {}, "sources")

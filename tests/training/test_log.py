@@ -1,0 +1,57 @@
+"""The TensorBoard log: what it holds, and that a full disk does not stop a training."""
+
+import resource
+import struct
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from em_blocks.training.log import TrainingLog
+
+
+def events(folder):
+    """Events of the one log in a folder, by the framing of TFRecord files."""
+    (path,) = folder.glob("events.out.tfevents.*")
+    data, found = path.read_bytes(), []
+    while data:
+        (length,) = struct.unpack("Q", data[:8])
+        found.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    return found
+
+
+def test_points_and_pictures_are_there_when_it_is_closed(tmp_path):
+    picture = np.zeros((4, 5, 3), np.uint8)
+    with TrainingLog(tmp_path / "log", 30) as log:
+        log.add_scalar("train/loss", 0.25, 31)
+        log.add_image("snapshot", picture, 32)
+    *_, start, loss, image = events(tmp_path / "log")
+    assert (start.step, start.session_log.status) == (30, SessionLog.START)
+    (point,) = loss.summary.value
+    assert (loss.step, point.tag, point.simple_value) == (31, "train/loss", 0.25)
+    (shown,) = image.summary.value
+    assert (image.step, shown.tag) == (32, "snapshot")
+    assert (shown.image.height, shown.image.width) == (4, 5)
+
+
+@pytest.fixture
+def full_disk():
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_log_that_cannot_be_written_is_given_up_and_said_once(tmp_path, full_disk, caplog):
+    with TrainingLog(tmp_path, 0) as log:
+        full_disk(500)
+        for iteration in range(2000):  # more than any buffer holds
+            log.add_scalar("train/loss", 1.0, iteration)
+    assert caplog.text.count("cannot be written (File too large)") == 1
+
+
+def test_a_file_in_the_place_of_the_log_is_said(tmp_path, caplog):
+    (tmp_path / "log").touch()
+    with TrainingLog(tmp_path / "log", 0) as log:
+        log.add_scalar("train/loss", 1.0, 1)
+    assert "cannot be written" in caplog.text
