@@ -7,8 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from em_blocks.errors import ConfigError
+from em_blocks.training.config import SetupConfig
+from em_blocks.training.domain import Domain
 from em_blocks.training.heads import HeadTraining
 from em_blocks.training.sources import TrainingData
+
+N_SECTIONS, TAILS = 9, (0.1, 99.9)
+FAR, LEAST_CONTRAST = 2.0, 0.1
+"""Of normalised intensities: what networks are trained with is about -1 to 1."""
 
 
 def check_labels(data: Sequence[TrainingData], key: str) -> None:
@@ -25,6 +31,31 @@ def check_labels(data: Sequence[TrainingData], key: str) -> None:
             f"training.{key}: no voxel is labelled (all are 0, which means unknown) in "
             f"{'; '.join(without)} (voxels, zyx). Nothing could be learnt or measured there. Correct "
             "`labels`, `begin` and `end`, or leave the source out."
+        )
+
+
+def check_intensities(data: Sequence[TrainingData], config: SetupConfig, key: str) -> None:
+    """Raise `ConfigError` if raw data are constant, or others than the setup is for."""
+    domain, normal = Domain.of(config), config.normalization
+    for one in data:
+        low, high = _tails(one)
+        seen = sorted(value * normal.scale + normal.shift for value in (low, high))
+        like = domain.has_dtype(one.raw.dtype) or domain.holds(low, high)
+        if like and seen[0] >= -FAR and seen[1] <= FAR and seen[1] - seen[0] >= LEAST_CONTRAST:
+            continue
+        if low == high:
+            advice = "Such data teach nothing: correct `raw`, `begin`, `end`, or leave the source out."
+        else:
+            advice = (
+                "Set `normalization` of the setup so that the data become about -1 to 1 (for all of "
+                'uint8: {"scale": 0.00784313725490196, "shift": -1.0}) and leave `intensities` out, or '
+                "convert the data."
+            )
+        raise ConfigError(
+            f"training.{key}: raw of {one.name} is {one.raw.dtype} with intensities from {low:g} to "
+            f"{high:g}; normalised they are {seen[0]:.3g} to {seen[1]:.3g}, but the setup is "
+            f"for {domain.intensities[0]:g} to {domain.intensities[1]:g}, which become about -1 to "
+            f"1. {advice}"
         )
 
 
@@ -57,6 +88,15 @@ def _any_label(data: TrainingData) -> bool:
         np.any(data.labels[slice(z, min(z + thick, data.end[0])), *section])
         for z in range(data.begin[0], data.end[0], thick)
     )
+
+
+def _tails(data: TrainingData) -> tuple[float, float]:
+    """Nearly the lowest and the highest intensity of some sections of the used box."""
+    sections = np.unique(np.linspace(data.begin[0], data.end[0] - 1, N_SECTIONS).astype(int))
+    _, *section = data.box
+    values = np.stack([np.asarray(data.raw[int(z), section[0], section[1]]) for z in sections])
+    low, high = np.percentile(values, TAILS)
+    return float(low), float(high)
 
 
 def _any_site(data: TrainingData, voxel_size: Sequence[float]) -> bool:

@@ -13,6 +13,7 @@ from em_blocks.training.setup import Setup
 from em_blocks.training.sources import TrainingData, describe
 
 _IRRELEVANT = (".raw", ".labels", ".synapses", ".name", ".initial", ".snapshot_every")
+_CHECKED_ONLY = "config.intensities."
 CHANGEABLE = frozenset(
     f"config.training.{key}"
     for key in ("iterations", "validate_every", "checkpoint_every", "snapshot_every", "score")
@@ -79,7 +80,9 @@ def differences(before: dict, now: dict) -> Differences:
     old, new = dict(_leaves(before)), dict(_leaves(now))
     found = Differences([], [])
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key) and not key.endswith(_IRRELEVANT):
+        if key.endswith(_IRRELEVANT) or key.startswith(_CHECKED_ONLY):
+            continue
+        if old.get(key) != new.get(key):
             where = found.changeable if key in CHANGEABLE else found.deciding
             where.append(f"{key}: {old.get(key)} -> {new.get(key)}")
     return found

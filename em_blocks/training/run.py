@@ -15,7 +15,7 @@ import torch
 
 from em_blocks.errors import ConfigError, RefusedError, RunFailedError
 from em_blocks.training.checkpoints import BEST, TrainingFiles
-from em_blocks.training.checks import check_labels, check_synapses
+from em_blocks.training.checks import check_intensities, check_labels, check_synapses
 from em_blocks.training.heads import head_trainings
 from em_blocks.training.identity import differences, identity
 from em_blocks.training.interruption import Interruption
@@ -128,6 +128,7 @@ class TrainingRun:
         boxes = [open_source(source, size) for source in self.config.validation]
         for key, data in (("sources", self.sources), ("validation", boxes)):
             check_labels(data, key)
+            check_intensities(data, self.setup.config, key)
             check_synapses(data, self.heads, key)
         self.stream = BatchStream(self.setup.config, self.sources, self.heads, context)
         self.validation = Validation(self.setup.config, self.heads, boxes)

@@ -6,11 +6,11 @@ import zarr
 
 from em_blocks.errors import ConfigError
 from em_blocks.kernels.synapses import Synapses
-from em_blocks.training.checks import check_labels, check_synapses
+from em_blocks.training.checks import check_intensities, check_labels, check_synapses
 from em_blocks.training.config import SetupConfig
 from em_blocks.training.heads import head_trainings
 from em_blocks.training.sources import TrainingData
-from tiny_setup import synapse_config
+from tiny_setup import synapse_config, tiny_config
 
 VOXEL = np.array([40.0, 4.0, 4.0])  # of synapse_config
 SHAPE, BEGIN, END = (9, 8, 7), (2, 3, 1), (8, 8, 5)
@@ -69,3 +69,48 @@ def test_sites_count_where_the_box_is_used_and_its_end_is_excluded(heads):
 
 def test_heads_that_learn_no_synapses_need_none(heads):
     check_synapses([data(None)], {}, "sources")
+
+
+# -- intensities -----------------------------------------------------------------------------
+
+
+def setup(tmp_path, **values):
+    found = tiny_config() | {"normalization": {"scale": 2 / 255, "shift": -1.0}} | values
+    return SetupConfig.from_dict(found)
+
+
+def raw_between(low, high):
+    raw = np.linspace(low, high, SHAPE[2]).round().astype(np.uint8)
+    return data(None)._replace(raw=np.broadcast_to(raw, SHAPE), begin=(0, 0, 0), end=SHAPE)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (100, 180), (5, 20)])
+def test_bytes_fit_a_setup_for_bytes_whatever_their_contrast(tmp_path, low, high):
+    check_intensities([raw_between(low, high)], setup(tmp_path), "sources")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "values", "message"),
+    [
+        (0, 255, {"normalization": {"scale": 2 / 65535, "shift": -1.0}}, "they are -1 to -0.992"),
+        (0, 255, {"normalization": {"scale": 2.0, "shift": -1.0}}, "they are -1 to 509"),
+        (0, 255, {"intensities": [0, 65535]}, "but the setup is for 0 to 65535"),
+        (7, 7, {}, "teach nothing"),
+    ],
+)
+def test_data_of_another_range_than_the_setup_is_for_are_refused(
+    tmp_path, low, high, values, message
+):
+    both = [raw_between(0, 255)._replace(name="a"), raw_between(low, high)._replace(name="b")]
+    with pytest.raises(ConfigError, match=message):
+        check_intensities(both, setup(tmp_path, **values), "sources")
+
+
+def test_only_the_used_box_is_looked_at(tmp_path):
+    raw = np.zeros(SHAPE, np.uint8)
+    raw[2:8, 3:8, 1:5] = np.arange(4) * 60
+    check_intensities([data(None)._replace(raw=raw)], setup(tmp_path), "sources")
+    with pytest.raises(ConfigError, match="from 0 to 0"):
+        check_intensities(
+            [data(None)._replace(raw=raw, begin=(0, 0, 5), end=SHAPE)], setup(tmp_path), "sources"
+        )

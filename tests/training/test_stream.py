@@ -164,8 +164,10 @@ def test_the_largest_read_covers_rotation_scale_and_displacement():
 
 def test_lengths_finer_than_a_tenth_of_a_nm_are_refused():
     assert tuple(world((50, 4.6, 4.6))) == (500, 46, 46)
-    with pytest.raises(GeometryError, match="tenths"):
-        world((50, 4.65, 4.6))
+    with pytest.raises(GeometryError, match=r"Set `voxel_size` of the setup to \(50\.0, 5\.2, 4\.0\)"):
+        world((50, 5.24, 4))
+    with pytest.raises(GeometryError, match="Resample the data"):  # 1.4 % away from any
+        world((50, 3.45, 4))
 
 
 def test_an_error_while_preparing_a_batch_is_raised_where_it_is_used():
