@@ -149,7 +149,9 @@ def _group_attributes(path: str, format: Format) -> dict | None:
         values = store.read_json(path, _GROUPS[format][0]) and {}
     if values is None:
         return None
-    return values.get("attributes", {}) if format == "zarr3" else values
+    if format == "zarr3":
+        values = values.get("attributes")
+    return values if isinstance(values, dict) else {}
 
 
 def check_free(path: str) -> None:

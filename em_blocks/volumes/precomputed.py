@@ -1,7 +1,8 @@
 """Neuroglancer's precomputed format: one ``info`` file describes all scales of a volume.
 
 A path that ends in ``s0``, ``s1``, ... names one scale of the volume in the folder above; the
-folder itself is its first scale. Volumes of other programs are read the same way, by their folder.
+folder itself is its first scale. Volumes of other programs are read the same way, and their scales
+by whatever keys they have: ``em/4_4_40``.
 """
 
 from __future__ import annotations
@@ -9,18 +10,24 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import tensorstore as ts
+
+from em_blocks.config import is_url
 from em_blocks.geometry import TOLERANCE_VOXELS
 from em_blocks.volumes import store
+from em_blocks.volumes.compressed_chunks import has_compressed_chunks, open_compressed
 
 if TYPE_CHECKING:
     from em_blocks.volumes.formats import Layout
 
 INFO, ATTRIBUTES = "info", "em_blocks.json"
 _SCALE = re.compile(r"s\d+")
+_DEEPEST_KEY = 3
+"""Folders that a key may name: most are one, ``4_4_40``."""
 
 
 def split_scale(path: str) -> tuple[str, str | None]:
-    """The folder of ``info`` and the key of the scale that a path names; None: the first scale.
+    """The folder of ``info`` and the key of the scale that a path to be made names; None: the first.
 
     Only for paths without an ``info`` of their own.
     """
@@ -29,16 +36,44 @@ def split_scale(path: str) -> tuple[str, str | None]:
 
 
 def location(path: str) -> tuple[str, str | None]:
-    """As `split_scale`, for a volume that exists."""
-    return (path, None) if store.read_json(path, INFO) is not None else split_scale(path)
+    """As `split_scale`, for a volume that exists; its scales may have any keys."""
+    if store.read_json(path, INFO) is not None:
+        return path, None
+    return _listed(path) or split_scale(path)
 
 
 def is_scale(path: str) -> bool:
-    """Whether `path` is a scale that em_blocks made, attributes included."""
-    folder, key = split_scale(path)
-    if key is None or store.read_json(path, ATTRIBUTES) is None:
+    """Whether `path` names a scale of the volume in a folder above it, by its key.
+
+    One that em_blocks made has attributes: without them it was deleted, and is still listed.
+    """
+    found = _listed(path)
+    if found is None:
         return False
-    return any(scale["key"] == key for scale in _scales(folder))
+    folder, key = found
+    if store.read_json(path, ATTRIBUTES) is not None:
+        return True
+    return not _SCALE.fullmatch(key) or not (_is_ours(folder) or store.is_empty(path))
+
+
+def _listed(path: str) -> tuple[str, str] | None:
+    """The folder of ``info`` above a path, and the key in it that the path names."""
+    folder, key = store.split_parent(path)
+    for _ in range(_DEEPEST_KEY):
+        if not folder or (is_url(path) and not is_url(folder)):
+            return None
+        scales = _scales(folder)
+        if scales:
+            return (folder, key) if key in [scale.get("key") for scale in scales] else None
+        folder, name = store.split_parent(folder)
+        key = f"{name}/{key}"
+    return None
+
+
+def _is_ours(folder: str) -> bool:
+    """Whether em_blocks made any scale of a volume."""
+    folders = [folder, *(store.join(folder, scale["key"]) for scale in _scales(folder))]
+    return any(store.read_json(one, ATTRIBUTES) is not None for one in folders)
 
 
 def is_taken(path: str) -> bool:
@@ -48,7 +83,7 @@ def is_taken(path: str) -> bool:
     """
     folder, key = split_scale(path)
     if key not in [scale["key"] for scale in _scales(folder)]:
-        return False
+        return _listed(path) is not None
     whole_volume = store.read_json(folder, ATTRIBUTES) is not None
     return (whole_volume and _scales(folder)[0]["key"] == key) or not store.is_empty(path)
 
@@ -57,6 +92,19 @@ def scale_metadata(path: str) -> dict:
     """What ``info`` says of the scale at `path`."""
     folder, key = location(path)
     return next(s for s in _scales(folder) if key is None or s["key"] == key)
+
+
+def with_compressed_chunks(array: ts.TensorStore, path: str) -> ts.TensorStore:
+    """The scale at `path`, whose chunks may be compressed by themselves, axes (x, y, z, c)."""
+    local = store.local_path(location(path)[0])
+    # Ours never are, and shards hold many chunks.
+    if local is None or store.read_json(path, ATTRIBUTES) is not None:
+        return array
+    scale = scale_metadata(path)
+    chunks = local / scale["key"]
+    if scale.get("sharding") or not has_compressed_chunks(chunks):
+        return array
+    return open_compressed(array, chunks, (local / INFO).read_bytes(), scale["key"])
 
 
 def forget_scale(path: str) -> None:
@@ -105,7 +153,10 @@ def spec(path: str | None, layout: Layout, *, labels: bool) -> dict:
 
 
 def _scales(folder: str) -> list[dict]:
-    return (store.read_json(folder, INFO) or {}).get("scales", [])
+    scales = (store.read_json(folder, INFO) or {}).get("scales")
+    if not isinstance(scales, list):
+        return []
+    return [scale for scale in scales if isinstance(scale, dict)]
 
 
 def _type(path: str | None) -> str | None:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import tensorstore as ts
@@ -45,6 +46,14 @@ def kvstore_spec(path: str) -> dict:
         f"The volume path {path!r} has the unknown scheme {url.scheme!r}. Known are local paths, "
         "s3://, gs://, http:// and https://."
     )
+
+
+def local_path(path: str) -> Path | None:
+    """The folder of this machine that `path` names; None for one elsewhere."""
+    if not is_url(path):
+        return Path(path)
+    url = urlsplit(path)
+    return Path(url.path) if url.scheme == "file" else None
 
 
 def _s3_spec(bucket: str, key: str) -> dict:

@@ -12,7 +12,7 @@ import tensorstore as ts
 from em_blocks.config import VolumeInput
 from em_blocks.errors import BlockAlignmentError, GeometryError, VolumeError
 from em_blocks.geometry import Box, Frame, Roi, Triple
-from em_blocks.volumes import formats, store
+from em_blocks.volumes import formats, precomputed, store
 from em_blocks.volumes.attributes import frame_attributes, keeps_channel_axis
 from em_blocks.volumes.formats import Format, Layout
 from em_blocks.volumes.metadata import Stored, resolve
@@ -90,6 +90,8 @@ class Volume:
         spec = formats.open_spec(path, format)
         with store.explained(f"The volume {path} ({format}) cannot be opened"):
             array = ts.open(spec, open=True, read=True, write=mode == "r+").result()
+        if format == "precomputed":
+            array = precomputed.with_compressed_chunks(array, path)
         return cls(path, format, array, formats.read_attributes(path, format), said)
 
     @classmethod
