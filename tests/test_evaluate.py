@@ -142,7 +142,7 @@ def test_ids_that_are_no_longer_ignored_are_refused_although_they_were_counted(s
     assert call("config.json").exit_code == 0
     path.write_text(json.dumps(config | {"ignore": [0]}))
     result = CliRunner().invoke(main, ["evaluate", "segmentation", "config.json"])
-    assert result.exit_code == 2 and "truth_int32 holds the id -1, but ids are 0" in result.stderr
+    assert result.exit_code == 2 and "truth_int32 holds the id -1 at voxel" in result.stderr
 
 
 def test_the_error_of_the_challenges_has_a_name_of_its_own(folder):

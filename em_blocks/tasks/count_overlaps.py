@@ -20,7 +20,14 @@ from em_blocks.kernels.cremi_marks import BACKGROUND
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
 from em_blocks.tasks.predict_options import RoiConfig
 from em_blocks.volumes import store
-from em_blocks.volumes.labels import Labels, open_labels, placed, read_in, shared_region
+from em_blocks.volumes.labels import (
+    Labels,
+    check_sample,
+    open_labels,
+    placed,
+    read_in,
+    shared_region,
+)
 from em_blocks.volumes.swc_files import SkeletonUnit, nm_per_unit
 from em_blocks.volumes.tables import BlockTables
 
@@ -136,8 +143,11 @@ class CountOverlaps(BlockwiseTask):
         return super().stored_config() | ignored
 
     def check(self) -> None:
-        """Raise `ConfigError` unless the skeletons, which are needed at the end, can be read."""
+        """Raise `ConfigError` unless ids and the skeletons, needed at the end, can be used."""
         self.neurons()
+        with self._opened() as (truth, segmentations):
+            for labels in (truth, *segmentations.values()):
+                check_sample(labels)
 
     def neurons(self) -> dict[str, nx.Graph]:
         """The skeletons by name; none unless the config names some."""

@@ -32,7 +32,7 @@ from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, Table
 from em_blocks.tasks.count_overlaps import Id, labels_identity, usual_block
 from em_blocks.tasks.near_synapses import read_ids, read_neurons_near
 from em_blocks.volumes import store
-from em_blocks.volumes.labels import Labels, open_labels, placed, same_grid
+from em_blocks.volumes.labels import Labels, check_sample, open_labels, placed, same_grid
 from em_blocks.volumes.synapse_files import read_synapses
 from em_blocks.volumes.tables import BlockTables
 
@@ -174,6 +174,9 @@ class CreditSynapses(BlockwiseTask):
         if self.reach_nm is not None:
             self._check_reach(steps_in_nm(self.reach_nm, self._layout.frame.voxel_size))
         self.partners()
+        with self.opened() as volumes:
+            for labels in volumes:
+                check_sample(labels)
 
     def partners(self) -> dict[str, Synapses]:
         """The known partners by side; none unless directed."""

@@ -17,6 +17,7 @@ from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.parts import find_borders, find_parts
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
 from em_blocks.volumes import Volume, store
+from em_blocks.volumes.samples import sample_boxes
 from em_blocks.volumes.tables import BlockTables, Columns
 
 MAX_ID = 2**63 - 1
@@ -67,7 +68,10 @@ class FindParts(BlockwiseTask):
         return Box((0, 0, 0), self.block_shape).grow(_ONE).shape
 
     def check(self) -> None:
-        check_ids(self._labels)
+        labels = self._labels
+        check_ids(labels)
+        for box in sample_boxes(labels.shape, labels.chunk_shape):
+            check_storable(labels.path, labels.read(box), box)
         if self.mask is not None:
             raise ConfigError(
                 "'mask' cannot be used here: the parts of an id are judged by all of its voxels, and "
@@ -82,6 +86,7 @@ class FindParts(BlockwiseTask):
         def process(block: Block, report: BlockReport) -> None:
             with report.measure("read"):
                 grown = self.ids_in(block.write_box.grow(_ONE))
+                check_storable(labels.path, grown[1:-1, 1:-1, 1:-1], block.write_box)
             with report.measure("compute"):
                 found = tables_of_block(grown, block.write_box, labels.shape)
             with report.measure("write"):
@@ -112,11 +117,6 @@ def tables_of_block(grown: np.ndarray, box: Box, shape: Triple) -> dict[str, Col
     """
     index = flat_index(box.grow(_ONE), shape)
     parts = find_parts(grown[1:-1, 1:-1, 1:-1])
-    if len(parts.ids) and (int(parts.ids.max()) > MAX_ID or int(parts.ids.min()) < 0):
-        raise ConfigError(
-            f"The ids of the labels reach from {parts.ids.min()} to {parts.ids.max()}, but ids are "
-            "positive and below 2^63: databases hold no larger ones. Number the labels anew first."
-        )
     borders = find_borders(grown, parts.numbers, index)
     return {
         "parts": {"id": parts.ids.astype(np.int64), "size": parts.sizes,
@@ -148,6 +148,19 @@ def identity_of(labels: Volume) -> dict:
         "voxel_size": list(labels.frame.voxel_size), "offset": list(labels.frame.offset),
         "fingerprint": labels.attributes.get("fingerprint"),
     }
+
+
+def check_storable(path: str, ids: np.ndarray, box: Box) -> None:
+    """Raise `ConfigError` if an id of a box is negative, or too large for a database."""
+    for id in (ids.min(), ids.max()) if ids.size else ():
+        if 0 <= id <= MAX_ID:
+            continue
+        place = tuple((np.argwhere(ids == id)[0] + box.offset).tolist())
+        raise ConfigError(
+            f"{path} holds the id {id} at voxel {place} (zyx), but ids are 0 (background) or positive, "
+            "and below 2^63: databases hold no larger ones. If it marks background or what is unknown, "
+            "store 0 there; else number the labels anew first."
+        )
 
 
 def check_ids(labels: Volume) -> None:

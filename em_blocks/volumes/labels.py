@@ -19,6 +19,7 @@ from em_blocks.kernels.contingency import negative_ids
 from em_blocks.kernels.positions import as_voxels
 from em_blocks.volumes.hdf5 import Hdf5Dataset, Hdf5Transforms
 from em_blocks.volumes.metadata.claims import Axes
+from em_blocks.volumes.samples import sample_boxes
 from em_blocks.volumes.sources import USUAL_CHUNK, ReadBox
 from em_blocks.volumes.volume import Volume
 
@@ -91,6 +92,13 @@ class Labels:
                 values = self.read(Box.between(first, voxels[here].max(axis=0) + 1))
                 ids[here] = values[tuple((voxels[here] - first).T)]
         return ids, inside
+
+
+def check_sample(labels: Labels) -> None:
+    """Raise the error of reading an id below 0, if a few chunks of a volume hold one."""
+    if labels.dtype.kind == "i":
+        for box in sample_boxes(labels.shape, labels.chunk_shape):
+            labels.read(box)
 
 
 @contextmanager

@@ -213,8 +213,27 @@ def test_new_ids_that_do_not_fit_are_an_error_that_says_what_to_do(tmp_path):
 
 def test_ids_beyond_63_bits_are_an_error(tmp_path):
     values = np.full((4, 4, 4), 2**63, "uint64")
-    with pytest.raises(ConfigError, match=r"below 2\^63"):
+    with pytest.raises(ConfigError, match=r"id 9223372036854775808 at voxel \(0, 0, 0\).*below 2\^63"):
         done(clean(volume(tmp_path, values), tmp_path))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64"])
+def test_negative_ids_are_found_before_any_block_starts(tmp_path, dtype):
+    values = labels(dtype="int16").clip(0, 9).astype(dtype)
+    values[19, 30, 44] = -1  # in the last chunk
+    find = clean(volume(tmp_path, values), tmp_path).steps()[0]
+    with pytest.raises(ConfigError, match=r"labels holds the id -1 at voxel \(19, 30, 44\) \(zyx\)"):
+        find.check()
+
+
+def test_a_negative_id_that_the_sample_misses_is_found_in_its_block(tmp_path):
+    values = labels().astype("int32")
+    values[8, 8, 9] = -5  # the second chunk along z, y and x
+    source = volume(tmp_path, values)
+    find = clean(source, tmp_path).steps()[0]
+    find.check()
+    with pytest.raises(ConfigError, match=r"holds the id -5 at voxel \(8, 8, 9\)"):
+        done(clean(source, tmp_path))
 
 
 def test_tables_that_do_not_fit_together_are_noticed(tmp_path):

@@ -116,6 +116,22 @@ def test_what_is_ignored_and_skeletons_change_the_scores_not_the_counts(make, tm
     assert make(truth=task.segmentations["0.5"]).identity() != task.identity()
 
 
+def test_negative_ids_that_were_counted_are_refused_once_they_are_not_ignored(make, tmp_path):
+    """The check at the start sees a few chunks only."""
+    signed = Volume.create(str(tmp_path / "v.zarr/signed"), shape=SHAPE, dtype="int32", frame=FRAME,
+                           chunk_shape=(4, 5, 6))
+    values = np.ones(SHAPE, np.int32)
+    values[2:4] = -3
+    signed.write(signed.box, values)
+    ignoring = make(truth=signed.path, ignore=[0, -3])
+    counted = count_here(ignoring, ignoring.grid().blocks())
+    tables = {name: lambda table=table: [table] for name, table in counted.items()}
+    assert score(ignoring, tables)[1].evaluation.n_neurons == 1
+    assert score(make(truth=signed.path, ignore=[2**64 - 3]), tables)
+    with pytest.raises(ConfigError, match="signed holds the id -3, but ids are 0"):
+        score(make(truth=signed.path), tables)
+
+
 @pytest.mark.parametrize("roi", [None, Box((1, 2, 4), (9, 15, 13))])
 def test_any_blocks_leave_out_the_same_voxels_near_borders(make, roi):
     """Truth beyond the compared region decides too what is near a border in it."""
