@@ -10,6 +10,7 @@ import threading
 from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -367,6 +368,16 @@ def test_synapses_are_lines_whether_in_a_table_or_a_layer_or_beside_volumes(cont
     make(folder / "raw")
     write_synapses(folder / "synapses.parquet", synapses())
     assert [layer["name"] for layer in state(folder)["layers"]] == ["raw", "synapses"]
+
+
+def test_partners_of_cremi_lie_in_the_voxels_of_the_volume_beside_them(container, tmp_path):
+    write_synapses(tmp_path / "found.hdf", synapses(), voxel_size=FRAME.voxel_size, offset=FRAME.offset)
+    with h5py.File(tmp_path / "found.hdf", "a") as file:
+        del file["annotations"].attrs["resolution"]  # which only em_blocks writes
+    shown = state(tmp_path / "found.hdf", container / "raw")
+    assert [layer["name"] for layer in shown["layers"]] == ["raw", "found"]
+    result = view(tmp_path / "found.hdf", "--json")
+    assert result.exit_code == 2 and "does not say how large its voxels are" in result.stderr
 
 
 def test_a_run_is_shown_by_its_config_with_inputs_and_outputs(container, tmp_path):

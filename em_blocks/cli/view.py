@@ -22,7 +22,7 @@ from em_blocks.tasks.base import RunConfig
 from em_blocks.volumes import annotations, neuroglancer
 from em_blocks.volumes.ledger import named_blocks, read_ledger
 from em_blocks.volumes.neuroglancer import ROLES, Shown, find_volumes
-from em_blocks.volumes.synapse_files import FORMATS, read_synapses
+from em_blocks.volumes.synapse_files import FORMATS, IN_VOXELS, read_synapses
 
 CLIENT = "https://neuroglancer-demo.appspot.com"
 
@@ -48,13 +48,20 @@ def main(paths: tuple[str, ...], port: int, client: str, opens: bool, as_json: b
     with ExitStack() as stack:
         server = stack.enter_context(FileServer(port, _origin(client)))
         scene = _Scene(server, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        for path in paths:
+        for path in sorted(paths, key=_is_in_voxels):
             scene.add(path)
         state = scene.state()
         if as_json:
             click.echo(json.dumps(state, indent=2))
             return
         _serve(server, neuroglancer.viewer_url(client, state), opens)
+
+
+def _is_in_voxels(path: str) -> bool:
+    """Whether this is a file of partners counted in voxels: those of a volume that is shown too."""
+    return Path(path).is_file() and any(
+        path.lower().endswith(ending) for ending, name in FORMATS.items() if name in IN_VOXELS
+    )
 
 
 def _serve(server: FileServer, url: str, opens: bool) -> None:
