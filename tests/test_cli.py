@@ -51,6 +51,7 @@ def test_run_status_replay_verify_and_plan_tell_one_story(config, tmp_path):
     status = json.loads(call("status", config, "--json").stdout)
     assert status == {
         "run": "cli", "state": "done", "rate_mvox_s": status["rate_mvox_s"], "eta_s": 0.0,
+        "reason": None,
         "blocks": {"total": 4, "done": 4, "failed": 0, "quarantined": 0, "masked": 0, "running": 0},
     }
     assert status["rate_mvox_s"] > 0

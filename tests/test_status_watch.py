@@ -105,7 +105,7 @@ def test_a_watch_follows_the_run_and_ends_with_it(config):
     last = json.loads(lines.splitlines()[-1])
     assert (first["state"], first["blocks"]["done"]) == ("running", 59)
     assert last["state"] == "done" and last["blocks"]["done"] == 60
-    assert set(last) == {"run", "state", "blocks", "rate_mvox_s", "eta_s"}
+    assert set(last) == {"run", "state", "blocks", "rate_mvox_s", "eta_s", "reason"}
 
 
 def test_ctrl_c_ends_a_watch_without_a_traceback(config):

@@ -149,7 +149,7 @@ def print_report(report, as_json: bool) -> None:
     console = Console()
     console.print(_table(report))
     if report.reason and not report.ok:
-        console.print(f"Stopped: {report.reason}", markup=False)
+        console.print(f"{report.state.capitalize()}: {report.reason}", markup=False)
     for failure in report.failures[:5]:
         error = failure["error"]
         console.print(

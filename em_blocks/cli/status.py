@@ -87,7 +87,7 @@ def _statuses(stores: list[RunStore]) -> list[dict]:
 
 def _statuses_in(snapshot: dict) -> list[dict]:
     """What `_statuses` returns, of a snapshot."""
-    keys = ("run", "state", "blocks", "rate_mvox_s", "eta_s")
+    keys = ("run", "state", "blocks", "rate_mvox_s", "eta_s", "reason")
     started = (step for step in snapshot["steps"] if step["state"] != NOT_STARTED)
     return [{key: step[key] for key in keys} for step in started]
 
@@ -99,4 +99,6 @@ def _json(found: list[dict]) -> str:
 def _line(status: dict) -> str:
     blocks = ", ".join(f"{n} {name}" for name, n in status["blocks"].items())
     eta = "" if status["eta_s"] is None else f", {status['eta_s']:.0f} s left"
-    return f"{status['run']} is {status['state']}: {blocks}; {status['rate_mvox_s']:.3g} Mvoxel/s{eta}"
+    why = f"\n    {status['reason']}" if status["reason"] else ""
+    rate = f"{status['rate_mvox_s']:.3g} Mvoxel/s"
+    return f"{status['run']} is {status['state']}: {blocks}; {rate}{eta}{why}"

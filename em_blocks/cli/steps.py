@@ -20,6 +20,7 @@ from em_blocks.cli.common import (
     set_option,
     shows_errors,
 )
+from em_blocks.errors import EmBlocksError
 from em_blocks.json_text import json_text
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
 
@@ -85,18 +86,25 @@ def run_all(tasks: list[BlockwiseTask], **options) -> list[RunReport]:
     They run block by block if their blocks are of the same voxels, and else one after the other.
     """
     from em_blocks.db.connect import database_uri
+    from em_blocks.runtime.report import write_summaries
     from em_blocks.runtime.run import run_blockwise, run_steps
 
     grids = [task.grid() for task in tasks]
     if len({(grid.frame, grid.volume_shape) for grid in grids}) == 1:
         return run_steps(tasks, **options)
-    reports = []
+    reports, home, console = [], tasks[-1].home, Console(stderr=True)
     # Held meanwhile: each step would start and stop an embedded server.
-    with database_uri(tasks[-1].db_host, tasks[-1].home):
+    with database_uri(tasks[-1].db_host, home):
         for task in tasks:
-            reports.append(run_blockwise(task, **options))
+            try:
+                reports.append(run_blockwise(task, **options))
+            except EmBlocksError as error:
+                if reports:
+                    write_summaries(home, reports, console, refused=(task.run, str(error)))
+                raise
             if not reports[-1].ok:
                 break
+    write_summaries(home, reports, console)
     return reports
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from datetime import datetime
@@ -238,15 +239,14 @@ class RunStore:
 
     def requeue_blocks(self, blocks: np.ndarray, why: str) -> int:
         """Make the done ones of the blocks in a bool array (z, y, x) due again; returns how many."""
-        keys = [f"{self.run}/{'/'.join(map(str, index))}" for index in np.argwhere(blocks).tolist()]
         error = {"type": "InputChanged", "message": why, "stage": None, "traceback": None}
-        n = 0
-        for first in range(0, len(keys), _KEYS_AT_ONCE):
-            n += self.blocks.update_many(
-                {"_id": {"$in": keys[first : first + _KEYS_AT_ONCE]}, "state": DONE},
+        return sum(
+            self.blocks.update_many(
+                {"_id": {"$in": keys}, "state": DONE},
                 {"$set": {"state": FAILED, "failures": 0, "error": error}},
             ).modified_count
-        return n
+            for keys in self._keys(blocks)
+        )
 
     def counts(self) -> dict[str, int]:
         """Number of blocks per state."""
@@ -292,27 +292,44 @@ class RunStore:
 
     # -- summaries ------------------------------------------------------------------
 
-    def totals(self) -> dict:
+    def totals(self, *, but: np.ndarray | None = None) -> dict:
         """Sums over done blocks: voxels, seconds per stage, counts.
 
         A task reports the same stages and counts for every block, so those of one block
         name them all; unfolding every document would take ten times as long.
+
+        Parameters
+        ----------
+        but : (z, y, x) bool array, optional
+            Done blocks that are not counted.
         """
         one = self.blocks.find_one({"run": self.run, "state": DONE}) or {}
         names = [f"{group}.{key}" for group in ("seconds", "counts") for key in one.get(group, {})]
-        sums = {f"s{n}": {"$sum": f"${name}"} for n, name in enumerate(names)}
-        found = next(
-            iter(self.blocks.aggregate([
-                {"$match": {"run": self.run, "state": DONE}},
-                {"$group": {"_id": None, "voxels": {"$sum": VOXELS}, **sums}},
-            ])),
-            {"voxels": 0},
-        )
-        totals = {"voxels": found["voxels"], "seconds": {}, "counts": {}}
-        for n, name in enumerate(names):
+        sums = self._sums(names, {})
+        for keys in self._keys(but) if but is not None else ():
+            left_out = self._sums(names, {"_id": {"$in": keys}})
+            sums = [whole - part for whole, part in zip(sums, left_out, strict=True)]
+        totals = {"voxels": sums[0], "seconds": {}, "counts": {}}
+        for name, value in zip(names, sums[1:], strict=True):
             group, _, key = name.partition(".")
-            totals[group][key] = found[f"s{n}"]
+            totals[group][key] = value
         return totals
+
+    def _sums(self, names: list[str], query: dict) -> list:
+        """Sums of voxels and of the fields `names` over done blocks."""
+        sums = {f"s{n}": {"$sum": f"${name}"} for n, name in enumerate(names)}
+        found = next(iter(self.blocks.aggregate([
+            {"$match": {"run": self.run, "state": DONE, **query}},
+            {"$group": {"_id": None, "voxels": {"$sum": VOXELS}, **sums}},
+        ])), {})
+        return [found.get(name, 0) for name in ("voxels", *sums)]
+
+    def _keys(self, blocks: np.ndarray) -> Iterator[list[str]]:
+        """Ids of the block documents of a bool array (z, y, x), so many at a time."""
+        indices = np.argwhere(blocks).tolist()
+        for first in range(0, len(indices), _KEYS_AT_ONCE):
+            some = indices[first : first + _KEYS_AT_ONCE]
+            yield [f"{self.run}/{'/'.join(map(str, index))}" for index in some]
 
     def voxels_done_since(self, start: datetime) -> int:
         """Voxels of the blocks that were finished since `start`."""
@@ -322,16 +339,17 @@ class RunStore:
         ])
         return next(iter(found), {"n": 0})["n"]
 
-    def slowest(self, n: int) -> list[dict]:
-        """The `n` done blocks that took longest: key and seconds."""
+    def slowest(self, n: int, *, but: np.ndarray) -> list[dict]:
+        """The `n` done blocks that took longest, none of the blocks `but`: key and seconds."""
         found = self.blocks.aggregate([
             {"$match": {"run": self.run, "state": DONE}},
-            {"$project": {"host": 1, "total": {"$sum": {"$map": {
+            {"$project": {"host": 1, "index": 1, "total": {"$sum": {"$map": {
                 "input": {"$objectToArray": "$seconds"}, "in": "$$this.v"}}}}},
-            {"$sort": {"total": -1}}, {"$limit": n},
+            {"$sort": {"total": -1}}, {"$limit": n + int(but.sum())},
         ])
+        shown = itertools.islice((d for d in found if not but[tuple(d["index"])]), n)
         return [{"block": d["_id"].removeprefix(self.run + "/"), "seconds": d["total"],
-                 "host": d.get("host")} for d in found]
+                 "host": d.get("host")} for d in shown]
 
     def failure_groups(self, epoch: int) -> list[dict]:
         """Failed attempts of an epoch by kind of error.
@@ -357,11 +375,12 @@ class RunStore:
             for d in found
         ]
 
-    def failures(self, n: int) -> list[dict]:
-        """At most `n` failed or quarantined blocks with their errors."""
-        found = self.documents({"state": {"$in": [FAILED, QUARANTINED]}}, limit=n)
+    def failures(self, n: int, *, but: np.ndarray) -> list[dict]:
+        """At most `n` failed or quarantined blocks with their errors, none of the blocks `but`."""
+        found = self.documents({"state": {"$in": [FAILED, QUARANTINED]}})
+        shown = itertools.islice((d for d in found if not but[tuple(d["index"])]), n)
         return [{"block": d["_id"].removeprefix(self.run + "/"), "state": d["state"],
-                 "attempts": d.get("attempts", 0), "error": d.get("error") or {}} for d in found]
+                 "attempts": d.get("attempts", 0), "error": d.get("error") or {}} for d in shown]
 
 
 def block_fields(run: str, grid: BlockGrid, block) -> dict:

@@ -9,6 +9,7 @@ import numpy as np
 from em_blocks.db import progress
 from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore
 from em_blocks.errors import ConfigError, GeometryError
+from em_blocks.runtime.block_sets import masked_of
 from em_blocks.runtime.status import state_of
 
 STATES = ("waiting", "running", DONE, FAILED, QUARANTINED, "masked")
@@ -19,8 +20,9 @@ _WAITING, _RUNNING, _DONE, _, _, _MASKED = range(len(STATES))
 def section_map(store: RunStore, z: int) -> dict:
     """What is known of the blocks of section `z` of a run's block grid.
 
-    A block that is held by a worker is running, whatever its record says of tries before. Masked
-    blocks have no record: what is left of a run that is done must be masked.
+    A block that is held by a worker is running, whatever its record says of tries before; one that the
+    mask leaves out is masked. Runs of older versions do not keep their mask: what has no record in one
+    that is done must be masked.
 
     Returns
     -------
@@ -51,7 +53,9 @@ def section_map(store: RunStore, z: int) -> dict:
     arrays = _Arrays(shape)
     for document in progress.section(store, z):
         arrays.take(document)
-    if run["state"] == DONE:
+    if (masked := masked_of(run)) is not None:
+        arrays.state[masked[z]] = _MASKED
+    elif run["state"] == DONE:
         arrays.state[arrays.state == _WAITING] = _MASKED
     if state_of(run, store.now()) == "running":
         for key in progress.held_blocks(store):

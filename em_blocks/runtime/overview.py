@@ -10,6 +10,7 @@ from em_blocks.db import progress
 from em_blocks.db.runs import WORKER_TIMEOUT_S, WORKING, RunStore
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Frame
+from em_blocks.runtime.block_sets import masked_of
 from em_blocks.runtime.status import status_of
 
 NOT_STARTED = "waiting"
@@ -70,12 +71,19 @@ def _step(step: Step, store: RunStore, run: dict | None, now: datetime) -> dict:
         return {**shown, "state": NOT_STARTED}
     status = status_of(store, run, now)
     failing = status["blocks"]["failed"] + status["blocks"]["quarantined"]
-    keys = progress.failing(store, N_FAILING) if failing else []
-    reason = None if status["state"] == "running" else (run.get("summary") or {}).get("reason")
+    keys = _failing(store, run) if failing else []
     return {
-        **shown, **status, "task": run["task"], "grid": run["grid"], "reason": reason,
+        **shown, **status, "task": run["task"], "grid": run["grid"],
         "failing_sections": sorted({int(key.partition("/")[0]) for key in keys}),
     }
+
+
+def _failing(store: RunStore, run: dict) -> list[str]:
+    """Keys of blocks that fail, of those that the mask leaves."""
+    keys, masked = progress.failing(store, N_FAILING), masked_of(run)
+    if masked is None or not run["n_hidden"]:
+        return keys
+    return [key for key in keys if not masked[tuple(map(int, key.split("/")))]]
 
 
 def _workers(documents: list[dict], names: Mapping[str, str], now: datetime) -> list[dict]:

@@ -267,8 +267,10 @@ class _Planning:
             times = {"wall_s": 0.0}
         return StepPlan(
             run=step.run, task=step.kind, grid=grid.shape, block_shape=grid.block_shape,
-            blocks=grid.n_blocks, masked=int(checked.masked.sum()), done=int(state.done.sum()),
-            quarantined=int((state.quarantined & ~state.done).sum()), left=int(todo.sum()),
+            blocks=grid.n_blocks, masked=int(checked.masked.sum()),
+            done=int((state.done & ~checked.masked).sum()),
+            quarantined=int((state.quarantined & ~(state.done | checked.masked)).sum()),
+            left=int(todo.sum()),
             read_amplification=amplification(step), **moved, **times,
             note=state.note or self.trial.unknown.get(step.run),
         )

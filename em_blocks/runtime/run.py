@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,13 +18,14 @@ from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import DatabaseLostError, EmBlocksError, RunFailedError, VolumeError
 from em_blocks.json_text import finite
+from em_blocks.runtime.block_sets import BlockSets, mask_document
 from em_blocks.runtime.claim import claim
 from em_blocks.runtime.dispatch import Work
 from em_blocks.runtime.inputs import Inputs, look_at
 from em_blocks.runtime.job import Job
 from em_blocks.runtime.ledgers import Ledgers
 from em_blocks.runtime.preflight import Checked, check_space, check_task
-from em_blocks.runtime.report import RunReport, make_report, write_summary
+from em_blocks.runtime.report import RunReport, make_report, write_summaries
 from em_blocks.runtime.schedule import Step, schedule
 from em_blocks.runtime.verify import requeue_damaged
 from em_blocks.tasks.base import BlockwiseTask, RowsSpec, SynapseTask
@@ -100,17 +101,24 @@ def run_steps(
                     ))
                     sessions[-1].prepare(requeue=requeue)
                     made_here |= sessions[-1].ledgers.planned()
-                return _run(sessions, console)
+                reports = _run(sessions, console)
+                write_summaries(first.home, reports, console)
+                return reports
         except KeyboardInterrupt:  # while the runs were prepared, which may measure a whole volume
             reports = [session.finish("interrupted") for session in sessions]
             if all(report.ok for report in reports):
                 raise  # the steps that had not begun have no report that could say so
+            write_summaries(first.home, reports, console)
             return reports
         except DatabaseLostError:
             raise  # nobody could be told that the runs were given up
-        except EmBlocksError:
-            for session in sessions:
-                session.give_up()
+        except EmBlocksError as error:
+            begun = sessions and sessions[-1].task is step
+            why = str(error) if begun else f"the step {step.run} cannot begin: {error}"
+            reports = [session.finish(why, given_up=True) for session in sessions]
+            if reports:
+                refused = None if begun else (step.run, str(error))
+                write_summaries(first.home, reports, console, refused)
             raise
         except ServerError as error:
             raise RunFailedError(
@@ -182,6 +190,7 @@ class _Session:
         self.wall_s = 0.0
         self.todo = self.left = np.zeros(checked.grid.shape, bool)
         self.waiting: dict[str, np.ndarray] = {}
+        self.ledgers: Ledgers | None = None  # before the outputs are made
 
     def patiently(self, call: Callable[[], Result]) -> Result:
         """Repeat a call that may be done twice while the database is away."""
@@ -195,19 +204,19 @@ class _Session:
         if self._forget_nan() or requeue:
             self.patiently(self.store.requeue)
         self.patiently(self.take_back)
-        done, quarantined = self._blocks(DONE), self._blocks(QUARANTINED)
-        self.skipped = int(done.sum())
-        undone = ~(done | self.checked.masked)
+        sets = self._sets()
+        self.skipped, done, undone = int(sets.done.sum()), sets.done | sets.hidden, sets.missing
         self.waiting = {name: holes & undone for name, holes in self.inputs.holes().items()}
         self.waiting = {name: blocks for name, blocks in self.waiting.items() if blocks.any()}
         waiting = np.logical_or.reduce([*self.waiting.values(), np.zeros_like(done)])
-        self.todo = self.left = undone & ~(quarantined | waiting)
+        self.todo = self.left = undone & ~(sets.quarantined | waiting)
         wait = "".join(f", {int(w.sum())} wait for what {n} lacks" for n, w in self.waiting.items())
         self.console.print(
             f"Run {self.task.run}: {self.checked.grid.n_blocks} blocks, {self.skipped} done before, "
             f"{int(self.checked.masked.sum())} masked, {int(self.todo.sum())} to do{wait}."
         )
         check_space(self.task, self.checked.n_voxels(self.todo))
+        self._record_mask()
         document = self.patiently(self.store.load)
         for output in self.task.output_specs():
             output.create(self.checked.grid, document["fingerprint"])
@@ -240,6 +249,16 @@ class _Session:
         """Bool (z, y, x): the blocks in these states."""
         return self.patiently(lambda: self.store.mask(self.checked.grid.shape, *states))
 
+    def _sets(self) -> BlockSets:
+        return self.patiently(lambda: BlockSets.of(self.store, self.checked.masked))
+
+    def _record_mask(self) -> None:
+        """Keep the mask with the run, for those who look at it later and have no volumes."""
+        recorded = np.zeros(self.checked.grid.shape, bool)
+        if self.checked.masked.any():
+            recorded = self._blocks(DONE, FAILED, QUARANTINED)
+        self.patiently(lambda: self.store.update(**mask_document(self.checked.masked, recorded)))
+
     def take_back(self) -> np.ndarray:
         """Make blocks due again whose synapses were stored anew since; which these are.
 
@@ -248,7 +267,7 @@ class _Session:
         """
         grid, lost = self.checked.grid, np.zeros(self.checked.grid.shape, bool)
         rows = [spec for spec in self.task.output_specs() if isinstance(spec, RowsSpec)]
-        if not rows or self.store.counts()[DONE] < grid.n_blocks - int(self.checked.masked.sum()):
+        if not rows or not (self._blocks(DONE) | self.checked.masked).all():
             return lost
         synapses = SynapseStore(
             self.store.client, self.task.db_name, self.task.run, outage_s=self.task.db_outage_s
@@ -290,48 +309,32 @@ class _Session:
                 lambda i=index: self.store.mark_failed(self.checked.grid, i, self.epoch, error)
             )
 
-    def finish(self, reason: str | None) -> RunReport:
-        """End the run in the database and beside its output."""
-        report = self.patiently(lambda: self._release(reason))
-        self._write_summary(report)
-        return report
+    def finish(self, reason: str | None, *, given_up: bool = False) -> RunReport:
+        """End the run in the database and beside its output; `given_up` before its work began."""
+        return self.patiently(lambda: self._release(reason, given_up))
 
-    def _release(self, reason: str | None) -> RunReport:
+    def _release(self, reason: str | None, given_up: bool) -> RunReport:
         self.take_back()
-        self._close_ledgers()
-        self.store.update(
-            **{"session.ended": self.store.now(), "n_masked": int(self.checked.masked.sum())}
-        )
+        sets = self._sets()
+        self._close_ledgers(sets.done | sets.hidden)
+        self.store.update(**{"session.ended": self.store.now()})
         report = make_report(
-            self.task, self.checked, self.store, skipped=self.skipped, wall_s=self.wall_s,
-            reason=reason, logs=self._logs,
+            self.task, sets, self.store, skipped=self.skipped, wall_s=self.wall_s, reason=reason,
+            logs=self._logs,
         )
+        if given_up and not report.ok:
+            report = replace(report, state="failed")
         self.store.release(self.epoch, state=report.state, summary=asdict(report))
         return report
 
-    def _close_ledgers(self) -> None:
+    def _close_ledgers(self, done: np.ndarray) -> None:
         """Say beside the outputs what is done; where that fails, the next start says it."""
+        if self.ledgers is None:
+            return
         try:
-            self.ledgers.close(self._blocks(DONE))
+            self.ledgers.close(done)
         except VolumeError as error:  # of a full disk, which is why the run ends
             self.console.print(str(error), markup=False, highlight=False)
-
-    def _write_summary(self, report: RunReport) -> None:
-        path = self.task.home / "summary.json"
-        try:
-            write_summary(path, report)
-        except OSError as error:  # of a full disk, which is why the run ends
-            self.console.print(
-                f"{path} cannot be written: {error.strerror}. The database holds the same summary.",
-                markup=False, highlight=False,
-            )
-
-    def give_up(self) -> None:
-        """Release a run whose work could not begin."""
-        if self.todo.any():
-            self.store.release(self.epoch, state="failed", summary={})
-        else:
-            self.finish(None)
 
     def _measured(self, document: dict) -> dict:
         """Values measured once per run; kept, so that a resumed run uses the same."""

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from em_blocks.db.progress import latest_done
 from em_blocks.db.runs import DONE, FAILED, LEASE_TIMEOUT_S, QUARANTINED, RunStore
 from em_blocks.errors import ConfigError
+from em_blocks.runtime.block_sets import counts_of
 from em_blocks.runtime.leases import owner_lives
 
 # What the rate is measured on: blocks of one minute, more where that is fewer than these ...
@@ -24,7 +25,7 @@ def run_status(store: RunStore) -> dict:
     -------
     dict
         ``{"run", "state", "blocks": {"total", "done", "failed", "quarantined", "masked",
-        "running"}, "rate_mvox_s", "eta_s"}``. While the run goes on, the rate is that of the
+        "running"}, "rate_mvox_s", "eta_s", "reason"}``. While the run goes on, the rate is that of the
         blocks finished lately, and afterwards that of its latest start: voxels in millions per
         second of wall time. ``eta_s`` is None before the first block, and while nothing runs.
 
@@ -45,9 +46,9 @@ def run_status(store: RunStore) -> dict:
 def status_of(store: RunStore, run: dict, now: datetime) -> dict:
     """`run_status` of a run whose document was read already, at the server's time `now`."""
     state = state_of(run, now)
-    counts, running = store.counts(), store.running() if state == "running" else 0
+    counts, running = counts_of(store, run), store.running() if state == "running" else 0
     rate = _recent_rate(store, run, now) if state == "running" else _last_rate(store, run)
-    left = run["n_blocks"] - run["n_masked"] - counts[DONE] - counts[QUARANTINED]
+    left = run["n_blocks"] - counts["masked"] - counts[DONE] - counts[QUARANTINED]
     eta = None
     if left == 0:
         eta = 0.0
@@ -58,10 +59,11 @@ def status_of(store: RunStore, run: dict, now: datetime) -> dict:
         "state": state,
         "blocks": {
             "total": run["n_blocks"], "done": counts[DONE], "failed": counts[FAILED],
-            "quarantined": counts[QUARANTINED], "masked": run["n_masked"], "running": running,
+            "quarantined": counts[QUARANTINED], "masked": counts["masked"], "running": running,
         },
         "rate_mvox_s": round(rate, 4),
         "eta_s": None if eta is None else round(eta, 1),
+        "reason": None if state in ("running", DONE) else (run.get("summary") or {}).get("reason"),
     }
 
 

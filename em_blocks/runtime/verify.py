@@ -8,11 +8,12 @@ from em_blocks.db.runs import DONE, FAILED, RunStore
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid
+from em_blocks.runtime.block_sets import masked_of
 from em_blocks.tasks.base import BlockwiseTask
 
 
 def damaged_blocks(task: BlockwiseTask, store: RunStore) -> Iterator[tuple[Block, str | None]]:
-    """Re-read every done block; yield it with what is wrong, or None.
+    """Re-read every done block that the mask leaves; yield it with what is wrong, or None.
 
     Raises
     ------
@@ -23,7 +24,10 @@ def damaged_blocks(task: BlockwiseTask, store: RunStore) -> Iterator[tuple[Block
     synapses = SynapseStore(store.client, task.db_name, task.run)
     checks = {spec.name: spec.damage(synapses) for spec in task.output_specs()}
     _check_grid(store, grid)
+    masked = masked_of(store.load())
     for document in store.documents({"state": DONE}, projection={"index": 1, "checksums": 1}):
+        if masked is not None and masked[tuple(document["index"])]:
+            continue
         block = grid.block(document["index"])
         found = (check(block, document["checksums"].get(name)) for name, check in checks.items())
         yield block, next((problem for problem in found if problem), None)
