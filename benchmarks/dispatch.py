@@ -1,8 +1,9 @@
 """What a block costs when it does nothing: dispatch, durable commit, and the decision what is left.
 
-Three measurements on a private mongod: blocks per second through the whole run (scheduler, two
-workers, commits with majority and journal); seconds to decide what is left of 10^6 done blocks;
-peak memory of the scheduler process.
+Measurements on a private mongod: blocks per second through the whole run (scheduler, two workers,
+commits with majority and journal); seconds to decide what is left of 10^6 done blocks, and to ask an
+input of 10^6 blocks, whose run is in the same database, what it lacks and what of it is new; peak
+memory of the scheduler process.
 
 The run is the real one, `run_blockwise`; "against" is volara 1.0.5 on idle cores of the same kind of
 machine: 38 blocks/s dispatched and marked, 465 done-checks/s.
@@ -19,11 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import numpy as np
 from rich.console import Console
 
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import DONE, RunStore, block_fields
+from em_blocks.runtime.inputs import Input, confirmed
 from em_blocks.runtime.run import run_blockwise
+from em_blocks.volumes.ledger import Ledger, read_ledger, write_ledger
 from parts.noop import Noop
 
 VOLARA_BLOCKS_S, VOLARA_CHECKS_S = 38, 465
@@ -90,6 +94,27 @@ def resume(folder: Path, n: int) -> float:
     return seconds
 
 
+def ask_input(folder: Path, n: int) -> float:
+    """Seconds to compare an input of about `n` blocks, that of `resume`, with a record of it."""
+    side = round(n ** (1 / 3))
+    made, reader = (task(folder, run, (side, side, side), 1) for run in ("resume", "reader"))
+    grid, path = made.grid(), str(folder / "input")
+    generation = np.ones(grid.shape, np.uint32)
+    none = np.zeros(grid.shape, bool)
+    with database_uri(None, folder) as uri, connect(uri) as client:
+        run = RunStore(client, made.db_name, made.run).load()
+        write_ledger(path, Ledger(
+            made.run, run["run_id"], made.kind, run["fingerprint"], run["content_id"], grid, "closed",
+            generation, none,
+        ))
+        start = time.perf_counter()
+        ledger = confirmed(read_ledger(path), RunStore(client, reader.db_name, reader.run))
+        found = Input("input", path, ledger.fingerprint, ledger, grid=ledger.grid)
+        assert ledger.complete and not found.holes(reader, grid).any()
+        assert not found.compare(found.document(), reader, grid, ~none).stale.any()
+        return time.perf_counter() - start
+
+
 @click.command()
 @click.option("--blocks", default=64_000, show_default=True, help="Blocks to dispatch.")
 @click.option("--done", default=1_000_000, show_default=True, help="Done blocks to resume over.")
@@ -98,10 +123,12 @@ def main(blocks: int, done: int, workers: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         rate = dispatch(Path(folder), blocks, workers)
         decided = resume(Path(folder), done)
+        asked = ask_input(Path(folder), done)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory of the scheduler process: {memory:.0f} MB")
     for name, value, unit, against in (
         ("resume decision", decided, "s", done / VOLARA_CHECKS_S),
+        ("state of an input", asked, "s", 1.0),
         ("scheduler memory", memory, "MB", 500),
         ("durable no-op blocks", rate, "blocks/s", VOLARA_BLOCKS_S),
     ):

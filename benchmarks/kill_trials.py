@@ -32,6 +32,7 @@ from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import DONE, RunStore
 from em_blocks.db.server import running_uri
 from em_blocks.errors import DatabaseError
+from em_blocks.volumes.ledger import LEDGER
 from parts.affinities import segment_config
 from parts.noise import small_config
 from parts.synapse_prediction import extract_config
@@ -139,11 +140,11 @@ def kill(pid: int) -> None:
 
 
 def digest(folder: Path) -> dict[str, str]:
-    """sha256 of every file of the output."""
+    """sha256 of every file of the output but ledgers, which name the starts of a run."""
     root = folder / "p.zarr"
     return {
         str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(root.rglob("*")) if p.is_file()
+        for p in sorted(root.rglob("*")) if p.is_file() and p.name != LEDGER
     }
 
 

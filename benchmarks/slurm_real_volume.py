@@ -28,6 +28,7 @@ from cluster.runs import Site  # noqa: E402
 from cluster.slots import CONTROLLER  # noqa: E402
 from cluster.slurm import Slurm  # noqa: E402
 from em_blocks.db.connect import connect  # noqa: E402
+from em_blocks.volumes.ledger import LEDGER
 
 EM_BLOCKS = Path(sys.executable).with_name("em-blocks")
 # Smaller blocks than those of the configs, so that there is something to lose in the middle.
@@ -56,7 +57,7 @@ def files(folder: Path) -> dict[str, str]:
     found = {}
     for name in ("predictions.zarr", "segmentation.zarr"):
         for path in sorted((folder / name).rglob("*")):
-            if path.is_file() and path.name not in (".zattrs", "tables.json"):
+            if path.is_file() and path.name not in (".zattrs", "tables.json", LEDGER):
                 found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 

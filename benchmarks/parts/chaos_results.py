@@ -10,6 +10,7 @@ from pathlib import Path
 
 from em_blocks.cli.common import load_config
 from em_blocks.db.runs import RunStore
+from em_blocks.volumes.ledger import LEDGER
 
 BLOCK_FIELDS = ("state", "index", "offset", "shape", "counts", "checksums")
 RUN_FIELDS = ("task", "state", "fingerprint", "identity", "grid", "n_blocks", "n_masked", "measured")
@@ -85,7 +86,7 @@ def _digests(output: Path) -> dict[str, str]:
     return {
         f"file {path.relative_to(output)}": hashlib.sha256(path.read_bytes()).hexdigest()
         for container in CONTAINERS for path in sorted((output / container).rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != LEDGER  # which names the starts of a run
     }
 
 
