@@ -109,7 +109,7 @@ def ask_input(folder: Path, n: int) -> float:
         ))
         start = time.perf_counter()
         ledger = confirmed(read_ledger(path), RunStore(client, reader.db_name, reader.run))
-        found = Input("input", path, ledger.fingerprint, ledger, grid=ledger.grid)
+        found = Input("input", path, ledger.fingerprint, ledger)
         assert ledger.complete and not found.holes(reader, grid).any()
         assert not found.compare(found.document(), reader, grid, ~none).stale.any()
         return time.perf_counter() - start

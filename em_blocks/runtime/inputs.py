@@ -19,7 +19,7 @@ import numpy as np
 from em_blocks.config import VolumeInput, path_of
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import IncompleteInputError
-from em_blocks.geometry import BlockGrid, Box
+from em_blocks.geometry import BlockGrid, Box, Frame, Triple
 from em_blocks.runtime.leases import is_alive
 from em_blocks.runtime.preflight import Checked, refuse_incomplete
 from em_blocks.tasks.base import BlockwiseTask
@@ -27,7 +27,7 @@ from em_blocks.tasks.outputs import table_fingerprint
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats import detect
 from em_blocks.volumes.ledger import Ledger, packed, read_ledger, unpacked
-from em_blocks.volumes.signature import Signature, sign
+from em_blocks.volumes.signature import SAMPLE_BYTES, Signature, sign
 from em_blocks.volumes.touching import touching
 
 MASKED = "masked blocks"
@@ -63,9 +63,9 @@ class Input:
     ledger : Ledger or None
         None for what no run of em_blocks made, or an old one.
     signature : Signature or None
-        None where there is a ledger, and for folders of tables.
-    grid : BlockGrid or None
-        Blocks of the ledger, or pieces of the signature.
+        None for folders of tables, and for what an earlier step of this command makes.
+    frame : Frame or None
+        Where the voxels of the signature lie.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Input:
     fingerprint: str | None = None
     ledger: Ledger | None = None
     signature: Signature | None = None
-    grid: BlockGrid | None = None
+    frame: Frame | None = None
 
     @property
     def content_id(self) -> str:
@@ -82,14 +82,15 @@ class Input:
 
     def document(self) -> dict:
         """For the database."""
-        if self.ledger is not None:
-            return {
-                "run": self.ledger.run, "run_id": self.ledger.run_id,
-                "fingerprint": self.ledger.fingerprint, "content_id": self.ledger.content_id,
-                "generation": packed(self.ledger.generation.astype("<u4").tobytes()),
-            }
         signature = self.signature and self.signature.to_document()
-        return {"fingerprint": self.fingerprint, "signature": signature}
+        if self.ledger is None:
+            return {"fingerprint": self.fingerprint, "signature": signature}
+        return {
+            "run": self.ledger.run, "run_id": self.ledger.run_id,
+            "fingerprint": self.ledger.fingerprint, "content_id": self.ledger.content_id,
+            "generation": packed(self.ledger.generation.astype("<u4").tobytes()),
+            "signature": signature,
+        }
 
     def holes(self, task: BlockwiseTask, grid: BlockGrid) -> np.ndarray:
         """Bool (z, y, x): blocks of a task that read what is missing here."""
@@ -112,7 +113,7 @@ class Input:
             return self._refused(grid, "was made with other settings")
         if self.signature is None or then["signature"] is None:
             return Difference(None, np.zeros(grid.shape, bool))
-        return self._compare_pieces(Signature.from_document(then["signature"]), task, grid, done)
+        return self._compare_pieces(then["signature"], task, grid, done)
 
     def _compare_run(
         self, then: dict, task: BlockwiseTask, grid: BlockGrid, done: np.ndarray
@@ -130,37 +131,67 @@ class Input:
         changed = np.ones(self.ledger.grid.shape, bool)
         if then["run_id"] == self.ledger.run_id and before.size == changed.size:
             changed = before.reshape(changed.shape) != self.ledger.generation
+        if (tampered := self._tampered(then.get("signature"), changed)) is not None:
+            return self._refused(grid, tampered)
         stale = touching(grid, task.read_reach(), self.ledger.grid, changed) & done
         if not stale.any():
             return Difference(None, stale)
         return Difference(None, stale, f"{int(changed.sum())} blocks of {self.name} were stored anew")
 
+    def _tampered(self, then: dict | None, redone: np.ndarray) -> str | None:
+        """What is wrong with values that no start of the run stored; `redone`: one did."""
+        if then is None or self.signature is None:
+            return None
+        boxes = Signature.from_document(then).changed(self.signature)
+        if not boxes:
+            return None
+        excused = touching(self._pieces, (0, 0, 0), self.ledger.grid, redone)
+        left = [box for box in boxes if not excused[self._place(box)]]
+        if not left:
+            return None
+        return (
+            f"{self._differs(left)}, which its run {self.ledger.run!r} did not store (`em-blocks verify` "
+            "on the config of that run has damaged blocks done again)"
+        )
+
     def _compare_pieces(
-        self, then: Signature, task: BlockwiseTask, grid: BlockGrid, done: np.ndarray
+        self, then: dict, task: BlockwiseTask, grid: BlockGrid, done: np.ndarray
     ) -> Difference:
-        boxes = then.changed(self.signature)
+        boxes = Signature.from_document(then).changed(self.signature)
         if boxes is None:
             return self._refused(grid, "is stored in another shape or in other chunks")
         if not boxes:
             return Difference(None, np.zeros(grid.shape, bool))
-        readers = touching(grid, task.read_reach(), self.grid, self._marked(boxes))
+        readers = touching(grid, task.read_reach(), self._pieces, self._marked(boxes))
         if self.signature.whole and not (readers & done).any():
             return Difference(None, np.zeros(grid.shape, bool), (
                 f"{self.name} holds other values than before, but only where no block is done"
             ))
-        roi = self.grid.frame.to_roi(boxes[0])
-        return self._refused(grid, (
+        return self._refused(grid, self._differs(boxes))
+
+    def _differs(self, boxes: list[Box]) -> str:
+        roi = self.frame.to_roi(boxes[0])
+        return (
             f"holds other values than when the run began, in {len(boxes)} of "
             f"{len(self.signature.pieces)} pieces that were compared, the first at voxel "
             f"{boxes[0].offset} ({tuple(round(o, 3) for o in roi.offset)} nm, zyx)"
-        ))
+        )
+
+    @property
+    def _pieces(self) -> BlockGrid:
+        return BlockGrid(self.frame, self.signature.shape, self.signature.piece_shape)
+
+    def _place(self, box: Box) -> Triple:
+        """Index of the piece that begins where `box` does."""
+        return tuple(
+            o // p for o, p in zip(box.offset, self.signature.piece_shape, strict=True)
+        )
 
     def _marked(self, boxes: list[Box]) -> np.ndarray:
         """Bool (z, y, x) over the pieces: those that begin where `boxes` do."""
-        marked = np.zeros(self.grid.shape, bool)
+        marked = np.zeros(self._pieces.shape, bool)
         for box in boxes:
-            index = (o // p for o, p in zip(box.offset, self.grid.block_shape, strict=True))
-            marked[tuple(index)] = True
+            marked[self._place(box)] = True
         return marked
 
     def _refused(self, grid: BlockGrid, why: str) -> Difference:
@@ -182,7 +213,7 @@ class Inputs:
         for before in self.found:
             ledger = None if before.path in made_here else read_ledger(before.path)
             if before.ledger is not None and ledger is not None:
-                before = replace(before, ledger=confirmed(ledger, store), grid=ledger.grid)
+                before = replace(before, ledger=confirmed(ledger, store))
             found.append(before)
         return replace(self, found=found)
 
@@ -244,7 +275,7 @@ def look_at(
         path = path_of(ref)
         if path in made_here:
             ledger = made_here[path]
-            found.append(Input(name, path, ledger.fingerprint, ledger, grid=ledger.grid))
+            found.append(Input(name, path, ledger.fingerprint, ledger))
         elif (source := seen.get(path) or _look(name, ref, store)) is not None:
             seen[path] = source
             found.append(replace(source, name=name))
@@ -286,22 +317,23 @@ def _look(name: str, ref: str | VolumeInput, store: RunStore) -> Input | None:
     ledger = read_ledger(path)
     if ledger is not None:
         ledger = confirmed(ledger, store)
-        return Input(name, path, ledger.fingerprint, ledger, grid=ledger.grid)
     if detect(path) is not None:
-        return _signed(name, ref)
-    made_by = table_fingerprint(path)
-    return made_by and Input(name, path, made_by)
+        return _signed(name, ref, ledger)
+    made_by = table_fingerprint(path) if ledger is None else ledger.fingerprint
+    return made_by and Input(name, path, made_by, ledger)
 
 
-def _signed(name: str, ref: str | VolumeInput) -> Input:
+def _signed(name: str, ref: str | VolumeInput, ledger: Ledger | None) -> Input:
     volume = Volume.open(ref)
-    piece = volume.piece_shape
     signature = sign(
-        lambda box: volume.read(box), volume.shape, piece,
+        lambda box: volume.read(box), volume.shape, volume.piece_shape,
         volume.dtype.itemsize * (volume.channels or 1),
+        # Of a run's own output only changes behind its back are looked for.
+        sample_bytes=SAMPLE_BYTES if ledger is None else SAMPLE_BYTES // 8,
     )
-    grid = BlockGrid(volume.frame, volume.shape, piece)
-    return Input(name, path_of(ref), volume.attributes.get("fingerprint"), None, signature, grid)
+    return Input(
+        name, path_of(ref), volume.attributes.get("fingerprint"), ledger, signature, volume.frame
+    )
 
 
 def confirmed(ledger: Ledger, store: RunStore) -> Ledger:

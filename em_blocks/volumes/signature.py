@@ -77,7 +77,8 @@ class Signature:
 
 
 def sign(
-    read: Callable[[Box], np.ndarray], shape: Triple, piece_shape: Triple, bytes_per_voxel: int
+    read: Callable[[Box], np.ndarray], shape: Triple, piece_shape: Triple, bytes_per_voxel: int, *,
+    sample_bytes: int = SAMPLE_BYTES,
 ) -> Signature:
     """Checksums of a sample of the pieces of an array, the same ones at every call.
 
@@ -88,10 +89,12 @@ def sign(
     shape, piece_shape : (3,) int
         Voxels (z, y, x) of the array, and of what is stored and so best read together.
     bytes_per_voxel : int
-        All channels together; bounds how much is read.
+        All channels together.
+    sample_bytes : int
+        About how much is read at most, if that is 16 pieces or more.
     """
     pieces = Signature(tuple(piece_shape), tuple(shape), {})
-    keys = _sampled(shape, piece_shape, bytes_per_voxel)
+    keys = _sampled(shape, piece_shape, sample_bytes // max(1, math.prod(piece_shape) * bytes_per_voxel))
 
     def checksum(key: str) -> int:
         try:
@@ -104,11 +107,10 @@ def sign(
     return Signature(pieces.piece_shape, pieces.shape, found)
 
 
-def _sampled(shape: Triple, piece_shape: Triple, bytes_per_voxel: int) -> list[str]:
+def _sampled(shape: Triple, piece_shape: Triple, affordable: int) -> list[str]:
     """Keys of the pieces that are looked at; fewer than asked for where draws coincide."""
     counts = _counts(shape, piece_shape)
     total = math.prod(counts)
-    affordable = SAMPLE_BYTES // max(1, math.prod(piece_shape) * bytes_per_voxel)
     n = min(total, max(FEWEST_PIECES, min(MOST_PIECES, affordable)))
     chosen = np.arange(total)
     if n < total:

@@ -330,3 +330,13 @@ def test_blocks_are_done_again_if_another_run_stores_their_input_anew_meanwhile(
     assert again == {f"second/1/{y}/{x}" for y in (1, 2) for x in (2, 3, 4)}
     assert all(d["state"] == "done" for d in documents.values())
     assert run(second).blocks["computed"] == 0
+
+
+def test_values_that_no_start_of_its_run_stored_are_noticed_in_an_output_too(first, second):
+    assert run(first).ok and run(second).ok
+    volume = Volume.open(Made(first).path, mode="r+")
+    changed = volume.read(volume.box)
+    changed[15, 29, 42] += 1
+    volume.write(volume.box, changed)
+    with pytest.raises(ChangedInputError, match=r"its run 'first' did not store"):
+        run(second)

@@ -5,7 +5,6 @@ import pytest
 
 from em_blocks.errors import VolumeError
 from em_blocks.geometry import Box
-from em_blocks.volumes import signature
 from em_blocks.volumes.signature import Signature, sign
 
 
@@ -50,8 +49,7 @@ def test_a_piece_that_cannot_be_read_is_marked_and_does_not_end_the_run(values):
     assert signed(values).changed(found) == [Box((4, 5, 0), (4, 5, 6))]
 
 
-def test_of_a_large_array_a_bounded_sample_is_read_at_the_same_places_each_time(monkeypatch):
-    monkeypatch.setattr(signature, "SAMPLE_BYTES", 40 * 1000)
+def test_of_a_large_array_a_bounded_sample_is_read_at_the_same_places_each_time():
     read = []
 
     def one(box):
@@ -59,16 +57,15 @@ def test_of_a_large_array_a_bounded_sample_is_read_at_the_same_places_each_time(
         return np.zeros(box.shape, np.uint8)
 
     shape = (1000, 1000, 1000)
-    found = sign(one, shape, (10, 10, 10), 1)
+    found = sign(one, shape, (10, 10, 10), 1, sample_bytes=40_000)
     assert not found.whole
     assert 36 <= len(found.pieces) <= 40 and len(read) == len(found.pieces)
     assert {"0/0/0", "99/99/99"} <= found.pieces.keys()
     places = np.array([key.split("/") for key in found.pieces], int)
     assert all(len(np.unique(axis)) > 25 for axis in places.T), "spread along every axis"
-    assert sign(one, shape, (10, 10, 10), 1) == found
+    assert sign(one, shape, (10, 10, 10), 1, sample_bytes=40_000) == found
 
 
-def test_at_least_sixteen_pieces_are_read_however_large_they_are(monkeypatch):
-    monkeypatch.setattr(signature, "SAMPLE_BYTES", 1)
-    found = sign(lambda box: np.zeros(1), (40, 40, 40), (10, 10, 10), 8)
+def test_at_least_sixteen_pieces_are_read_however_large_they_are():
+    found = sign(lambda box: np.zeros(1), (40, 40, 40), (10, 10, 10), 8, sample_bytes=1)
     assert 14 <= len(found.pieces) <= 16
