@@ -150,8 +150,8 @@ class Input:
         if not left:
             return None
         return (
-            f"{self._differs(left)}, which its run {self.ledger.run!r} did not store (`em-blocks verify` "
-            "on the config of that run has damaged blocks done again)"
+            f"{self._differs(left)}, which its run {self.ledger.run!r} did not store (`em-blocks "
+            "verify` on the config of that run has damaged blocks done again)"
         )
 
     def _compare_pieces(
