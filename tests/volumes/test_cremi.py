@@ -116,6 +116,7 @@ def test_sites_without_partners_make_no_rows(file_with):
     ({"resolution": (40.0, 4.0)}, ["resolution", "[40.0, 4.0]", "three positive"]),
     ({"resolution": (40.0, 4.0, 0.0)}, ["resolution", "three positive"]),
     ({"resolution": "nm"}, ["resolution", "three positive"]),
+    ({"resolution": (40.0, np.inf, 4.0)}, ["resolution", "three positive"]),
     ({"resolution": None}, ["does not say how large its voxels are", "voxel_size"]),
 ], ids=lambda value: " ".join(value) if isinstance(value, (dict, list)) else None)
 def test_what_is_malformed_is_named(file_with, changed, words):

@@ -25,34 +25,22 @@ import numpy as np
 from em_blocks.errors import SynapseFileError
 from em_blocks.geometry import Frame, Nm3
 from em_blocks.kernels.cremi_marks import BACKGROUND
-from em_blocks.kernels.positions import ROUNDING_VOXELS
 from em_blocks.kernels.synapses import LARGEST_ID, Synapses
 from em_blocks.volumes.synapse_files.checks import malformed
+from em_blocks.volumes.synapse_files.cremi_locations import (
+    GROUP,
+    RESOLUTION,
+    VOLUMES,
+    CremiVolume,
+    frame_of,
+    half_a_voxel,
+    locations_of,
+    resolution_in,
+)
 
 SITES = ("presynaptic_site", "postsynaptic_site")
-VOLUMES = {
-    "raw": ("volumes/raw", np.dtype("uint8")),
-    "neuron_ids": ("volumes/labels/neuron_ids", np.dtype("uint64")),
-    "clefts": ("volumes/labels/clefts", np.dtype("uint64")),
-}
-"""Name of a volume, the dataset that holds it, and its type."""
-
-_GROUP = "annotations"
-_PARTNERS = f"{_GROUP}/presynaptic_site/partners"
+_PARTNERS = f"{GROUP}/presynaptic_site/partners"
 _CHUNK = (8, 128, 128)
-_RESOLUTION = "resolution"
-# Of volumes that differ, the scorer uses the voxels of the neurons.
-_WHOSE_VOXELS = ("neuron_ids", "clefts", "raw")
-# How far, in voxels, a site on a face between two voxels is moved into its own; far below what a
-# position can mean, and above the rounding errors of the division that follows.
-_INTO_VOXEL = ROUNDING_VOXELS / 10
-
-
-class CremiVolume(NamedTuple):
-    """A volume to be written beside the annotations."""
-
-    values: np.ndarray  # (z, y, x)
-    frame: Frame
 
 
 class _Sites(NamedTuple):
@@ -83,7 +71,7 @@ def read(
     """
     with h5py.File(path, "r") as file:
         sites = _read_sites(path, file)
-        half = _half_a_voxel(path, _resolution(path, file), voxel_size) if len(sites.ids) else 0.0
+        half = half_a_voxel(path, resolution_in(path, file), voxel_size) if len(sites.ids) else 0.0
         # A file of which every site is without a partner lacks the table.
         pairs = _read_ids(path, file, _PARTNERS, (2,)) if _PARTNERS in file else np.empty((0, 2), int)
     rows = _rows_of(path, sites, pairs)
@@ -113,7 +101,7 @@ def write(
     volumes = volumes or {}
     for name, volume in volumes.items():
         _check_volume(path, name, volume.values)
-    frame = _frame_of(path, volumes, voxel_size, offset)
+    frame = frame_of(path, volumes, voxel_size, offset)
     with h5py.File(path, "w") as file:
         file.attrs["file_format"] = "0.2"
         for name, volume in volumes.items():
@@ -130,62 +118,17 @@ def resolution_of(path: Path) -> Nm3 | None:
         If that is not three positive numbers.
     """
     with h5py.File(path, "r") as file:
-        return _resolution(path, file)
-
-
-def _resolution(path: Path, file: h5py.File) -> Nm3 | None:
-    for name in (_GROUP, *(VOLUMES[name][0] for name in _WHOSE_VOXELS)):
-        if name in file and _RESOLUTION in file[name].attrs:
-            found = np.ravel(file[name].attrs[_RESOLUTION])
-            if found.shape != (3,) or found.dtype.kind not in "fui" or not (found > 0).all():
-                raise SynapseFileError(
-                    f"The attribute 'resolution' of {name} in {path} is {found.tolist()}, but three "
-                    "positive numbers in nm (z, y, x) are needed: locations are indices of voxels "
-                    "times their size."
-                )
-            return tuple(found.astype(float).tolist())
-    return None
-
-
-def _half_a_voxel(
-    path: Path, own: Sequence[float] | None, said: Sequence[float] | None
-) -> np.ndarray:
-    """What lies between a location and the position that it means, nm (z, y, x)."""
-    if own is None and said is None:
-        raise SynapseFileError(
-            f"{path} does not say how large its voxels are, and nobody else does. A location in a CREMI "
-            "file is the index of a voxel times its size, half a voxel before the middle of it, so "
-            "without the size every site lies elsewhere. Name the voxel_size (nm, zyx), or keep "
-            "annotations and volumes/labels/neuron_ids with its attribute resolution in one file."
-        )
-    return np.asarray(said if own is None else own, float) / 2
-
-
-def _frame_of(
-    path: Path, volumes: Mapping[str, CremiVolume], voxel_size: Sequence[float] | None,
-    offset: Sequence[float],
-) -> Frame:
-    """The voxels that locations are counted in."""
-    if voxel_size is not None:
-        return Frame(tuple(voxel_size), tuple(offset))
-    found = [volumes[name].frame for name in _WHOSE_VOXELS if name in volumes]
-    if not found:
-        raise SynapseFileError(
-            f"{path} would hold locations that are indices of voxels times their size, so the size is "
-            "needed: got no voxel_size and no volume. Name the voxel_size (nm, zyx) of the volume of "
-            "neurons that the file will be compared with."
-        )
-    return found[0]
+        return resolution_in(path, file)
 
 
 def _read_sites(path: Path, file: h5py.File) -> _Sites:
-    ids = _read_ids(path, file, f"{_GROUP}/ids", ())
+    ids = _read_ids(path, file, f"{GROUP}/ids", ())
     order = np.argsort(ids, kind="stable")
     again = order[1:][np.diff(ids[order]) == 0]
     if len(again):
-        raise malformed(path, int(again.min()), f"{_GROUP}/ids {ids[again.min()]} was given before")
-    types = _strings(path, file, f"{_GROUP}/types", len(ids))
-    locations = _locations(path, file, len(ids)) + _offset(path, file[_GROUP])
+        raise malformed(path, int(again.min()), f"{GROUP}/ids {ids[again.min()]} was given before")
+    types = _strings(path, file, f"{GROUP}/types", len(ids))
+    locations = _locations(path, file, len(ids)) + _offset(path, file[GROUP])
     return _Sites(ids[order], types[order], locations[order])
 
 
@@ -212,7 +155,7 @@ def _strings(path: Path, file: h5py.File, name: str, n: int) -> np.ndarray:
 
 
 def _locations(path: Path, file: h5py.File, n: int) -> np.ndarray:
-    name = f"{_GROUP}/locations"
+    name = f"{GROUP}/locations"
     locations = _dataset(path, file, name, (3,), "fui", n)[:].astype(np.float64)
     wrong = ~np.isfinite(locations).all(axis=1)
     if wrong.any():
@@ -239,8 +182,8 @@ def _dataset(
     found = file.get(name)
     if not isinstance(found, h5py.Dataset):
         raise SynapseFileError(
-            f"{path} has no dataset {name}. A CREMI file with synaptic partners holds {_GROUP}/ids, "
-            f"{_GROUP}/types, {_GROUP}/locations and {_PARTNERS}; the files of the challenge that are "
+            f"{path} has no dataset {name}. A CREMI file with synaptic partners holds {GROUP}/ids, "
+            f"{GROUP}/types, {GROUP}/locations and {_PARTNERS}; the files of the challenge that are "
             "to be predicted have none of them."
         )
     if found.ndim != 1 + len(tail) or found.shape[1:] != tail or found.dtype.kind not in kinds:
@@ -251,7 +194,7 @@ def _dataset(
         )
     if n is not None and len(found) != n:
         raise SynapseFileError(
-            f"The dataset {name} of {path} has {len(found)} rows, but {_GROUP}/ids has {n}; every site "
+            f"The dataset {name} of {path} has {len(found)} rows, but {GROUP}/ids has {n}; every site "
             "needs one row in each. The file is damaged, or was not written as a whole."
         )
     return found
@@ -269,7 +212,7 @@ def _rows_of(path: Path, sites: _Sites, pairs: np.ndarray) -> np.ndarray:
     found = np.minimum(rows, max(len(sites.ids) - 1, 0))
     known = sites.ids[found] == pairs if len(sites.ids) else np.zeros(pairs.shape, bool)
     _refuse(path, pairs, ~known, lambda row, side: (
-        f"there is no site {pairs[row, side]} in {_GROUP}/ids"
+        f"there is no site {pairs[row, side]} in {GROUP}/ids"
     ))
     _refuse(path, pairs, sites.types[found] != np.array(SITES), lambda row, side: (
         f"the site {pairs[row, side]} is a {sites.types[found[row, side]]!r}, but a {SITES[side]!r} "
@@ -295,29 +238,15 @@ def _pair_ids(pairs: np.ndarray) -> np.ndarray:
     return post if len(np.unique(post)) == len(post) else np.arange(1, len(post) + 1)
 
 
-def _locations_of(positions: np.ndarray, frame: Frame) -> np.ndarray:
-    """Positions as CREMI writes them, so that everybody's rounding finds the voxel that holds them.
-
-    Half an index is rounded up by the scorer's Python 2 and to the next even number by Python 3. So
-    a position on a face between voxels is moved a little into the upper one, which holds it.
-    """
-    size, offset = np.array(frame.voxel_size), np.array(frame.offset)
-    voxels = (positions - offset) / size
-    face = np.rint(voxels)
-    is_on_face = np.abs(voxels - face) < ROUNDING_VOXELS
-    moved = np.where(is_on_face, offset + (face + _INTO_VOXEL) * size, positions)
-    return moved - size / 2
-
-
 def _write_annotations(file: h5py.File, synapses: Synapses, frame: Frame) -> None:
     """Every postsynaptic site has the id of its pair; presynaptic sites of one place are one site."""
     tbars, tbar = np.unique(synapses.pre, axis=0, return_inverse=True)
     tbar_ids = _unused_ids(synapses.id, len(tbars))
-    group = file.create_group(_GROUP)
+    group = file.create_group(GROUP)
     group.attrs["offset"] = (0.0, 0.0, 0.0)
-    group.attrs[_RESOLUTION] = frame.voxel_size
+    group.attrs[RESOLUTION] = frame.voxel_size
     group["ids"] = np.concatenate([tbar_ids, synapses.id]).astype(np.uint64)
-    group["locations"] = _locations_of(np.concatenate([tbars, synapses.post]), frame)
+    group["locations"] = locations_of(np.concatenate([tbars, synapses.post]), frame)
     group.create_dataset(
         "types", data=[SITES[0]] * len(tbars) + [SITES[1]] * len(synapses), dtype=h5py.string_dtype()
     )
