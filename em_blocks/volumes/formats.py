@@ -25,6 +25,7 @@ from em_blocks.errors import VolumeError
 from em_blocks.geometry import Frame, Triple
 from em_blocks.volumes import precomputed, store
 from em_blocks.volumes.metadata import Group, Stored
+from em_blocks.volumes.metadata.claims import SPACE
 
 Format = Literal["zarr", "zarr3", "n5", "precomputed"]
 
@@ -60,6 +61,11 @@ class Layout:
     chunk_shape: Triple
     channels: int | None = None
     shard_shape: Triple | None = None
+
+    @property
+    def axes(self) -> list[str]:
+        """Names of the axes."""
+        return [*([] if self.channels is None else ["c"]), *SPACE]
 
     def full(self, shape: Triple) -> list[int]:
         """`shape` with the channel axis, if there is one."""
@@ -190,6 +196,8 @@ def create_array(path: str, format: Format, layout: Layout, attributes: dict) ->
     if format == "precomputed":
         precomputed.forget_scale(path)
         folder, _ = precomputed.split_scale(path)
+    if format == "zarr":  # xarray's names of axes; zarr v3 has its own, dimension_names
+        attributes = {"_ARRAY_DIMENSIONS": layout.axes, **attributes}
     if format in ("zarr", "precomputed"):
         store.write_json(path, _ATTRIBUTES[format], attributes)
     spec = {"kvstore": store.kvstore_spec(folder), **_spec(path, format, layout, attributes)}
@@ -264,6 +272,7 @@ def _zarr3(layout: Layout, attributes: dict) -> dict:
         "data_type": str(layout.dtype),
         "fill_value": 0,
         "codecs": codecs,
+        "dimension_names": layout.axes,
         "attributes": attributes,
     }
 
