@@ -1,5 +1,6 @@
 """The viewer's command: what it serves over real HTTP, and what it tells neuroglancer of volumes."""
 
+import gzip
 import http.client
 import json
 import re
@@ -13,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import h5py
 import numpy as np
 import pytest
+import zarr
 from click.testing import CliRunner
 
 from em_blocks.cli.main import main
@@ -202,6 +204,17 @@ def test_ranges_of_an_empty_file_and_of_nothing():
 # -- layers ----------------------------------------------------------------------------------
 
 
+def test_a_chunk_that_is_compressed_by_itself_is_served_by_its_plain_name(tmp_path):
+    (tmp_path / "em/4_4_40").mkdir(parents=True)
+    (tmp_path / "em/4_4_40/0-64_0-64_0-64.gz").write_bytes(gzip.compress(b"voxels"))
+    (tmp_path / "em/4_4_40/64-128_0-64_0-64.gz").write_bytes(b"damaged")
+    with serving(tmp_path / "em") as (_, url):
+        assert ask(f"{url}/4_4_40/0-64_0-64_0-64")[::2] == (200, b"voxels")
+        assert ask(f"{url}/4_4_40/0-64_0-64_0-64", Range="bytes=1-2")[::2] == (206, b"ox")
+        assert ask(f"{url}/4_4_40/64-128_0-64_0-64")[0] == 404
+        assert ask(f"{url}/4_4_40/0-64_0-64_64-128")[0] == 404
+
+
 def world(layer, voxel):
     """World position, nm (z, y, x), of the corner of a stored voxel: as neuroglancer computes it.
 
@@ -221,7 +234,7 @@ def world(layer, voxel):
 
 
 @pytest.mark.parametrize(("format", "names", "scheme"), [
-    ("zarr", ["d0", "d1", "d2"], "zarr2"), ("zarr3", ["dim_0", "dim_1", "dim_2"], "zarr3"),
+    ("zarr", ["z", "y", "x"], "zarr2"), ("zarr3", ["z", "y", "x"], "zarr3"),
     ("n5", ["x", "y", "z"], "n5"),
 ])
 def test_voxels_are_shown_where_they_lie(tmp_path, format, names, scheme):
@@ -244,10 +257,66 @@ def test_channels_come_first_and_are_all_there_for_the_shader(tmp_path):
     np.testing.assert_allclose(world({"source": {"transform": transform}}, (2, 5, 7, 3)), expected)
 
 
-def test_names_that_an_array_gives_its_axes_are_used(tmp_path):
-    path = make(tmp_path / "raw", _ARRAY_DIMENSIONS=["z", "y", "x"])
-    transform = neuroglancer.layer(Shown.open(path, "raw"), "u")["source"]["transform"]
-    assert list(transform["inputDimensions"]) == ["z", "y", "x"]
+@pytest.mark.parametrize(("names", "shown_as"), [
+    (None, ["d0", "d1", "d2"]), (["x", "z", "y"], ["x", "z", "y"]),
+])
+def test_axes_of_others_are_shown_by_their_own_names_and_order(tmp_path, names, shown_as):
+    array = zarr.open(str(tmp_path / "raw"), mode="w", shape=(6, 8, 10), dtype="u1", chunks=(4, 4, 4))
+    axes = names or [*"zyx"]
+    size, offset = dict(zip("zyx", FRAME.voxel_size)), dict(zip("zyx", FRAME.offset))
+    array.attrs["voxel_size"] = [size[a] for a in axes]
+    array.attrs["offset"] = [offset[a] for a in axes]
+    if names:
+        array.attrs["_ARRAY_DIMENSIONS"] = names
+    layer = neuroglancer.layer(Shown.open(str(tmp_path / "raw"), "raw"), "u")
+    transform = layer["source"]["transform"]
+    assert list(transform["inputDimensions"]) == shown_as
+    assert list(transform["outputDimensions"]) == axes
+    place = (1, 2, 3)
+    expected = np.array([
+        FRAME.offset["zyx".index(a)] + v * size[a] for a, v in zip(axes, place)
+    ])[[axes.index(a) for a in "zyx"]]
+    np.testing.assert_allclose(world(layer, place), expected)
+
+
+def ngff_levels(*paths):
+    axes = [{"name": a, "type": "space", "unit": "nanometer"} for a in "zyx"]
+    return [{"axes": axes, "datasets": [
+        {"path": path, "coordinateTransformations": [{"type": "scale", "scale": [40, 4 << n, 4 << n]}]}
+        for n, path in enumerate(paths)
+    ]}]
+
+
+@pytest.mark.parametrize("paths", [("0", "1"), ("em/s0", "em/s1")])
+def test_a_pyramid_is_one_layer_whatever_its_levels_are_called(tmp_path, paths):
+    root = zarr.open_group(str(tmp_path / "x.zarr"), mode="w")
+    for n, path in enumerate(paths):
+        root.create_dataset(path, data=np.ones((4, 8 >> n, 8 >> n), "u1"), chunks=(4, 4, 4))
+    root.attrs["multiscales"] = ngff_levels(*paths)
+    labels = root.create_group("labels/cells")
+    for n in range(2):
+        labels.create_dataset(str(n), data=np.ones((4, 8 >> n, 8 >> n), "u8"), chunks=(4, 4, 4))
+    labels.attrs["multiscales"] = ngff_levels("0", "1")
+    shown = state(tmp_path / "x.zarr")
+    assert [(layer["name"], layer["type"]) for layer in shown["layers"]] == [
+        ("x.zarr", "image"), ("labels/cells", "segmentation")
+    ]
+    assert all("s0" not in layer["source"]["url"] for layer in shown["layers"])
+
+
+def test_a_pyramid_of_n5_is_one_layer(tmp_path):
+    for name in ["s0", "s1"]:
+        make(tmp_path / "x.n5/em" / name, format="n5")
+    attributes = json.loads((tmp_path / "x.n5/em/attributes.json").read_text())
+    attributes |= {"scales": [[1, 1, 1], [2, 2, 1]]}
+    (tmp_path / "x.n5/em/attributes.json").write_text(json.dumps(attributes))
+    assert list(find_volumes(str(tmp_path))) == [str(tmp_path / "x.n5/em")]
+    assert Shown.open(str(tmp_path / "x.n5/em"), "em").volume.path == str(tmp_path / "x.n5/em/s0")
+
+
+def test_a_scale_of_a_precomputed_volume_is_shown_with_the_others(tmp_path):
+    make(tmp_path / "em/s0", format="precomputed")
+    assert Shown.open(str(tmp_path / "em/s0"), "s0").folder == str(tmp_path / "em")
 
 
 def test_precomputed_volumes_and_pyramids_tell_their_place_themselves(tmp_path):

@@ -14,7 +14,7 @@ import click
 
 from em_blocks.cli.common import json_option, load_config, opened_store, shows_errors
 from em_blocks.cli.export import SYNAPSES_OF, run_of_synapses
-from em_blocks.config import is_url, without_file_scheme
+from em_blocks.config import VolumeInput, is_url, path_of, without_file_scheme
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.kernels.synapses import Synapses
 from em_blocks.runtime.serve import FileServer
@@ -164,12 +164,14 @@ class _Scene:
         shown = self.volumes[0].volume.frame.voxel_size if self.volumes else None
         return read_synapses(path, voxel_size=shown)
 
-    def _add_volume(self, folder: str, name: str, *, strict: bool = True) -> None:
-        if folder in [shown.folder for shown in self.volumes]:
+    def _add_volume(self, place: str | VolumeInput, name: str, *, strict: bool = True) -> None:
+        if path_of(place) in [shown.folder for shown in self.volumes]:
             return
         try:
-            self.volumes.append(Shown.open(folder, name))
-            note_holes(folder)
+            found = Shown.open(place, name)
+            if found.folder not in [shown.folder for shown in self.volumes]:
+                self.volumes.append(found)
+            note_holes(path_of(place))
         except VolumeError as error:
             if strict:
                 raise
@@ -179,8 +181,10 @@ class _Scene:
         """Volumes that a run reads and writes, and its synapses."""
         task = load_config(path)
         for place in _places(task):
-            for found in find_volumes(place):
-                self._add_volume(found, _name(found, Path(place)), strict=False)
+            path = path_of(place)
+            for found in find_volumes(path):
+                volume = place if found == path else found
+                self._add_volume(volume, _name(found, Path(path)), strict=False)
         if task.kind in SYNAPSES_OF:
             from em_blocks.db.synapses import SynapseStore
 
@@ -228,26 +232,29 @@ def _is_annotations(folder: Path) -> bool:
         return False
 
 
-def _places(task: RunConfig) -> Iterator[str]:
-    """Paths and URLs of volumes that a config names: those that may be in an object store."""
+def _places(task: RunConfig) -> Iterator[str | VolumeInput]:
+    """Volumes that a config names by path or URL: those that may be in an object store."""
     yielded = set()
     for step in (task, *task.steps()):
-        for value in _strings(step.model_dump(exclude=set(step.operational))):
-            if value not in yielded and (is_url(value) or Path(value).is_absolute()):
-                yielded.add(value)
+        for value in _named(step.model_dump(exclude=set(step.operational))):
+            path = path_of(value)
+            if path not in yielded and (is_url(path) or Path(path).is_absolute()):
+                yielded.add(path)
                 yield value
 
 
-def _strings(values: object) -> Iterator[str]:
-    """All strings in nested dicts and lists; local paths are of another type."""
+def _named(values: object) -> Iterator[str | VolumeInput]:
+    """All strings in nested dicts and lists, and inputs; local paths are of another type."""
     if isinstance(values, str):
         yield values
+    elif isinstance(values, dict) and values.keys() == VolumeInput.model_fields.keys():
+        yield VolumeInput(**values)
     elif isinstance(values, dict):
         for value in values.values():
-            yield from _strings(value)
+            yield from _named(value)
     elif isinstance(values, (list, tuple)):
         for value in values:
-            yield from _strings(value)
+            yield from _named(value)
 
 
 def _name(found: str, named: Path) -> str:

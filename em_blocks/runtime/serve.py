@@ -8,6 +8,7 @@ refused (a page could have pointed its own name here), and only pages of the vie
 
 from __future__ import annotations
 
+import io
 import re
 import secrets
 import shutil
@@ -15,10 +16,11 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from em_blocks.errors import ConfigError
+from em_blocks.errors import ConfigError, VolumeError
+from em_blocks.volumes.compressed_chunks import SUFFIXES, decoded
 
 HOST = "127.0.0.1"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
@@ -98,6 +100,21 @@ class FileServer(ThreadingHTTPServer):
             return None
         return self._file_below(parts[2], parts[3:])
 
+    def open_at(self, target: str) -> BinaryIO | None:
+        """As `file_at`, opened; a chunk that is compressed by itself is found by its plain name.
+
+        Raises
+        ------
+        OSError, VolumeError
+            If it cannot be read.
+        """
+        if (path := self.file_at(target)) is not None:
+            return path.open("rb")
+        for suffix in SUFFIXES:
+            if (path := self.file_at(urlsplit(target).path + suffix)) is not None:
+                return io.BytesIO(decoded(path) or b"")
+        return None
+
     def allows_host(self, host: str | None) -> bool:
         return host in {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
 
@@ -136,12 +153,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, with_body: bool) -> None:
         if not self.server.allows_host(self.headers["Host"]):
             return self._refuse(HTTPStatus.FORBIDDEN)
-        path = self.server.file_at(self.path)
-        if path is None:  # what a viewer expects of a chunk that was never written
-            return self._refuse(HTTPStatus.NOT_FOUND)
         try:
-            file = path.open("rb")
-        except OSError:
+            file = self.server.open_at(self.path)
+        except (OSError, VolumeError):
+            file = None
+        if file is None:  # what a viewer expects of a chunk that was never written
             return self._refuse(HTTPStatus.NOT_FOUND)
         with file:
             self._send(file, with_body)

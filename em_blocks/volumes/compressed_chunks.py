@@ -24,6 +24,7 @@ _DECODERS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.decompress, ".br": imagecodecs.brotli_decode, ".zstd": imagecodecs.zstd_decode,
     ".bz2": bz2.decompress, ".xz": lzma.decompress,
 }
+SUFFIXES = tuple(_DECODERS)
 _THREADS = 4
 _DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError)
 
@@ -32,7 +33,7 @@ def has_compressed_chunks(folder: Path) -> bool:
     """Whether any chunk in the folder of a scale is compressed by itself."""
     try:
         with os.scandir(folder) as entries:
-            return any(entry.name.endswith(tuple(_DECODERS)) for entry in entries)
+            return any(entry.name.endswith(SUFFIXES) for entry in entries)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
@@ -92,6 +93,26 @@ def _names(domain: ts.IndexDomain, whole: ts.IndexDomain, grid: Sequence[int]) -
     return ("_".join(parts) for parts in itertools.product(*ranges))
 
 
+def decoded(path: Path) -> bytes | None:
+    """What a file holds, decompressed as its suffix says; None if there is none.
+
+    Raises
+    ------
+    VolumeError
+        If it is damaged.
+    """
+    try:
+        data = path.read_bytes()
+        return _DECODERS[path.suffix](data) if path.suffix in _DECODERS else data
+    except FileNotFoundError:
+        return None
+    except _DAMAGED as error:
+        raise VolumeError(
+            f"The chunk {path} cannot be read ({type(error).__name__}: {error}). Restore the "
+            "file; where it is lost for good, delete it, and its voxels are 0."
+        ) from error
+
+
 def _chunk(folder: Path, name: str) -> bytes | None:
     """The bytes of a chunk; None if it is missing.
 
@@ -101,18 +122,11 @@ def _chunk(folder: Path, name: str) -> bytes | None:
         If it is damaged, or there in two spellings that differ.
     """
     found = {}
-    for suffix in ("", *_DECODERS):
+    for suffix in ("", *SUFFIXES):
         path = folder / (name + suffix)
-        try:
-            data = path.read_bytes()
-            found[path.name] = _DECODERS[suffix](data) if suffix else data
-        except FileNotFoundError:
-            continue
-        except _DAMAGED as error:
-            raise VolumeError(
-                f"The chunk {path} cannot be read ({type(error).__name__}: {error}). Restore the "
-                "file; where it is lost for good, delete it, and its voxels are 0."
-            ) from error
+        data = decoded(path)
+        if data is not None:
+            found[path.name] = data
     if len(set(found.values())) > 1:
         raise VolumeError(
             f"The chunk {folder / name} is there as {' and '.join(found)}, which hold different voxels. "

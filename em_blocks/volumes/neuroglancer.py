@@ -6,6 +6,7 @@ x, y, z; its coordinates count voxels of the finest volume shown, from the world
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from em_blocks.config import is_url
+from em_blocks.config import VolumeInput, is_url, path_of
 from em_blocks.errors import VolumeError
 from em_blocks.geometry import Box, Frame
 from em_blocks.volumes import formats, precomputed, store
+from em_blocks.volumes.metadata.claims import SPACE
+from em_blocks.volumes.metadata.ngff import multiscales_of, paths_of
 from em_blocks.volumes.volume import Volume
 
 DTYPES = frozenset(["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"])
@@ -25,6 +28,8 @@ DTYPES = frozenset(["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint
 ROLES = ("image", "channels", "vectors", "score", "labels")
 """Kinds of layers, from the bottom to the top."""
 _SCHEMES = {"zarr": "zarr2", "zarr3": "zarr3", "n5": "n5", "precomputed": "precomputed"}
+_OF_N5_PYRAMIDS = {"multiScale", "scales", "downsamplingFactors"}
+_MOST_LEVELS = 32
 _DEEPEST = 8  # folders below the one that was named
 _PIXELS = 500  # of a panel, into which the first volume should fit
 _SAMPLE = (16, 128, 128)
@@ -51,15 +56,20 @@ class Shown:
     role: str
 
     @classmethod
-    def open(cls, folder: str, name: str) -> Shown:
-        """Open an array, or a pyramid.
+    def open(cls, place: str | VolumeInput, name: str) -> Shown:
+        """Open an array, or a pyramid by the group of its levels.
 
         Raises
         ------
         VolumeError
             If there is none, or neuroglancer cannot show it.
         """
-        volume = Volume.open(folder if formats.detect(folder) else store.join(folder, "s0"))
+        folder, finest = path_of(place), place
+        if formats.detect(folder) is None and (levels := levels_of(folder)):
+            finest = levels[0]
+        volume = Volume.open(finest)
+        if volume.format == "precomputed":
+            folder, _ = precomputed.location(volume.path)  # a viewer wants all scales
         if volume.dtype.name not in DTYPES:
             raise VolumeError(
                 f"{folder} holds {volume.dtype.name}, which neuroglancer cannot show; it knows "
@@ -82,34 +92,49 @@ def find_volumes(path: str) -> Iterator[str]:
 
     Below an URL nothing is looked for. A pyramid is found as one, by the folder of its levels.
     """
-    if _is_volume(path):
+    if formats.detect(path) is not None:
         yield path
-    elif not is_url(path) and os.path.isdir(path):
-        yield from _volumes_in(path, _DEEPEST)
+        return
+    levels = levels_of(path)
+    if levels:
+        yield path
+    if not is_url(path) and os.path.isdir(path):
+        yield from _volumes_in(path, _DEEPEST, levels)
 
 
-def _volumes_in(folder: str, depth: int) -> Iterator[str]:
+def _volumes_in(folder: str, depth: int, known: Sequence[str]) -> Iterator[str]:
+    """Volumes in and below a folder, without those that are levels of a pyramid above."""
     names = [e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".")]
     deeper = []
     for path in (store.join(folder, name) for name in sorted(names)):
-        if _is_volume(path):
+        if path in known:
+            continue
+        is_array = formats.detect(path) is not None
+        levels = [] if is_array else levels_of(path)
+        if is_array or levels:
             yield path
-        elif depth:
-            deeper.append(path)
-    for path in deeper:
-        yield from _volumes_in(path, depth - 1)
+        if depth and not is_array:
+            deeper.append((path, [*known, *levels]))
+    for path, inner in deeper:
+        yield from _volumes_in(path, depth - 1, inner)
 
 
-def _is_volume(path: str) -> bool:
-    return formats.detect(path) is not None or _is_pyramid(path)
-
-
-def _is_pyramid(path: str) -> bool:
-    attributes = store.read_json(path, ".zattrs")
-    if attributes is None:
-        attributes = (store.read_json(path, "zarr.json") or {}).get("attributes", {})
-    groups = attributes.get("ome", attributes).get("multiscales")
-    return bool(groups) and formats.detect(store.join(path, "s0")) is not None
+def levels_of(path: str) -> list[str]:
+    """Paths of the levels of the pyramid that is the group `path`, the finest first; else none."""
+    for name in (".zattrs", "zarr.json", "attributes.json"):
+        attributes = store.read_json(path, name) or {}
+        if name == "zarr.json":
+            attributes = attributes.get("attributes")
+        if not isinstance(attributes, dict):
+            continue
+        found = [store.join(path, level) for m in multiscales_of(attributes) for level in paths_of(m)]
+        if name == "attributes.json" and not found and attributes.keys() & _OF_N5_PYRAMIDS:
+            found = list(itertools.takewhile(
+                formats.detect, (store.join(path, f"s{level}") for level in range(_MOST_LEVELS))
+            ))
+        if found and formats.detect(found[0]) is not None:
+            return found
+    return []
 
 
 def layer(shown: Shown, url: str) -> dict:
@@ -211,20 +236,28 @@ def _transform(shown: Shown) -> dict | None:
     volume = shown.volume
     if volume.format == "precomputed" or (shown.is_pyramid and volume.channels is None):
         return None
-    axes = ["z", "y", "x"]
-    size, shift = np.array(volume.frame.voxel_size), _shift(volume.frame)
+    axes = volume.arrangement.axes
     if volume.format == "n5":
-        axes, size, shift = axes[::-1], size[::-1], shift[::-1]
-    outputs = _dimensions(axes, size)
-    if volume.channels is not None:
-        outputs = {"c^": [1, ""], **outputs}  # ^: all channels are there for the shader
-        shift = np.append(0, shift)
+        axes = axes[::-1]
+    outputs = _outputs(axes, volume)
     if shown.is_pyramid:
         return {"outputDimensions": outputs}
-    matrix = np.column_stack([np.eye(len(shift)), shift])
-    names = _stored_names(volume, len(shift))
+    offset = dict(zip(SPACE, _shift(volume.frame), strict=True))
+    matrix = np.column_stack([np.eye(len(axes)), [offset.get(axis, 0) for axis in axes]])
+    names = _stored_names(volume, len(axes))
     inputs = dict(zip(names, outputs.values(), strict=True))
     return {"matrix": matrix.tolist(), "inputDimensions": inputs, "outputDimensions": outputs}
+
+
+def _outputs(axes: Sequence[str], volume: Volume) -> dict:
+    """Dimensions of the viewer that stored axes are shown as."""
+    lengths = dict(zip(SPACE, volume.frame.voxel_size, strict=True))
+    # ^: all channels are there for the shader; ': of this layer alone.
+    others = {"c": "c^" if volume.channels is not None else "c'", "t": "t'"}
+    return {
+        others.get(axis, axis): [lengths[axis] * 1e-9, "m"] if axis in lengths else [1, ""]
+        for axis in axes
+    }
 
 
 def _shift(frame: Frame) -> np.ndarray:
