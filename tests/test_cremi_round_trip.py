@@ -1,4 +1,4 @@
-"""What em_blocks writes as CREMI files gets from CREMI's scorer the F-score of em_blocks itself."""
+"""Scores of em_blocks are those of the CREMI challenge: partners in its files, and neurons."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cremi_scorer import fscore
+from cremi_scorer import (
+    adapted_rand_error,
+    away_from_borders,
+    fscore,
+    variation_of_information,
+)
 from em_blocks.cli.main import main
 from em_blocks.geometry import Frame
 from em_blocks.kernels.phantom import phantom
@@ -86,3 +91,33 @@ def test_files_of_others_get_their_score(folder, tmp_path):
         file["annotations"].attrs["offset"] = (100.0, 200.0, 300.0)
     truth = tmp_path / "truth.hdf"
     assert own_fscore(tmp_path, "hdf") == fscore(tmp_path / "found.hdf", truth, truth) > 0.3
+
+
+@pytest.mark.parametrize("border_nm", [None, 9.2, 25.0])
+def test_neurons_are_scored_as_the_challenge_does_with_its_border_threshold(tmp_path, made, border_nm):
+    """Truth that nobody knows is 2^64 - 1, the segmentation has background and mistakes."""
+    truth = made.neurons.astype(np.uint64)
+    truth[:, :20] = 2**64 - 1
+    rng = np.random.default_rng(2)
+    splits = rng.integers(0, 2, len(truth))[:, None, None]
+    segmentation = np.where(truth % 3 == 0, 0, truth % 50 + splits)
+    with h5py.File(tmp_path / "a.hdf", "w") as file:
+        for name, labels in (("truth", truth), ("found", segmentation.astype(np.uint64))):
+            file[name] = labels
+            file[name].attrs.update(resolution=FRAME.voxel_size, offset=FRAME.offset)
+    border = () if border_nm is None else ("--border-nm", str(border_nm))
+    result = CliRunner().invoke(main, [
+        "evaluate", "segmentation", "--segmentation", f"{tmp_path}/a.hdf:found",
+        "--truth", f"{tmp_path}/a.hdf:truth", "--ignore", "-1", *border, "--json",
+    ])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    known = truth != 2**64 - 1
+    if border_nm is not None:
+        known &= away_from_borders(truth, border_nm / FRAME.voxel_size[1])
+    assert found["voxels"] == known.sum() > 10_000
+    error = adapted_rand_error(segmentation, truth, known)
+    assert found["arand_cremi"] == pytest.approx(error, abs=1e-9)
+    split, merge = variation_of_information(segmentation, truth, known)
+    assert (found["voi_split"], found["voi_merge"]) == pytest.approx((split, merge), abs=1e-9)
+    assert abs(found["arand"] - error) > 0.05

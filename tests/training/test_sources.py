@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import zarr
@@ -198,6 +199,20 @@ def test_synapses_of_a_file_count_from_the_first_voxel_of_the_array(marked):
     found = open_source(source(marked), SIZE).synapses
     np.testing.assert_allclose(found.post, [[5, 5, 5], [25, 35, 45], [65, 15, 15]])
     np.testing.assert_allclose(found.pre - found.post, [[30, -20, 10]] * 3)
+
+
+def test_locations_of_cremi_are_indices_of_raws_voxels(marked, tmp_path):
+    """They are half a voxel before the middles; a file of annotations alone does not say how large."""
+    index = np.array([[0.0, 0, 0], [2, 3, 4]])
+    with h5py.File(tmp_path / "pairs.hdf", "w") as file:
+        group = file.create_group("annotations")
+        group.attrs["offset"] = OFFSET
+        group["ids"], group["locations"] = [1, 2], index * SIZE
+        group["types"] = np.array(["presynaptic_site", "postsynaptic_site"], "S")
+        group["presynaptic_site/partners"] = [[1, 2]]
+    found = open_source(source(marked, synapses=str(tmp_path / "pairs.hdf")), SIZE).synapses
+    np.testing.assert_allclose(found.pre, [[5, 5, 5]])
+    np.testing.assert_allclose(found.post, [[25, 35, 45]])
 
 
 def test_synapses_stay_at_their_voxels_where_the_setup_is_for_a_little_larger_ones(marked):
