@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -30,13 +31,39 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def best_precision(device: torch.device) -> str:
-    """bf16 where the device computes it in hardware, else fp32."""
+def hardware_precisions(device: torch.device) -> list[str]:
+    """What the device computes in hardware, full precision first."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return ["fp32", "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"]
     # torch has no public question for this; without an answer fp32 is right, only slower.
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bf16" if supported() else "fp32"
+    return ["fp32", "bf16"] if supported() else ["fp32"]
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a GPU, or what kind of CPU this is."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU with {torch.backends.cpu.get_cpu_capability()}"
+
+
+def bytes_per_voxel(network: torch.nn.Module) -> float:
+    """Memory that a pass needs at its peak, bytes per input voxel, found with the smallest tile.
+
+    Five times the largest activation, as measured with the shipped networks (64^3 and 64x128^2 output
+    voxels, fp32): input and output of a layer, features kept for the way up, the convolution's own.
+    """
+    sizes: list[int] = []
+    hooks = [
+        module.register_forward_hook(lambda *call: sizes.append(call[-1].numel()))
+        for module in network.modules() if not list(module.children())
+    ]
+    shape = [f + 2 * c for f, c in zip(network.tile_factor, network.context, strict=True)]
+    with torch.inference_mode():
+        network.eval().predict(torch.zeros(1, 1, *shape))
+    for hook in hooks:
+        hook.remove()
+    return 5 * 4 * max([*sizes, prod(shape)]) / prod(shape)
 
 
 @dataclass(frozen=True)
@@ -178,6 +205,18 @@ class TilePredictor:
                 mean = means.setdefault(name, _Mean())
                 mean.add(values.cpu().numpy(), symmetry, self.heads[name])
         return {name: torch.from_numpy(mean.values()) for name, mean in means.items()}
+
+    def pass_once(self, raw: np.ndarray) -> None:
+        """One pass over (n, z, y, x) tiles with their context, its results dropped.
+
+        Raises
+        ------
+        ArithmeticError
+            If the network returns NaN or infinity: the precision cannot hold its values.
+        """
+        outputs = self._forward(raw)
+        if not all(bool(torch.isfinite(values).all()) for values in outputs.values()):
+            raise ArithmeticError("the network returned NaN or infinity")
 
     @torch.inference_mode()
     def _forward(self, cut: np.ndarray) -> dict[str, Tensor]:

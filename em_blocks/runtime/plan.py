@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,9 @@ class StepPlan:
         Of this step alone, without the start of the command.
     note : str or None
         What else there is to say, such as why there is no time.
+    ways : list of dict
+        Ways of passing tiles through a network that were timed, `voxels_per_s` of one worker, and
+        which one is `chosen`.
     """
 
     run: str
@@ -78,6 +81,7 @@ class StepPlan:
     memory_mb: float | None = None
     wall_s: float | None = None
     note: str | None = None
+    ways: list[dict] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,7 @@ class _Planning:
         }
         self.only = only
         self.trial, self.fixed, self.fixed_s = Trial({}, {}), None, 0.0
+        self.measured: dict[str, dict] = {}
 
     @property
     def together(self) -> bool:
@@ -213,8 +218,7 @@ class _Planning:
     def measure(self, uri: str, folder: Path, check_s: float) -> None:
         """Try blocks, and a run without any."""
         start = time.monotonic()
-        for step in self.steps:
-            step.measure()
+        self.measured = {step.run: step.measure() for step in self.steps}
         measure_s = time.monotonic() - start
         (folder / "trial").mkdir()
         self.trial = try_blocks(self.config, self.todo, uri=uri, folder=folder / "trial")
@@ -273,6 +277,7 @@ class _Planning:
             left=int(todo.sum()),
             read_amplification=amplification(step), **moved, **times,
             note=state.note or self.trial.unknown.get(step.run),
+            ways=_ways(self.measured.get(step.run, {})),
         )
 
     def _works(self) -> list[StepWork]:
@@ -324,6 +329,15 @@ def _work(
     step: BlockwiseTask, checked: Checked, todo: np.ndarray, cost: StepCost
 ) -> StepWork:
     return StepWork(checked.grid, todo, step.read_context(), cost, step.concurrent_blocks)
+
+
+def _ways(measured: dict) -> list[dict]:
+    """What was timed of a prediction, fastest first."""
+    timings = measured.get("timings", [])
+    return [
+        timing | {"chosen": all(measured[name] == timing[name] for name in timing if name in measured)}
+        for timing in sorted(timings, key=lambda timing: -timing["voxels_per_s"])
+    ]
 
 
 def amplification(task: BlockwiseTask) -> float:

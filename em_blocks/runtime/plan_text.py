@@ -12,7 +12,8 @@ _HEAD = ("step", "blocks", "masked", "done", "left", "read x", "in", "out", "mem
 def plan_text(plan: Plan) -> str:
     """One row per step, then the totals, then what there is to say."""
     rows = [_HEAD, *(_row(step, plan.run) for step in plan.steps)]
-    parts = [_title(plan), _aligned(rows), _totals(plan), *_remarks(plan)]
+    ways = [_ways(step) for step in plan.steps if step.ways]
+    parts = [_title(plan), _aligned(rows), *ways, _totals(plan), *_remarks(plan)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -34,6 +35,17 @@ def _row(step: StepPlan, run: str) -> tuple[str, ...]:
         "?" if step.seconds_per_block is None else f"{step.seconds_per_block:.3g}",
         duration(step.wall_s),
     )
+
+
+def _ways(step: StepPlan) -> str:
+    """What was timed of a network, fastest first."""
+    rows = [
+        (f"{way['precision']}{' (chosen)' if way['chosen'] else ''}",
+         "x".join(map(str, way["tile_shape"])), str(way["batch_size"]),
+         f"{way['voxels_per_s'] / 1e6:.3g}")
+        for way in step.ways
+    ]
+    return _aligned([("network pass", "tile", "batch", "Mvoxel/s per worker"), *rows])
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:

@@ -342,6 +342,8 @@ class _Session:
         if measured is None:
             measured = self.task.measure()
             self.patiently(lambda: self.store.update(measured=measured))
+            if line := self.task.said(measured):
+                self.console.print(f"Run {self.task.run}: {line}.", highlight=False)
         return measured
 
     def _forget_nan(self) -> bool:

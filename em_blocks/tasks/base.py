@@ -295,6 +295,10 @@ class BlockwiseTask(RunConfig):
         """Values measured once per run and kept in its document, e.g. percentiles."""
         return {}
 
+    def said(self, measured: dict) -> str | None:
+        """What a user wants to know of values that were just measured, in one line."""
+        return None
+
     # -- what follows from it -----------------------------------------------------
 
     def identity(self) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from em_blocks.config import LocalPath, Shape3, StorePath, VolumeRef, is_url
 from em_blocks.errors import BlockAlignmentError, ConfigError, GeometryError
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 DEFAULT_SCALE = {"uint8": 255.0, "int8": 127.0}
 VECTOR_SCALE = {"int8": 0.25}
 """Of vectors in nm: 4 nm are stored as 1, and up to 508 nm fit."""
-DEFAULT_CHUNK = 64
+LEAST_CHUNK, DEFAULT_CHUNK, MOST_CHUNK = 32, 64, 128
 
 
 class Predict(BlockwiseTask):
@@ -45,7 +46,7 @@ class Predict(BlockwiseTask):
     worker_module: ClassVar[str] = "em_blocks.workers.predict_worker"
     concurrent_blocks: ClassVar[int] = 3  # one is read, one computed, one written
     operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {
-        "batch_size", "voxel_size_tolerance",
+        "batch_size", "voxel_size_tolerance", "worker_memory_gb",
     }
 
     reads: ClassVar[tuple[str, ...]] = ("raw",)
@@ -63,9 +64,18 @@ class Predict(BlockwiseTask):
         default_factory=dict, description="Heads to store; default: all, as uint8."
     )
     tile_shape: Shape3 | None = Field(
-        None, description="Output voxels of one network pass; default: the setup's."
+        None,
+        description="Output voxels of one network pass. Default: the fastest multiple of the setup's "
+        "that divides the block, timed once per run; the setup's where values depend on the tile.",
     )
-    batch_size: PositiveInt = Field(1, description="Tiles in one network pass.")
+    batch_size: PositiveInt | None = Field(
+        None, description="Tiles in one network pass. Default: the fastest on a GPU, 1 on a CPU."
+    )
+    worker_memory_gb: PositiveFloat | None = Field(
+        None,
+        description="Memory of one worker, which limits the tiles that are tried. Default: "
+        "cluster.memory_gb, else its share of half of the machine.",
+    )
     normalization: NormalizationChoice | None = Field(
         None,
         description='How raw is scaled for the network. "dtype": the whole range of its dtype (floats: '
@@ -84,7 +94,9 @@ class Predict(BlockwiseTask):
         (0, 0, 0), description="Voxels that tiles share and blend, for networks that pad."
     )
     precision: Literal["fp32", "bf16", "fp16"] | None = Field(
-        None, description="Default: bf16 where the device has it, decided once per run."
+        None,
+        description="Default: the fastest of those that the device computes in hardware, timed once "
+        "per run; fp32 where others gain less than 5 %.",
     )
 
     # -- what the blocks are ----------------------------------------------------------
@@ -135,7 +147,7 @@ class Predict(BlockwiseTask):
 
     def _spec(self, name: str, out: HeadOutput) -> OutputSpec:
         head = self._setup.config.heads[name]
-        chunk = out.chunk_shape or tuple(_divisor(b) for b in self.block_shape)
+        chunk = out.chunk_shape or _chunk_shape(self.block_shape)
         vectors = _holds_vectors(head)
         dtype = out.dtype or ("int8" if vectors else "uint8")
         attributes = {}
@@ -194,7 +206,7 @@ class Predict(BlockwiseTask):
             raise ConfigError(f"Two heads are stored in the same dataset: {datasets}.")
 
     def _check_tiles(self) -> None:
-        tile, network = self._tile_shape, self._bare_network
+        tile, network = self.usual_tile, self._bare_network
         network.check_tile(tile)
         if any(self.overlap) and any(network.context):
             raise ConfigError(
@@ -221,7 +233,7 @@ class Predict(BlockwiseTask):
         if self.test_time_augmentation != "mirrors_transposes":
             return
         _, y, x = self._raw.frame.voxel_size
-        tile = self._tile_shape
+        tile = self.usual_tile
         if y != x or tile[1] != tile[2]:
             raise ConfigError(
                 f"'test_time_augmentation' transposes y and x, but the voxel size is {(y, x)} nm and "
@@ -237,11 +249,9 @@ class Predict(BlockwiseTask):
     # -- work -------------------------------------------------------------------------
 
     def measure(self) -> dict:
-        """Precision and normalisation, the same for all blocks and all starts of the run."""
-        from em_blocks.nets.inference import best_device, best_precision
-
+        """Precision, tile and normalisation, the same for all blocks and all starts of the run."""
         return {
-            "precision": self.precision or best_precision(best_device()),
+            **self._way,
             "normalization": measured_normalization(
                 self._sample, self._raw, self._setup.config, self.normalization
             ),
@@ -272,12 +282,20 @@ class Predict(BlockwiseTask):
 
         yield process
 
+    def said(self, measured: dict) -> str | None:
+        from em_blocks.tasks.predict_ways import said
+
+        return said(measured)
+
     def predictor(self, measured: dict):
         """The network, ready for arrays; `measured` as returned by `measure`."""
         from em_blocks.kernels.symmetry import Symmetry, symmetries
         from em_blocks.nets.inference import HeadFormat, TilePredictor
 
         augmented = self.test_time_augmentation
+        # Runs of earlier versions kept no tile and no batch.
+        tile = tuple(measured.get("tile_shape") or self.usual_tile)
+        batch = self.batch_size or measured.get("batch_size") or 1
         heads = {
             spec.name: HeadFormat(
                 spec.dtype, spec.attributes.get("scale"),
@@ -287,9 +305,9 @@ class Predict(BlockwiseTask):
             for spec in self.output_specs()
         }
         return TilePredictor(
-            self._network(), heads=heads, tile_shape=self._tile_shape,
-            **measured["normalization"], precision=measured["precision"],
-            batch_size=self.batch_size, overlap=self.overlap,
+            self._network(), heads=heads,
+            tile_shape=tile, batch_size=min(batch, self.tiles_per_block(tile)),
+            **measured["normalization"], precision=measured["precision"], overlap=self.overlap,
             symmetries=[Symmetry()] if augmented == "none"
             else symmetries(transposes=augmented == "mirrors_transposes"),
         )
@@ -299,12 +317,15 @@ class Predict(BlockwiseTask):
         from em_blocks.kernels.tiles import tile_offsets
 
         block = Box(self._shift, self.block_shape)
-        offsets = tile_offsets(block.offset, block.end, self._tile_shape, self.overlap)
-        end = tuple(o + t for o, t in zip(offsets[-1], self._tile_shape, strict=True))
+        # Tiles that are whole parts of a block read alike; others at most as one of the whole block.
+        free = self.tile_shape is None and self.tiles_are_free and any(self._shift)
+        tile = self.block_shape if free else self.usual_tile
+        offsets = tile_offsets(block.offset, block.end, tile, self.overlap)
+        end = tuple(o + t for o, t in zip(offsets[-1], tile, strict=True))
         return Box.between(offsets[0], end).grow(self._bare_network.context).relative_to(block)
 
     @property
-    def _tiles_are_free(self) -> bool:
+    def tiles_are_free(self) -> bool:
         """Whether a voxel's value does not depend on where in its tile it lies."""
         return any(self._bare_network.context) and self.test_time_augmentation == "none"
 
@@ -316,9 +337,9 @@ class Predict(BlockwiseTask):
         depends on where its tiles begin, and so do turned affinities: some have their other voxel
         beyond the tile, and fewer of them are averaged there.
         """
-        if self._tiles_are_free:
+        if self.tiles_are_free:
             return self._bare_network.tile_factor
-        return tuple(t - o for t, o in zip(self._tile_shape, self.overlap, strict=True))
+        return tuple(t - o for t, o in zip(self.usual_tile, self.overlap, strict=True))
 
     @cached_property
     def _shift(self) -> Triple:
@@ -388,8 +409,32 @@ class Predict(BlockwiseTask):
         load_weights(network, self._checkpoint_path)
         return network
 
+    @cached_property
+    def _way(self) -> dict:
+        from em_blocks.tasks.predict_ways import choose_way
+
+        return choose_way(self)
+
+    def tiles_per_block(self, tile: Triple) -> int:
+        """Tiles of a block that begins where one of them does."""
+        return math.prod(-(-b // t) for b, t in zip(self.block_shape, tile, strict=True))
+
+    def trained_normalization(self) -> dict[str, float]:
+        """Scale and shift of training."""
+        return self._setup.config.normalization.model_dump()
+
     @property
-    def _tile_shape(self) -> Triple:
+    def network_context(self) -> Triple:
+        """Voxels (z, y, x) per side that the network sees beyond a tile."""
+        return tuple(self._bare_network.context)
+
+    def bare_network(self):
+        """The network without its weights, for sizes."""
+        return self._bare_network
+
+    @property
+    def usual_tile(self) -> Triple:
+        """The tile of the config, else of the setup."""
         return self.tile_shape or self._setup.config.tile_shape
 
 
@@ -397,6 +442,30 @@ def _holds_vectors(head) -> bool:
     return head.kind == "direction_vectors"
 
 
-def _divisor(size: int) -> int:
-    """The largest divisor of `size` up to `DEFAULT_CHUNK`."""
-    return max(d for d in range(1, min(size, DEFAULT_CHUNK) + 1) if size % d == 0)
+def _chunk_shape(block_shape: Triple) -> Triple:
+    """Chunks of a size that files and viewers are good at, a whole number of which is a block."""
+    chunk = tuple(_divisor(size) for size in block_shape)
+    if None not in chunk:
+        return chunk
+    near = tuple(_nearest_divisible(size) for size in block_shape)
+    raise BlockAlignmentError(
+        f"block_shape {block_shape} (voxels, zyx) cannot be cut into chunks of {LEAST_CHUNK} to "
+        f"{MOST_CHUNK} voxels per axis; smaller ones would be thousands of tiny files. Use block_shape "
+        f"{near}, or set the 'chunk_shape' of every output."
+    )
+
+
+def _divisor(size: int) -> int | None:
+    """The divisor of `size` that a chunk has: at most 64 if there is one from 32 on, else up to 128."""
+    if size <= LEAST_CHUNK:
+        return size
+    small = (d for d in range(DEFAULT_CHUNK, LEAST_CHUNK - 1, -1) if size % d == 0)
+    large = (d for d in range(DEFAULT_CHUNK + 1, MOST_CHUNK + 1) if size % d == 0)
+    return next(small, None) or next(large, None)
+
+
+def _nearest_divisible(size: int) -> int:
+    """The size nearest to `size` that has such a divisor."""
+    return next(
+        size + sign * step for step in range(size) for sign in (1, -1) if _divisor(size + sign * step)
+    )

@@ -57,7 +57,8 @@ class HeadOutput(StrictModel):
     )
     format: Format = "zarr"
     chunk_shape: Shape3 | None = Field(
-        None, description="Voxels (z, y, x). Default: the largest divisor of the block up to 64."
+        None,
+        description="Voxels (z, y, x). Default: the divisor of the block next to 64, from 32 to 128.",
     )
 
 
