@@ -35,9 +35,8 @@ def main(
     --json prints one object: run, launcher, num_workers, cpus_per_worker, gpus, probed, steps, total,
     better_block, notes. Every step has run, task, grid, block_shape, blocks, masked, done,
     quarantined, left, read_amplification, bytes_in, bytes_in_are, bytes_out, bytes_out_are,
-    seconds_per_block, worker_start_s, memory_mb, wall_s, note,
-    ways; the total has blocks, masked, done,
-    left, bytes_in, bytes_out, memory_mb, fixed_s, wall_s, known_wall_s, core_hours, gpu_hours;
+    seconds_per_block, worker_start_s, memory_mb, wall_s, note, ways; the total has blocks, masked,
+    done, left, bytes_in, bytes_out, memory_mb, fixed_s, wall_s, known_wall_s, core_hours, gpu_hours;
     better_block, if there is one, block_shape, read_amplification, wall_s, now_s. What is not
     known is null.
     """
