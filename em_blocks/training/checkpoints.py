@@ -109,8 +109,11 @@ class TrainingFiles:
     def check_space(self, network: nn.Module) -> None:
         """Raise `ConfigError` if the disk cannot hold what a training of `network` writes."""
         weights = sum(value.nbytes for value in network.state_dict().values())
-        # A state is network, average and two moments; of both kinds one more while it is replaced.
-        needed = (KEPT + 1) * 4 * weights + (KEPT + 2) * weights
+        state = 4 * weights  # network, average and two moments
+        there = [*self.states().values(), *self.folder.glob("*.safetensors")]
+        in_all = KEPT * (state + weights) + weights - sum(file.stat().st_size for file in there)
+        # The oldest goes once the newest is whole, so one more of each fits in any case.
+        needed = max(in_all, 0) + state + weights
         existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         free = shutil.disk_usage(existing).free
         if needed > free:

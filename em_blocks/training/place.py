@@ -49,9 +49,10 @@ class SetupCopy:
             found = there.read_bytes()
             if found != content and _checksum(found) != made.get(name):
                 raise RefusedError(
-                    f"{there} is there already and is not of this training, which needs a file of that "
-                    "name so that its weights can be predicted with. It is not overwritten: use "
-                    "--output with another folder, or move the file away."
+                    f"{there} is there already and is not what this training wrote or would write; it "
+                    "needs a file of that name so that its weights can be predicted with. It is not "
+                    "overwritten: use --output with another folder, or move the file away. (If you "
+                    f"changed it to go on with it: em-blocks train {self.folder / CONFIG} --resume.)"
                 )
 
     def write(self) -> None:

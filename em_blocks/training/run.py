@@ -95,10 +95,11 @@ class TrainingRun:
         self.snapshots = Snapshots(output / "training" / FOLDER, setup.config)
         self.copy = SetupCopy(setup, output)
         # Before any data is opened or made, which can take a while.
-        state = self.files.load_state() if resume else None
+        state, record = self.files.load_state() if resume else None, self.files.read_record()
         if not resume:
             self.files.refuse_if_used()
-            self.copy.refuse_foreign(self.files.read_record())
+        if not resume or record.get("made"):  # older records do not say what was made
+            self.copy.refuse_foreign(record)
         torch.manual_seed(self.config.seed)
         network = setup.build()
         network.check_tile(self.config.output_shape)

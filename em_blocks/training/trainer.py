@@ -144,8 +144,8 @@ class Trainer:
         if not all(bool(torch.isfinite(values).all()) for values in weights):
             raise RunFailedError(
                 f"After iteration {iteration} the network has weights that are not finite, so none were "
-                "saved; those of the checkpoint before are sound. Lower training.learning_rate (or "
-                "use precision fp32), then train anew."
+                "saved; those saved before are sound. Lower training.learning_rate (or use "
+                "precision fp32), then train anew with --output FOLDER."
             )
 
     def state(self) -> dict:
@@ -184,9 +184,9 @@ class Trainer:
         if self._bad_steps == MAX_BAD_STEPS:
             raise RunFailedError(
                 f"Loss or gradient were not finite in the {MAX_BAD_STEPS} iterations up to "
-                f"{iteration}. The weights of the last checkpoint are sound: lower "
-                "training.learning_rate (or use precision fp32), then train anew, and look for "
-                "raw data with NaN or extreme values."
+                f"{iteration}. Weights that were saved before are sound. Lower "
+                "training.learning_rate (or use precision fp32), then train anew with --output "
+                "FOLDER, and look for raw data with extreme values."
             )
 
     def _update_average(self, iteration: int) -> None:

@@ -1,10 +1,12 @@
 """Files of a training are whole or absent."""
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
 
-from em_blocks.errors import CheckpointError, RefusedError
+from em_blocks.errors import CheckpointError, ConfigError, RefusedError
 from em_blocks.training.checkpoints import TrainingFiles
 
 
@@ -54,3 +56,50 @@ def test_a_state_that_holds_code_is_not_executed(files):
 def test_weights_can_be_read_by_others(files):
     files.save_best(nn.Linear(1, 1), {})
     assert (files.folder / "best.safetensors").stat().st_mode & 0o044 == 0o044
+
+
+def test_the_space_that_a_training_needs_is_asked_for_and_what_is_there_counts(files, monkeypatch):
+    network = nn.Linear(10, 10)  # 440 bytes; a state is four times that
+    files.folder.mkdir()
+
+    def check(free):
+        usage = shutil.disk_usage(files.folder)._replace(free=free)
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path: usage)
+            files.check_space(network)
+
+    needed = 440 * (2 * 5 + 1 + 5)
+    check(needed)
+    with pytest.raises(ConfigError, match="too small"):
+        check(needed - 1)
+    (files.folder / "state_1.pt").write_bytes(bytes(1000))
+    (files.folder / "best.safetensors").write_bytes(bytes(500))
+    check(needed - 1500)
+    with pytest.raises(ConfigError, match="too small"):
+        check(needed - 1501)
+    (files.folder / "state_2.pt").write_bytes(bytes(10**5))  # of a larger network: one more of ours
+    check(440 * 5)
+    with pytest.raises(ConfigError, match="too small"):
+        check(440 * 5 - 1)
+
+
+def test_nan_never_enters_the_record(files):
+    with pytest.raises(ValueError, match="JSON"):
+        files.save_record({"score": float("nan")})
+    assert not files.record.exists()
+
+
+def test_weights_are_found_by_the_iteration_that_they_say(files):
+    files.save_checkpoint(nn.Linear(1, 1), 4, {"iteration": "4"})
+    files.save_checkpoint(nn.Linear(1, 1), 8, {"iteration": "8"})
+    assert files.weights_at_hand() == {
+        n: files.folder / f"checkpoint_{n}.safetensors" for n in (4, 8)
+    }
+    files.make_best(4)
+    assert files.weights_at_hand()[4] == files.folder / "best.safetensors"
+    before = (files.folder / "best.safetensors").stat()
+    files.make_best(4)
+    assert (files.folder / "best.safetensors").stat() == before, "it is that already"
+    for content in (b"", b"spoilt"):
+        (files.folder / "best.safetensors").write_bytes(content)
+        assert files.weights_at_hand()[4].name == "checkpoint_4.safetensors"

@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from em_blocks.training.checkpoints import TrainingFiles
 from em_blocks.training.setup import Setup, load_weights
 from tiny_setup import tiny_config, write_setup
 
@@ -95,6 +97,83 @@ def test_a_killed_training_resumes_to_the_same_weights(trained, tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     for name in ("checkpoint_8", "best"):
         assert same(weights(folder, name), weights(trained, name))
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """A training that has written a checkpoint, and goes on for long."""
+    folder = write_setup(tmp_path / "tiny")
+    process = subprocess.Popen(
+        **command(folder, "--iterations", "100000", "--set", "training.checkpoint_every=5",
+                  "--set", "training.validate_every=50000"),
+        text=True, start_new_session=True,
+    )
+    deadline = time.monotonic() + 90
+    while not list(folder.glob("checkpoints/state_*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    yield folder, process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_training_in_a_folder_is_refused_and_a_stopped_one_says_how_to_go_on(endless):
+    folder, process = endless
+    for options in ((), ("--resume",)):
+        code, message = refused(folder, *options)
+        assert code == 3
+        assert f":{process.pid}:" in message and "--output" in message
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    done = max(int(f.stem.removeprefix("state_")) for f in folder.glob("checkpoints/state_*.pt"))
+    last = said.strip().splitlines()[-1]
+    assert f"stopped by SIGTERM after iteration {done} of 100000" in last
+    go_on = shlex.split(last.partition("go on with: ")[2])
+    assert go_on[1:3] == [str(ROOT / "pipelines" / "train.py"), str(folder / "config.json")]
+    assert go_on[-1] == "--resume"
+    resumed = subprocess.run(
+        [sys.executable, *go_on[1:], "--iterations", str(done + 1)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{done + 1} iterations are done. Best checkpoint: " in resumed.stdout
+    assert "affinities/cut_ap" in resumed.stdout
+
+
+def test_a_second_signal_ends_a_training_at_once(endless):
+    folder, process = endless
+    process.send_signal(signal.SIGSTOP)  # so that both come while it does something else
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    line = process.stderr.readline()
+    while "a second one ends it" not in line:
+        line = process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) in (-signal.SIGTERM, 1)  # 1 if it was quicker
+    TrainingFiles(folder).load_state()
+
+
+@pytest.mark.parametrize("place", ["file", "file/deeper"])
+def test_a_file_in_the_place_of_the_output_is_one_paragraph(tmp_path, place):
+    folder = write_setup(tmp_path / "tiny")
+    (tmp_path / "file").write_text("mine")
+    result = CliRunner().invoke(
+        runpy.run_path(str(ROOT / "pipelines" / "train.py"))["main"],
+        [str(folder / "config.json"), "--output", str(tmp_path / place)],
+    )
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output and (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_config_that_is_named_is_trained(tmp_path):
+    folder = write_setup(tmp_path / "tiny")
+    (folder / "config.json").write_text("{")
+    (folder / "other.json").write_text(json.dumps(tiny_config() | {"tile_shape": [4, 15, 16]}))
+    main = runpy.run_path(str(ROOT / "pipelines" / "train.py"))["main"]
+    options = [str(folder / "other.json"), "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, options)
+    assert (result.exit_code, "(4, 14, 16)" in result.stderr) == (2, True), result.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_a_training_is_not_silently_continued(trained, tmp_path):
