@@ -43,8 +43,8 @@ _GROUPS: dict[str, tuple[str, dict]] = {
     "zarr3": ("zarr.json", {"zarr_format": 3, "node_type": "group"}),
     "n5": ("attributes.json", {"n5": "2.0.0"}),
 }
-_HIGHEST = 8
-"""Groups above an array that are asked about it."""
+_HIGHEST = 3
+"""Folders above an array in no container that are asked about it."""
 
 
 @dataclass(frozen=True)
@@ -136,16 +136,21 @@ def stored(path: str, format: Format, shape: Sequence[int], attributes: dict) ->
 
 
 def _groups(path: str, format: Format) -> Iterator[Group]:
-    """The groups that an array lies in, the nearest first, up to the container or what is none."""
-    container, parent = store.container(path), path.rstrip("/")
+    """The groups that an array lies in, the nearest first; folders between may be none."""
+    above = store.groups_above(path)[::-1] or list(_folders_above(path))
+    for folder in above:
+        attributes = _group_attributes(folder, format)
+        if attributes is not None:
+            yield Group(folder, path.rstrip("/").removeprefix(f"{folder}/"), attributes)
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    """The folders that an array in no container lies in, the nearest first, but not all."""
     for _ in range(_HIGHEST):
-        above = store.split_parent(parent)[0]
-        if not above or parent == container != path or (is_url(parent) and not is_url(above)):
+        folder = store.split_parent(path)[0]
+        if not folder or (is_url(path) and not is_url(folder)):
             return
-        parent = above
-        if (attributes := _group_attributes(parent, format)) is None:
-            return
-        yield Group(parent, path.rstrip("/").removeprefix(parent + "/"), attributes)
+        yield (path := folder)
 
 
 def _group_attributes(path: str, format: Format) -> dict | None:
