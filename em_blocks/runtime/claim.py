@@ -28,7 +28,7 @@ from em_blocks.runtime.preflight import Checked
 from em_blocks.tasks.base import BlockwiseTask, Output, RowsSpec, differences, differing_fields
 from em_blocks.volumes.ledger import Ledger, read_ledger
 
-# What records made before version 0.2 hold, and newer ones do not, or the other way round: times and
+# What older records hold, and newer ones do not, or the other way round: times and
 # places, by which an input was told from another one, and digests of contents, by which it is now.
 OLD_RECORDS = ("mtime_ns", "bytes", "files_sha256", "made_by")
 NEW_RECORDS = ("sections", "values_crc32")

@@ -295,8 +295,8 @@ def refuse_incomplete_rows(task: BlockwiseTask, store: RunStore) -> None:
         require_done(RunStore(store.client, task.db_name, run))
 
 
-def require_done(store: RunStore) -> None:
-    """Raise `IncompleteInputError` if the run of `store` exists and lacks blocks."""
+def require_done(store: RunStore, what: str = "The synapses") -> None:
+    """Raise `IncompleteInputError` if the run of `store`, which made `what`, exists and lacks blocks."""
     run = store.load()
     if run is None:
         return
@@ -306,9 +306,9 @@ def require_done(store: RunStore) -> None:
         return
     lacks = f"lacks {missing} of {run['n_blocks']} blocks" if missing > 0 else f"is {run['state']}"
     raise IncompleteInputError(
-        f"The synapses of run {store.run!r} are not complete: it {lacks}. What is made of them would "
-        "lack synapses without a sign. Run the command that detects them again (quarantined blocks: "
-        "`em-blocks retry` with the same config)."
+        f"{what} of run {store.run!r}: not complete, the run {lacks}. What is made of an incomplete "
+        "input is wrong without a sign. Run the command that makes it again (quarantined blocks: `em-blocks "
+        "retry` with the same config)."
     )
 
 
@@ -318,9 +318,13 @@ def _look(name: str, ref: str | VolumeInput, store: RunStore) -> Input | None:
     if ledger is not None:
         ledger = confirmed(ledger, store)
     if detect(path) is not None:
-        return _signed(name, ref, ledger)
-    made_by = table_fingerprint(path) if ledger is None else ledger.fingerprint
-    return made_by and Input(name, path, made_by, ledger)
+        found = _signed(name, ref, ledger)
+    else:
+        made_by = table_fingerprint(path) if ledger is None else ledger.fingerprint
+        found = made_by and Input(name, path, made_by, ledger)
+    if found is not None and ledger is None and found.fingerprint is not None:
+        _check_old_run(found, store)
+    return found
 
 
 def _signed(name: str, ref: str | VolumeInput, ledger: Ledger | None) -> Input:
@@ -334,6 +338,16 @@ def _signed(name: str, ref: str | VolumeInput, ledger: Ledger | None) -> Input:
     return Input(
         name, path_of(ref), volume.attributes.get("fingerprint"), ledger, signature, volume.frame
     )
+
+
+def _check_old_run(found: Input, store: RunStore) -> None:
+    """Raise `IncompleteInputError` for the output of an incomplete run that left no ledger.
+
+    Only the database can tell, if it is the one of that run.
+    """
+    made = {"fingerprint": found.fingerprint, "run_id": None}  # None: or no such field
+    if (run := store.runs.find_one(made, {"_id": 1})) is not None:
+        require_done(RunStore(store.client, store.database.name, run["_id"]), f"The {found.name}")
 
 
 def confirmed(ledger: Ledger, store: RunStore) -> Ledger:

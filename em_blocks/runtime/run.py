@@ -218,10 +218,11 @@ class _Session:
         check_space(self.task, self.checked.n_voxels(self.todo))
         self._record_mask()
         document = self.patiently(self.store.load)
-        for output in self.task.output_specs():
-            output.create(self.checked.grid, document["fingerprint"])
+        # The ledger first: an array of zeros without one would be taken for somebody's data.
         self.ledgers = Ledgers(self.task, self.checked, self.store, document, self.epoch)
         self.patiently(lambda: self.ledgers.open(done, self.todo))
+        for output in self.task.output_specs():
+            output.create(self.checked.grid, document["fingerprint"])
         self.measured = self._measured(document)
 
     @contextmanager

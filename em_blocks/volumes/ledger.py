@@ -18,8 +18,8 @@ import numpy as np
 from em_blocks.errors import IncompleteInputError
 from em_blocks.geometry import BlockGrid, Frame, Triple
 from em_blocks.volumes import store
+from em_blocks.volumes.store import LEDGER
 
-LEDGER = "em_blocks_blocks.json"
 N_NAMED = 5
 
 

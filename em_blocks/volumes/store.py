@@ -19,6 +19,9 @@ from em_blocks.errors import VolumeError
 # keep a user with a wrong endpoint waiting in front of a silent terminal.
 _S3_RETRIES = {"max_retries": 7, "initial_delay": "500ms", "max_delay": "8s"}
 
+LEDGER = "em_blocks_blocks.json"
+"""What an output says of its own blocks; see `em_blocks.volumes.ledger`."""
+
 _CONTAINER_SUFFIXES = (".zarr", ".n5")
 
 
@@ -143,9 +146,10 @@ def write_json(path: str, name: str, values: dict) -> None:
 
 
 def is_empty(path: str) -> bool:
-    """Whether there is nothing in the folder `path`."""
+    """Whether there is nothing in the folder `path` but a ledger, which comes before its array."""
     with explained(f"{path} cannot be listed"):
-        return not ts.KvStore.open(kvstore_spec(path)).result().list().result()
+        found = ts.KvStore.open(kvstore_spec(path)).result().list().result()
+    return not set(found) - {LEDGER.encode()}
 
 
 def delete(path: str, name: str) -> None:

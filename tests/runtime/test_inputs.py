@@ -340,3 +340,29 @@ def test_values_that_no_start_of_its_run_stored_are_noticed_in_an_output_too(fir
     volume.write(volume.box, changed)
     with pytest.raises(ChangedInputError, match=r"its run 'first' did not store"):
         run(second)
+
+
+def test_an_old_run_without_ledger_is_asked_in_the_database(first, tmp_path):
+    assert not run(with_hole(first)).ok
+    make_old(first)
+    with store_of(first) as store:  # its volume has the fingerprint of the run
+        stored = Volume.open(Made(first).path).attributes["fingerprint"]
+        store.runs.update_one({"_id": "first"}, {"$set": {"fingerprint": stored}})
+    second = add_one(
+        Made(first), tmp_path / "one", run="second", output=str(tmp_path / "one/two.zarr")
+    )
+    with pytest.raises(IncompleteInputError, match=r"'first': not complete, the run lacks 1 of 30"):
+        run(second)
+
+
+def test_a_run_killed_before_its_output_was_made_leaves_no_array_without_a_ledger(
+    first, second, monkeypatch
+):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(first.output_specs()[0]), "create", killed)
+        assert not run(first).ok
+    assert read_ledger(Made(first).path).missing.all()
+    assert run(first).ok and run(second).ok
