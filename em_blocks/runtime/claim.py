@@ -22,7 +22,7 @@ from em_blocks.errors import (
 )
 from em_blocks.runtime.forget import forget_run
 from em_blocks.runtime.inputs import Inputs
-from em_blocks.runtime.leases import take_lease
+from em_blocks.runtime.leases import owner_lives, take_lease
 from em_blocks.runtime.ownership import check_overwritable
 from em_blocks.runtime.preflight import Checked
 from em_blocks.tasks.base import BlockwiseTask, Output, RowsSpec, differences, differing_fields
@@ -189,7 +189,8 @@ def _is_ours(ledger: Ledger, existing: dict | None, task: BlockwiseTask) -> bool
     if existing is not None and "run_id" in existing:
         return ledger.run_id == existing["run_id"]
     # The database that knew the run is lost: its name and settings tell, unless it may be at work.
-    return ledger.run == task.run and ledger.state == "closed"
+    at_work = ledger.state == "open" and (not ledger.owner or owner_lives(ledger.owner))
+    return ledger.run == task.run and not at_work
 
 
 def _check_outputs(

@@ -307,8 +307,8 @@ def require_done(store: RunStore, what: str = "The synapses") -> None:
     lacks = f"lacks {missing} of {run['n_blocks']} blocks" if missing > 0 else f"is {run['state']}"
     raise IncompleteInputError(
         f"{what} of run {store.run!r}: not complete, the run {lacks}. What is made of an incomplete "
-        "input is wrong without a sign. Run the command that makes it again (quarantined blocks: `em-blocks "
-        "retry` with the same config)."
+        "input is wrong without a sign. Run the command that makes it again (quarantined blocks: "
+        "`em-blocks retry` with the same config)."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from em_blocks.db.runs import RunStore
+from em_blocks.runtime.leases import this_owner
 from em_blocks.runtime.preflight import Checked
 from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.volumes.ledger import Ledger, read_ledger, write_ledger
@@ -45,7 +46,8 @@ class Ledgers:
         """
         self._todo = todo
         self.now = self.now.replaced(generation=self._generations(done))
-        self._write(self.now.replaced(state="open" if todo.any() else "closed"))
+        opened = self.now.replaced(state="open", owner=this_owner())
+        self._write(opened if todo.any() else self.now)
 
     def close(self, done: np.ndarray) -> None:
         """After the last block."""

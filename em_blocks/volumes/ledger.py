@@ -45,6 +45,8 @@ class Ledger:
         Blocks that the run's mask leaves out; they hold 0 and are not missing.
     command : str
         What was typed to start the run last.
+    owner : str
+        Of an open one: ``host:pid:start`` of the scheduler that opened it.
     """
 
     run: str
@@ -57,6 +59,7 @@ class Ledger:
     generation: np.ndarray = field(repr=False)
     masked: np.ndarray = field(repr=False)
     command: str = ""
+    owner: str = ""
 
     @property
     def done(self) -> np.ndarray:
@@ -143,7 +146,7 @@ def _to_json(ledger: Ledger) -> dict:
     return {
         "run": ledger.run, "run_id": ledger.run_id, "task": ledger.task,
         "fingerprint": ledger.fingerprint, "content_id": ledger.content_id, "state": ledger.state,
-        "command": ledger.command,
+        "command": ledger.command, "owner": ledger.owner,
         "grid": {
             "voxel_size": list(grid.frame.voxel_size), "offset": list(grid.frame.offset),
             "volume_shape": list(grid.volume_shape), "block_shape": list(grid.block_shape),
@@ -163,7 +166,7 @@ def _from_json(values: dict) -> Ledger:
         generation = np.frombuffer(unpacked(values["generation"]), "<u4").reshape(grid.shape)
         return Ledger(
             **{name: values[name] for name in (
-                "run", "run_id", "task", "fingerprint", "content_id", "state", "command")},
+                "run", "run_id", "task", "fingerprint", "content_id", "state", "command", "owner")},
             grid=grid, generation=generation, masked=_bits(unpacked(values["masked"]), grid.shape),
         )
     except (KeyError, TypeError, zlib.error) as error:

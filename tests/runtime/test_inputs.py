@@ -1,6 +1,7 @@
 """A run reads what another run made: complete or not, as it was or not."""
 
 import shutil
+import socket
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from em_blocks.geometry import Box
 from em_blocks.runtime.ledgers import reopen
 from em_blocks.runtime.verify import requeue_damaged
 from em_blocks.volumes import Volume
-from em_blocks.volumes.ledger import LEDGER, read_ledger
+from em_blocks.volumes.ledger import LEDGER, read_ledger, write_ledger
 
 HOLE = (1, 2, 3)
 
@@ -353,6 +354,20 @@ def test_an_old_run_without_ledger_is_asked_in_the_database(first, tmp_path):
     )
     with pytest.raises(IncompleteInputError, match=r"'first': not complete, the run lacks 1 of 30"):
         run(second)
+
+
+@pytest.mark.parametrize("owner", ["", "elsewhere:1:2.00", "dead"])
+def test_a_run_whose_database_is_lost_begins_again_unless_it_may_be_at_work(first, owner):
+    assert run(first).ok
+    path = Made(first).path
+    owner = f"{socket.gethostname()}:999999:1.00" if owner == "dead" else owner
+    write_ledger(path, read_ledger(path).replaced(state="open", owner=owner))
+    shutil.rmtree(first.home / "db")
+    if owner.startswith(socket.gethostname()):
+        assert run(first).blocks["computed"] == 30
+    else:
+        with pytest.raises(RefusedError, match="belongs to run 'first'"):
+            run(first)
 
 
 def test_a_run_killed_before_its_output_was_made_leaves_no_array_without_a_ledger(
