@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from em_blocks.config import VolumeInput, is_url
+from em_blocks.config import VolumeInput, is_url, path_of
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Box, Roi, Triple
 from em_blocks.tasks.base import RunConfig
@@ -63,11 +63,10 @@ def volume_fields(config: RunConfig) -> list[str]:
 
 
 def _is_volume(value: object) -> bool:
-    if isinstance(value, VolumeInput):
-        return True
-    return isinstance(value, str) and (is_url(value) or value.startswith("/")) and (
-        detect(value) is not None
-    )
+    if not isinstance(value, (str, VolumeInput)):
+        return False
+    path = path_of(value)
+    return (is_url(path) or path.startswith("/")) and detect(path) is not None
 
 
 def _neighbours(grid: BlockGrid, wanted: np.ndarray, *, blocks: int, levels: int) -> Box:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 _PREFIXES = {
@@ -55,7 +56,7 @@ def to_nm(values: Sequence, units: Sequence) -> tuple[tuple[float, ...], bool]:
 
 
 def number(value: object) -> float:
-    """A number of JSON; ValueError for all else, true and text included."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    """A finite number of JSON; ValueError for all else, true and text included."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{value!r} is no number")
     return float(value)
