@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from em_blocks.errors import ConfigError, VolumeError
-from em_blocks.volumes.compressed_chunks import SUFFIXES, decoded
+from em_blocks.volumes.compressed_chunks import SUFFIXES, decompressed
 
 HOST = "127.0.0.1"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
@@ -112,7 +112,7 @@ class FileServer(ThreadingHTTPServer):
             return path.open("rb")
         for suffix in SUFFIXES:
             if (path := self.file_at(urlsplit(target).path + suffix)) is not None:
-                return io.BytesIO(decoded(path) or b"")
+                return io.BytesIO(decompressed(path.read_bytes(), path.name))
         return None
 
     def allows_host(self, host: str | None) -> bool:

@@ -1,7 +1,8 @@
-"""Chunks of local precomputed volumes that CloudVolume compressed: ``0-64_0-64_0-64.gz`` and others.
+"""Chunks of precomputed volumes that CloudVolume compressed: ``0-64_0-64_0-64.gz`` and others.
 
-Object stores send such a chunk under its plain name. In a folder it has another one, and who looks
-for the plain name alone takes it for missing, which reads as 0.
+Object stores send such a chunk under its plain name, if CloudVolume wrote it there. In a folder, or a
+copy of one in a bucket, it has another name, and who looks for the plain name alone takes it for
+missing, which reads as 0.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import imagecodecs
 import tensorstore as ts
 
 from em_blocks.errors import VolumeError
+from em_blocks.volumes import store
 
 _DECODERS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.decompress, ".br": imagecodecs.brotli_decode, ".zstd": imagecodecs.zstd_decode,
@@ -26,13 +28,22 @@ _DECODERS: dict[str, Callable[[bytes], bytes]] = {
 }
 SUFFIXES = tuple(_DECODERS)
 _THREADS = 4
-_DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError)
+_DAMAGED = (EOFError, OSError, ValueError, RuntimeError, zlib.error, lzma.LZMAError)
 
 
-def has_compressed_chunks(folder: Path) -> bool:
-    """Whether any chunk in the folder of a scale is compressed by itself."""
+def has_compressed_chunks(array: ts.TensorStore, folder: str) -> bool:
+    """Whether chunks in the folder of a scale are compressed by themselves.
+
+    All names of a local folder are looked at; elsewhere three chunks.
+    """
+    local = store.local_path(folder)
+    if local is None:
+        return any(
+            store.read_bytes(folder, chunk + suffix) is not None
+            for chunk in _some(array) for suffix in SUFFIXES
+        )
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(local) as entries:
             return any(entry.name.endswith(SUFFIXES) for entry in entries)
     except (FileNotFoundError, NotADirectoryError):
         return False
@@ -40,15 +51,15 @@ def has_compressed_chunks(folder: Path) -> bool:
         raise VolumeError(f"{folder} cannot be listed: {error.strerror}.") from error
 
 
-def open_compressed(array: ts.TensorStore, folder: Path, info: bytes, key: str) -> ts.TensorStore:
+def open_compressed(array: ts.TensorStore, folder: str, info: bytes, key: str) -> ts.TensorStore:
     """A read-only view of a scale that finds plain and compressed chunks alike.
 
     Parameters
     ----------
     array : tensorstore.TensorStore
         The scale, axes (x, y, z, c), as opened from its plain chunks.
-    folder : Path
-        That of the chunks.
+    folder : str
+        Path or URL of that of the chunks.
     info : bytes
         The file ``info`` of the volume.
     key : str
@@ -82,6 +93,36 @@ def open_compressed(array: ts.TensorStore, folder: Path, info: bytes, key: str) 
     )
 
 
+def decompressed(data: bytes, name: str) -> bytes:
+    """What a file holds, by the suffix of its name.
+
+    Raises
+    ------
+    VolumeError
+        If it is damaged.
+    """
+    decode = _DECODERS.get(Path(name).suffix)
+    if decode is None:
+        return data
+    try:
+        return decode(data)
+    except _DAMAGED as error:
+        raise VolumeError(
+            f"The chunk {name} cannot be read ({type(error).__name__}: {error}). Restore the "
+            "file; where it is lost for good, delete it, and its voxels are 0."
+        ) from error
+
+
+def _some(array: ts.TensorStore) -> Iterator[str]:
+    """Names of the first, the middle and the last chunk."""
+    grid, whole = array.chunk_layout.read_chunk.shape[:3], array.domain
+    begin, end = whole.inclusive_min[:3], whole.exclusive_max[:3]
+    middle = [(b + e) // 2 for b, e in zip(begin, end, strict=True)]
+    for place in (begin, middle, [e - 1 for e in end]):
+        index = tuple(slice(p, p + 1) for p in place)
+        yield from _names(array[index].domain, whole, grid)
+
+
 def _names(domain: ts.IndexDomain, whole: ts.IndexDomain, grid: Sequence[int]) -> Iterator[str]:
     """Names of the chunks that have voxels in `domain`."""
     ranges = []
@@ -93,27 +134,7 @@ def _names(domain: ts.IndexDomain, whole: ts.IndexDomain, grid: Sequence[int]) -
     return ("_".join(parts) for parts in itertools.product(*ranges))
 
 
-def decoded(path: Path) -> bytes | None:
-    """What a file holds, decompressed as its suffix says; None if there is none.
-
-    Raises
-    ------
-    VolumeError
-        If it is damaged.
-    """
-    try:
-        data = path.read_bytes()
-        return _DECODERS[path.suffix](data) if path.suffix in _DECODERS else data
-    except FileNotFoundError:
-        return None
-    except _DAMAGED as error:
-        raise VolumeError(
-            f"The chunk {path} cannot be read ({type(error).__name__}: {error}). Restore the "
-            "file; where it is lost for good, delete it, and its voxels are 0."
-        ) from error
-
-
-def _chunk(folder: Path, name: str) -> bytes | None:
+def _chunk(folder: str, name: str) -> bytes | None:
     """The bytes of a chunk; None if it is missing.
 
     Raises
@@ -123,13 +144,12 @@ def _chunk(folder: Path, name: str) -> bytes | None:
     """
     found = {}
     for suffix in ("", *SUFFIXES):
-        path = folder / (name + suffix)
-        data = decoded(path)
+        data = store.read_bytes(folder, name + suffix)
         if data is not None:
-            found[path.name] = data
+            found[name + suffix] = decompressed(data, store.join(folder, name + suffix))
     if len(set(found.values())) > 1:
         raise VolumeError(
-            f"The chunk {folder / name} is there as {' and '.join(found)}, which hold different voxels. "
-            "Which of them is right, only who wrote them knows; delete the others."
+            f"The chunk {store.join(folder, name)} is there as {' and '.join(found)}, which hold "
+            "different voxels. Which of them is right, only who wrote them knows; delete the others."
         )
     return next(iter(found.values()), None)

@@ -96,15 +96,16 @@ def scale_metadata(path: str) -> dict:
 
 def with_compressed_chunks(array: ts.TensorStore, path: str) -> ts.TensorStore:
     """The scale at `path`, whose chunks may be compressed by themselves, axes (x, y, z, c)."""
-    local = store.local_path(location(path)[0])
-    # Ours never are, and shards hold many chunks.
-    if local is None or store.read_json(path, ATTRIBUTES) is not None:
-        return array
+    if store.read_json(path, ATTRIBUTES) is not None:
+        return array  # those of ours never are
     scale = scale_metadata(path)
-    chunks = local / scale["key"]
-    if scale.get("sharding") or not has_compressed_chunks(chunks):
+    if scale.get("sharding"):
+        return array  # files of many chunks
+    folder, _ = location(path)
+    chunks = store.join(folder, scale["key"])
+    if not has_compressed_chunks(array, chunks):
         return array
-    return open_compressed(array, chunks, (local / INFO).read_bytes(), scale["key"])
+    return open_compressed(array, chunks, store.read_bytes(folder, INFO), scale["key"])
 
 
 def forget_scale(path: str) -> None:

@@ -120,14 +120,20 @@ def container(path: str) -> str:
     return (groups_above(path) or [path.rstrip("/")])[0]
 
 
-def read_json(path: str, name: str) -> dict | None:
-    """The JSON object stored as `name` in the folder `path`; None if there is none."""
+def read_bytes(path: str, name: str) -> bytes | None:
+    """What is stored as `name` in the folder `path`; None if there is nothing."""
     with explained(f"{join(path, name)} cannot be read"):
         result = ts.KvStore.open(kvstore_spec(path)).result().read(name).result()
-    if result.state != "value":
+    return result.value if result.state == "value" else None
+
+
+def read_json(path: str, name: str) -> dict | None:
+    """The JSON object stored as `name` in the folder `path`; None if there is none."""
+    data = read_bytes(path, name)
+    if data is None:
         return None
     try:
-        values = json.loads(result.value)
+        values = json.loads(data)
         if not isinstance(values, dict):
             raise TypeError(f"a {type(values).__name__} instead of an object")
     except (ValueError, TypeError) as error:

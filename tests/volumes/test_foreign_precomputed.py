@@ -1,9 +1,12 @@
 """Precomputed volumes of other programs: scales by any key, chunks that CloudVolume compressed."""
 
 import bz2
+import functools
 import gzip
+import http.server
 import json
 import lzma
+import threading
 
 import imagecodecs
 import numpy as np
@@ -116,6 +119,24 @@ def test_a_chunk_in_two_spellings_must_be_one(tmp_path):
     twin.write_bytes(gzip.compress(bytes(len(chunk.read_bytes()))))
     with pytest.raises(VolumeError, match=f"{chunk.name} and {twin.name}, which hold different voxels"):
         whole(path)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_a_copy_of_such_a_folder_elsewhere_is_read_too(tmp_path):
+    path = foreign(tmp_path / "em")
+    compress(chunks(path), ".gz")
+    handler = functools.partial(Quiet, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            values = whole(f"http://127.0.0.1:{server.server_port}/em/4_4_40")
+        finally:
+            server.shutdown()
+    np.testing.assert_array_equal(values, values_of())
 
 
 def test_volumes_with_compressed_chunks_are_only_read(tmp_path):
