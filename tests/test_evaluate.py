@@ -134,6 +134,15 @@ def test_a_negative_id_that_is_not_ignored_is_named_with_its_voxel(signed, dtype
     assert result.exit_code == 2 and f"cut_{dtype} holds the id -1 at voxel" in result.stderr
 
 
+@pytest.mark.parametrize("dtype", ["int32", "uint64"])
+def test_a_skeleton_in_what_minus_one_marks_is_omitted_not_merged(signed, dtype):
+    """Both neurons have nodes there."""
+    Path("skeletons/two.swc").write_text(SWC.format(25, 45, 55))
+    found = scores("--segmentation", f"signed.zarr/cut_{dtype}", "--truth", "v.zarr/truth",
+                   "--ignore-segmentation", -1, "--skeletons", "skeletons")["run_length"]
+    assert (found["omitted_nm"], found["merged_nm"], found["correct_nm"]) == (20 + 20, 0, 10 + 10)
+
+
 def test_ids_that_are_no_longer_ignored_are_refused_although_they_were_counted(signed):
     path = Path("config.json")
     config = json.loads(path.read_text())

@@ -16,6 +16,7 @@ from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block
 from em_blocks.json_text import json_text
 from em_blocks.kernels.contingency import Contingency, Merger
+from em_blocks.kernels.cremi_marks import without_marks
 from em_blocks.kernels.evaluation import Evaluation, ObjectError, evaluate
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.count_overlaps import CountOverlaps
@@ -164,7 +165,7 @@ def _run_length(
             f"{low} to {high} nm (zyx), taking their positions for {task.skeleton_unit}. Check the "
             "unit, and that both are in the same coordinates."
         )
-    found = expected_run_length(columns, ids, inside=inside)._asdict()
+    found = expected_run_length(columns, without_marks(ids), inside=inside)._asdict()
     lengths, each = found.pop("lengths_nm").tolist(), found.pop("expected_each_nm").tolist()
     return {
         **found, "nodes": len(ids), "nodes_outside": int((~inside).sum()),
