@@ -246,13 +246,6 @@ def test_a_file_of_an_ome_series_is_its_own_section_not_the_whole_series(tmp_pat
     np.testing.assert_array_equal(read_all(tmp_path), sections)
 
 
-def test_a_damaged_first_section_is_found_before_any_block(tmp_path):
-    write_png(tmp_path, s1=section(1, (64, 64)))
-    data = (tmp_path / "s1.png").read_bytes()
-    (tmp_path / "s1.png").write_bytes(data[: len(data) // 2])
-    assert f"{tmp_path}/s1.png cannot be read" in refused(tmp_path)
-
-
 def test_sections_of_different_shape_are_an_error_that_names_one(tmp_path):
     write_png(tmp_path, s1=section(1), s2=section(2), s3=section(3, (6, 8)))
     message = refused(tmp_path)
