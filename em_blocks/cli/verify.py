@@ -33,15 +33,19 @@ def main(config: Path, overrides: tuple[str, ...], step: str | None, as_json: bo
     """
     damaged, n = [], 0
     for task in load_steps(config, overrides, step):
+        lost = []
         with opened_store(task) as store:
             with click.progressbar(damaged_blocks(task, store), file=sys.stderr) as found:
                 for block, problem in found:
                     n += 1
                     if problem is not None:
-                        if not any(entry["run"] == task.run for entry in damaged):
+                        if not lost:
                             reopen(task)
                         requeue_damaged(store, block, problem)
+                        lost.append(block.index)
                         damaged.append({"run": task.run, "block": block.key, "problem": problem})
+        if lost:
+            reopen(task, lost)
     if as_json:
         click.echo(json.dumps({"verified": n, "damaged": damaged}))
     else:

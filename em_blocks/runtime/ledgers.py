@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 from em_blocks.db.runs import RunStore
@@ -87,8 +89,11 @@ def _same(one: Ledger, other: Ledger) -> bool:
     return np.array_equal(one.generation, other.generation) and np.array_equal(one.masked, other.masked)
 
 
-def reopen(task: BlockwiseTask) -> None:
-    """Say beside the outputs of a run that blocks may be missing: they are about to be due again."""
+def reopen(task: BlockwiseTask, blocks: Iterable[Sequence[int]] = ()) -> None:
+    """Say beside the outputs of a run that blocks are due again: these ones, or nobody knows which."""
+    lost = tuple(np.array(list(blocks), int).reshape(-1, 3).T)
     for output in task.output_specs():
         if output.ledger_path is not None and (ledger := read_ledger(output.ledger_path)) is not None:
-            write_ledger(output.ledger_path, ledger.replaced(state="open"))
+            generation = ledger.generation.copy()
+            generation[lost] = 0
+            write_ledger(output.ledger_path, ledger.replaced(state="open", generation=generation))

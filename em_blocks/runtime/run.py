@@ -206,8 +206,7 @@ class _Session:
         self.patiently(self.take_back)
         sets = self._sets()
         self.skipped, done, undone = int(sets.done.sum()), sets.done | sets.hidden, sets.missing
-        self.waiting = {name: holes & undone for name, holes in self.inputs.holes().items()}
-        self.waiting = {name: blocks for name, blocks in self.waiting.items() if blocks.any()}
+        self.waiting = self._waiting(undone)
         waiting = np.logical_or.reduce([*self.waiting.values(), np.zeros_like(done)])
         self.todo = self.left = undone & ~(sets.quarantined | waiting)
         wait = "".join(f", {int(w.sum())} wait for what {n} lacks" for n, w in self.waiting.items())
@@ -223,7 +222,12 @@ class _Session:
         self.patiently(lambda: self.ledgers.open(done, self.todo))
         for output in self.task.output_specs():
             output.create(self.checked.grid, document["fingerprint"])
-        self.measured = self._measured(document)
+        self.measured = self._measured(document.get("measured"), anew=not done.any())
+
+    def _waiting(self, undone: np.ndarray) -> dict[str, np.ndarray]:
+        """Those of the blocks that read what an input lacks, by the input's name."""
+        found = {name: holes & undone for name, holes in self.inputs.holes().items()}
+        return {name: blocks for name, blocks in found.items() if blocks.any()}
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -294,8 +298,11 @@ class _Session:
         why = "; ".join(difference.note for difference in found if difference.note)
         self.patiently(lambda: self.store.requeue_blocks(stale, why))
         self.patiently(lambda: self.store.update(contents=inputs.document()))
-        self.inputs, self.waiting = inputs, {n: b & stale for n, b in inputs.holes().items()}
+        self.inputs = inputs
+        self.waiting = self._waiting(self._sets().missing)
         self.todo = self.todo | stale
+        self.patiently(lambda: self.ledgers.open(self._blocks(DONE), self.todo))
+        self.measured = self._measured(self.measured, anew=not self._blocks(DONE).any())
         return stale & ~np.logical_or.reduce([*self.waiting.values(), done & ~done])
 
     def record_lost(self) -> None:
@@ -337,11 +344,15 @@ class _Session:
         except VolumeError as error:  # of a full disk, which is why the run ends
             self.console.print(str(error), markup=False, highlight=False)
 
-    def _measured(self, document: dict) -> dict:
-        """Values measured once per run; kept, so that a resumed run uses the same."""
-        measured = document.get("measured")
-        if measured is None:
-            measured = self.task.measure()
+    def _measured(self, known: dict | None, *, anew: bool) -> dict | None:
+        """Values measured once per run; kept, so that a resumed run uses the same.
+
+        Where no block is made of them (`anew`), those of inputs are as the inputs are now.
+        """
+        if not self.todo.any() or (known is not None and not anew):
+            return known  # while all blocks wait, the inputs are not what is to be measured
+        measured = self.task.measure() if known is None else self.task.measured_anew(known)
+        if measured != known:
             self.patiently(lambda: self.store.update(measured=measured))
             if line := self.task.said(measured):
                 self.console.print(f"Run {self.task.run}: {line}.", highlight=False)

@@ -295,6 +295,10 @@ class BlockwiseTask(RunConfig):
         """Values measured once per run and kept in its document, e.g. percentiles."""
         return {}
 
+    def measured_anew(self, measured: dict) -> dict:
+        """`measured`, but for what follows from what the inputs hold, which changed since."""
+        return measured
+
     def said(self, measured: dict) -> str | None:
         """What a user wants to know of values that were just measured, in one line."""
         return None

@@ -46,6 +46,8 @@ _READERS = 8
 class CleftTask(SynapseTask):
     """A task over the voxels of predicted clefts that writes about stored synapses."""
 
+    reads: ClassVar[tuple[str, ...]] = ("prediction",)
+
     prediction: VolumeRef = Field(description="Volume of predicted clefts.")
     clefts: StorePath = Field(description="Volume of the ids of clefts.")
     synapses: RunName = Field(description="The run that detected the synapses.")

@@ -121,6 +121,9 @@ class CountOverlaps(BlockwiseTask):
             del found["config"]["border_nm"]
         return found
 
+    def read_context(self) -> Triple:
+        return self._border_context()
+
     def read_shape(self) -> Triple:
         return Box((0, 0, 0), self.grid().block_shape).grow(self._border_context()).shape
 

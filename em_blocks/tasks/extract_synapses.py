@@ -116,9 +116,9 @@ class ExtractSynapses(SynapseTask):
         return self._search.context
 
     def read_reach(self) -> Triple:
-        # A component that a block cuts is read further, until it is whole.
-        farthest = self._search.voxels(self.max_extent_nm)
-        return tuple(c + f for c, f in zip(self.read_context(), farthest, strict=True))
+        # Sites that may be better than those of a block lie so far outside.
+        near = self._search.voxels((self.duplicate_distance_nm,) * 3)
+        return tuple(n + f for n, f in zip(near, self._search.reach, strict=True))
 
     def read_shape(self) -> Triple:
         return Box((0, 0, 0), self.block_shape).grow(self.read_context()).shape

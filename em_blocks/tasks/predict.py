@@ -26,6 +26,7 @@ from em_blocks.tasks.predict_domain import (
 from em_blocks.tasks.predict_options import (
     Checkpoint,
     HeadOutput,
+    LinearNormalization,
     NormalizationChoice,
     RoiConfig,
 )
@@ -120,6 +121,13 @@ class Predict(BlockwiseTask):
         return tuple(
             max(-b, e - s) for b, e, s in zip(seen.offset, seen.end, self.block_shape, strict=True)
         )
+
+    def read_reach(self) -> Triple:
+        context = self.read_context()
+        if not self._measures_raw:
+            return context
+        # Every block is scaled by the percentiles of the whole region.
+        return tuple(c + s for c, s in zip(context, self._raw_box.shape, strict=True))
 
     def read_shape(self) -> Triple:
         return self._seen_by_block().shape
@@ -252,10 +260,24 @@ class Predict(BlockwiseTask):
         """Precision, tile and normalisation, the same for all blocks and all starts of the run."""
         return {
             **self._way,
-            "normalization": measured_normalization(
-                self._sample, self._raw, self._setup.config, self.normalization
-            ),
+            "normalization": self._measured_normalization(self._sample),
         }
+
+    def measured_anew(self, measured: dict) -> dict:
+        sample = RawSample(self._raw, self._raw_box)
+        return {**measured, "normalization": self._measured_normalization(sample)}
+
+    def _measured_normalization(self, sample: RawSample) -> dict[str, float]:
+        return measured_normalization(
+            sample, self._raw, self._setup.config, self.normalization
+        )
+
+    @property
+    def _measures_raw(self) -> bool:
+        """Whether the scale of every block follows from a sample of all raw."""
+        return self.normalization is not None and not isinstance(
+            self.normalization, LinearNormalization
+        )
 
     @contextmanager
     def open(self, measured: dict) -> Iterator[ProcessBlock]:

@@ -152,6 +152,12 @@ class SiteSearch:
         return self.voxels(self.context_nm)
 
     @property
+    def reach(self) -> Triple:
+        """Voxels (z, y, x) around a box beyond which nothing is ever read."""
+        # A component that a box cuts is read further, until it is whole or too large.
+        return tuple(max(c, int(f)) for c, f in zip(self.context, self._limit[:, 0], strict=True))
+
+    @property
     def _limit(self) -> np.ndarray:
         """Voxels of a component's box, what had a say in it included, as a column."""
         radius = np.array(self.voxels(self.rule.radius_nm or (0.0, 0.0, 0.0)))

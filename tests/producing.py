@@ -1,0 +1,289 @@
+"""Shared helper: volumes that a run of em_blocks made, in any state; runs without worker processes."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import ClassVar, Literal
+from unittest import mock
+
+import numpy as np
+from rich.console import Console
+
+import em_blocks.runtime.run as runs
+from em_blocks.config import Shape3, StorePath
+from em_blocks.db.commits import CommitWriter, WorkerIdentity
+from em_blocks.db.connect import connect
+from em_blocks.db.runs import RunStore
+from em_blocks.db.synapses import SynapseStore
+from em_blocks.geometry import BlockGrid
+from em_blocks.runtime.ledgers import reopen
+from em_blocks.runtime.report import RunReport
+from em_blocks.runtime.schedule import Step
+from em_blocks.runtime.verify import requeue_damaged
+from em_blocks.runtime.worker import describe_error
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec
+from em_blocks.volumes import Volume
+
+WORKER = {"worker": "here", "host": "here", "pid": 1, "device": "cpu", "slot": "", "state": "working",
+          "reason": None, "blocks": []}
+
+
+class Copy(BlockwiseTask):
+    """Block by block what another volume holds; that one is known to nobody but the blocks.
+
+    So what they store may change from one start to the next without a change of settings, as it does
+    where a damaged block is repaired.
+    """
+
+    operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {"original", "poison"}
+
+    kind: Literal["copy"] = "copy"
+    original: StorePath
+    output: StorePath
+    chunk_shape: Shape3
+    poison: tuple[str, ...] = ()
+    variant: int = 0
+
+    def grid(self) -> BlockGrid:
+        original = Volume.open(self.original)
+        return BlockGrid(original.frame, original.shape, self.block_shape)
+
+    def inputs(self) -> dict:
+        return {}
+
+    def output_specs(self) -> list[OutputSpec]:
+        original = Volume.open(self.original)
+        kept = ("scale", "neighborhood", "labels")
+        return [OutputSpec(
+            "copy", self.output, str(original.dtype), self.chunk_shape, channels=original.channels,
+            attributes={k: original.attributes[k] for k in kept if k in original.attributes},
+        )]
+
+    def outputs_root(self) -> str:
+        return str(Path(self.output).parent)
+
+    def relocated(self, folder: Path) -> Copy:
+        return self.model_copy(update={"output": str(folder / "copy.zarr/v"), "run_dir": folder})
+
+    def open(self, measured: dict):
+        return _copying(self)
+
+
+class _copying:
+    def __init__(self, task: Copy):
+        self._task = task
+        self._original, self._output = Volume.open(task.original), Volume.open(task.output, mode="r+")
+
+    def __enter__(self):
+        return self._process
+
+    def __exit__(self, *error) -> None:
+        pass
+
+    def _process(self, block, report) -> None:
+        if block.key in self._task.poison:
+            raise ValueError("this block is poison")
+        report.write("copy", self._output, block.write_box, self._original.read(block.write_box))
+
+
+class Input:
+    """A volume that a run made, which can be brought into any state.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str
+        Of the volume; its run is called ``made_NAME``.
+    versions : two arrays of one shape
+        What blocks may hold: (z, y, x), or (c, z, y, x).
+    mask : path, optional
+    settings : dict
+        Keys for the database.
+    """
+
+    def __init__(self, folder, name, versions, frame, *, block_shape, chunk_shape, settings, rng,
+                 mask=None, attributes=None):
+        self.versions, self.rng, self._folder = versions, rng, folder
+        self._places, shape = itertools.count(1), versions[0].shape
+        self.original = Volume.create(
+            str(folder / f"hidden/{name}.zarr/v"), shape=shape[-3:], dtype=str(versions[0].dtype),
+            frame=frame, chunk_shape=chunk_shape, channels=shape[0] if len(shape) == 4 else None,
+            attributes=attributes or {},
+        )
+        self.original.write(self.original.box, versions[0])
+        self.home = folder / f"made_{name}"
+        self.task = Copy.from_dict({
+            "run": f"made_{name}", "original": self.original.path, "chunk_shape": chunk_shape,
+            "output": str(self.home / "out.zarr/v"), "run_dir": str(self.home), "mask": mask,
+            "block_shape": block_shape, "max_retries": 0, **settings,
+        })
+        self.versions_of = np.zeros(self.task.grid().shape, int)
+        self.is_complete, self.is_other = True, False
+        self.done()
+
+    @property
+    def path(self) -> str:
+        return self.task.output
+
+    # -- states -------------------------------------------------------------------------------
+
+    def done(self) -> None:
+        """Every block that the mask leaves is stored."""
+        assert run(self.task, requeue=True)[-1].ok
+        self.is_complete = True
+
+    def partly(self) -> None:
+        """Its run was killed while blocks were done again."""
+        self._lose(self._some())
+        self.is_complete = False
+
+    def quarantined(self) -> None:
+        """Its run has ended, and blocks failed."""
+        blocks = self._some()
+        self._lose(blocks)
+        poisoned = self.task.model_copy(update={"poison": tuple("/".join(map(str, b)) for b in blocks)})
+        assert not run(poisoned)[-1].ok
+        self.is_complete = False
+
+    def redone(self) -> None:
+        """Blocks were damaged, and hold other values since they were repaired."""
+        blocks = self._some()
+        self._lose(blocks)
+        for index in blocks:
+            self._change(index)
+        self.done()
+
+    def moved(self) -> None:
+        """Everything lies in another folder."""
+        home = self._folder / f"{self.home.name.split('-')[0]}-{next(self._places)}"
+        shutil.move(self.home, home)
+        self.home = home
+        self.task = self.task.model_copy(update={"output": str(home / "out.zarr/v"), "run_dir": home})
+
+    def forgotten(self) -> None:
+        """Its database is gone."""
+        with self._store() as store:
+            store.remove()
+
+    def replaced(self) -> None:
+        """Made anew with the same settings, of other data."""
+        self._remembered()
+        for index in np.ndindex(self.versions_of.shape):
+            self._change(index)
+        assert run(self.task, overwrite=True)[-1].ok
+        self.is_complete = True
+
+    def other(self) -> None:
+        """Made anew with other settings."""
+        self._remembered()
+        self.task = self.task.model_copy(update={"variant": self.task.variant + 1})
+        self.is_other = True
+        self.replaced()
+
+    STATES = ("done", "partly", "quarantined", "redone", "redone", "moved", "forgotten", "replaced",
+              "other")
+
+    def become(self, state: str) -> None:
+        getattr(self, state)()
+
+    # -- how ------------------------------------------------------------------------------------
+
+    def _some(self) -> list[tuple[int, ...]]:
+        """One or two blocks that the mask leaves."""
+        with self._store() as store:
+            indices = store.indices("done")
+        if not len(indices):  # nobody knows the run any more
+            self.done()
+            return self._some()
+        chosen = self.rng.choice(len(indices), size=self.rng.integers(1, 3))
+        return [tuple(index) for index in indices[np.unique(chosen)].tolist()]
+
+    def _lose(self, blocks) -> None:
+        reopen(self.task, blocks)
+        with self._store() as store:
+            for index in blocks:
+                requeue_damaged(store, self.task.grid().block(index), "test")
+
+    def _change(self, index) -> None:
+        self.versions_of[index] ^= 1
+        box = self.task.grid().block(index).write_box
+        values = self.versions[self.versions_of[index]]
+        self.original.write(box, values[(..., *box.slices)])
+
+    def _remembered(self) -> None:
+        with self._store() as store:
+            known = store.load() is not None
+        if not known:
+            self.done()
+
+    def _store(self):
+        return opened(self.task)
+
+
+class opened:
+    """The records of a task's run."""
+
+    def __init__(self, task):
+        self._task, self._stack = task, ExitStack()
+
+    def __enter__(self) -> RunStore:
+        client = self._stack.enter_context(connect(self._task.db_host))
+        return RunStore(client, self._task.db_name, self._task.run)
+
+    def __exit__(self, *error) -> None:
+        self._stack.close()
+
+
+# -- runs without worker processes --------------------------------------------------------------
+
+
+def run(task, **options) -> list[RunReport]:
+    """All steps of a config; blocks are done in this process, everything else as ever."""
+    steps = task.steps()
+    grids = {(step.grid().frame, step.grid().volume_shape) for step in steps}
+    groups = [steps] if len(grids) == 1 else [[step] for step in steps]
+    reports: list[RunReport] = []
+    with in_process():
+        for group in groups:
+            reports += runs.run_steps(group, console=Console(quiet=True), **options)
+            if not reports[-1].ok:
+                break
+    return reports
+
+
+def in_process():
+    """While this is entered, runs start no workers: their blocks are done here, step by step."""
+    return mock.patch.object(runs, "schedule", _do)
+
+
+def _do(steps: list[Step], console) -> tuple[bool, None]:
+    for step in steps:
+        if not _do_step(step):
+            return True, None
+    return False, None
+
+
+def _do_step(step: Step) -> bool:
+    task, store, epoch, failed = step.work.task, step.store, step.job.epoch, False
+    store.admit_worker({**WORKER, "epoch": epoch})
+    synapses = SynapseStore(store.client, task.db_name, task.run)
+    commits = CommitWriter(
+        store, step.work.grid, WorkerIdentity("here", epoch, "cpu"), max_failures=task.max_retries + 1,
+        outage_s=10, on_durable=lambda blocks: None,
+    )
+    with type(task).from_dict(step.job.config).start(step.job.measured, synapses) as process:
+        for index in map(tuple, np.argwhere(step.work.todo).tolist()):
+            block, report, started = step.work.grid.block(index), BlockReport(), time.time()
+            try:
+                process(block, report)
+            except Exception as error:
+                failed = True
+                commits.failed(block, started, describe_error(error, report.stage))
+            else:
+                commits.done(block, started, report)
+    commits.close()
+    return not failed
