@@ -24,6 +24,7 @@ from em_blocks.errors import ConfigError
 from em_blocks.json_text import json_text
 from em_blocks.kernels.seams import Estimate
 from em_blocks.runtime.claim import changed_settings
+from em_blocks.runtime.inputs import require_unchanged
 from em_blocks.runtime.preflight import check_writable
 from em_blocks.runtime.status import run_status
 from em_blocks.tasks.base import BlockwiseTask
@@ -123,6 +124,7 @@ def _check_done(task: Segment) -> None:
                     f"quarantined blocks (here {blocks['quarantined']})."
                 )
             _check_settings(step, store.load())
+            require_unchanged(step, store)
 
 
 def _check_settings(step: BlockwiseTask, run: dict) -> None:

@@ -58,7 +58,7 @@ def selection_options(command: Callable) -> Callable:
         click.option("--flip", is_flag=True,
                      help="Exchange presynaptic and postsynaptic sites, before all filters."),
         click.option("--unfinished", is_flag=True,
-                     help="Export what there is of a run that is not done."),
+                     help="Export what there is of a run that is not done, or not mapped in all."),
         set_option,
     )):
         command = option(command)
@@ -186,6 +186,7 @@ def _selected(
 ) -> Iterator[_Selected]:
     from em_blocks.db.runs import RunStore
     from em_blocks.db.synapses import SynapseStore
+    from em_blocks.runtime.mapped import require_mapped
     from em_blocks.tasks.export_synapses import filtered
 
     task = load_config(config, overrides)
@@ -196,6 +197,8 @@ def _selected(
         filters = (Score(min_score), *filters)
     with opened_store(task) as store:
         state = _state(SynapseStore(store.client, task.db_name, run), unfinished)
+        if not unfinished:
+            require_mapped(RunStore(store.client, task.db_name, run))
         rows = SynapseStore(store.client, task.db_name, run)
         n = rows.count()
         with _progress(rows, n) as tables:
@@ -225,9 +228,9 @@ def _state(synapses: SynapseStore, unfinished: bool) -> str:
 
     database = synapses.synapses.database
     status = run_status(RunStore(database.client, database.name, synapses.run))
-    if status["state"] != "done" and not unfinished:
-        blocks = status["blocks"]
-        left = blocks["total"] - blocks["masked"] - blocks["done"]
+    blocks = status["blocks"]
+    left = blocks["total"] - blocks["masked"] - blocks["done"]
+    if (status["state"] != "done" or left) and not unfinished:  # `verify` may find lost rows later
         raise ConfigError(
             f"Run {synapses.run!r} is {status['state']}: {left} of {blocks['total']} blocks are not "
             "done. An export would lack their synapses without a sign of it. Run the detection again, "

@@ -17,12 +17,13 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from em_blocks.config import VolumeInput, path_of
-from em_blocks.db.runs import RunStore
-from em_blocks.errors import IncompleteInputError
+from em_blocks.db.runs import DONE, RunStore
+from em_blocks.errors import ChangedInputError, IncompleteInputError
 from em_blocks.geometry import BlockGrid, Box, Frame, Triple
 from em_blocks.runtime.leases import is_alive
 from em_blocks.runtime.preflight import Checked, refuse_incomplete
 from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.masks import masked_blocks
 from em_blocks.tasks.outputs import table_fingerprint
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats import detect
@@ -288,6 +289,29 @@ def look_at(
             refuse_incomplete(task, source.name, source.path, source.ledger)
     refuse_incomplete_rows(task, store)
     return Inputs(task, checked.grid, found, checked.masked)
+
+
+def require_unchanged(task: BlockwiseTask, store: RunStore) -> None:
+    """Raise `ChangedInputError` if blocks of the run of `store` were made of what inputs no longer hold.
+
+    Parameters
+    ----------
+    task : BlockwiseTask
+        As the run was made; its inputs are complete.
+    """
+    contents = store.load().get("contents")
+    if contents is None:  # made by an older version
+        return
+    grid = task.grid()
+    masked = masked_blocks(task.mask, grid) if task.mask else np.zeros(grid.shape, bool)
+    inputs = look_at(task, Checked(grid, {}, masked), {}, store)
+    found = inputs.compare(contents, store.mask(grid.shape, DONE))
+    why = [d.refusal or d.note for d in found if d.refusal or d.stale.any()]
+    if why:
+        raise ChangedInputError(
+            f"What run {task.run!r} has made is outdated: {'; '.join(why)}. It would be compared with "
+            "data that it was not made of. Run its command again first."
+        )
 
 
 def refuse_incomplete_rows(task: BlockwiseTask, store: RunStore) -> None:
