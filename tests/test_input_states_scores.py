@@ -186,7 +186,10 @@ def segmented(config):
 
 
 def test_training_refuses_an_incomplete_volume_and_view_says_so(uri, tmp_path):  # noqa: F811
-    source = made(tmp_path, uri, np.random.default_rng(0), "a", lambda seed: objects(seed).astype("uint8"))
+    def bytes_(seed):
+        return objects(seed).astype(np.uint8)
+
+    source = made(tmp_path, uri, np.random.default_rng(0), "a", bytes_)
     for state in Input.STATES:
         source.become(state)
         shown = CliRunner().invoke(main, ["view", source.path, "--json"])
