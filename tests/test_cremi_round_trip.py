@@ -95,7 +95,7 @@ def test_files_of_others_get_their_score(folder, tmp_path):
 
 @pytest.mark.parametrize("border_nm", [None, 9.2, 25.0])
 def test_neurons_are_scored_as_the_challenge_does_with_its_border_threshold(tmp_path, made, border_nm):
-    """Truth that nobody knows is 2^64 - 1, the segmentation has background and mistakes."""
+    """Truth that is not known is 2^64 - 1, the segmentation has background and mistakes."""
     truth = made.neurons.astype(np.uint64)
     truth[:, :20] = 2**64 - 1
     rng = np.random.default_rng(2)

@@ -118,7 +118,7 @@ def test_matched_objects_keep_all_bits(volumes):
     true = found[found["volume"] == "truth"]
     assert true["id"].tolist() == SEGMENTS.tolist()
     assert set(found[found["volume"] == "prediction"]["partner_at_0.4"]) <= {0, *SEGMENTS.tolist()}
-    # 0 is nobody; neurons in the joined half have no partner.
+    # 0 is none; neurons in the joined half have no partner.
     assert (true["partner_at_0.4"] == 0).sum() == 8 and found["partner_at_0.4"].dtype.kind in "ui"
 
 

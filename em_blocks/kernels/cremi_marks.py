@@ -11,7 +11,7 @@ import numpy as np
 BACKGROUND = np.uint64(2**64 - 1)
 """No cleft."""
 IGNORED = np.uint64(2**64 - 2)
-"""Nobody knows: not annotated."""
+"""Not annotated."""
 SIGNED = (-1, -2)
 """Background and unknown in signed integers."""
 
@@ -29,7 +29,7 @@ def without_marks(labels: np.ndarray) -> np.ndarray:
 
 
 def is_unknown(labels: np.ndarray) -> np.ndarray:
-    """Where nobody knows what is there; bool array."""
+    """Where what is there was not annotated; bool array."""
     if labels.dtype.kind == "i":
         return labels == SIGNED[1]
     return labels == IGNORED

@@ -1,6 +1,6 @@
 """Neurons from text in SWC format, as programs write it in fact.
 
-Nobody ever fixed the format. In use are columns parted by blanks, tabs or commas, with or without a
+The format was never fixed. In use are columns parted by blanks, tabs or commas, with or without a
 line of names above, ids such as ``1.0``, and roots whose parent is -1 or a node 0 that does not exist.
 """
 

@@ -180,7 +180,7 @@ def test_whose_voxels_locations_count_may_be_said_for_a_file_that_does_not(file_
     np.testing.assert_array_equal(found.pre, LOCATIONS[[0, 4, 0, 0]] + [15.0, 3.0, 2.0])
 
 
-def test_nothing_is_written_while_nobody_knows_whose_voxels_locations_count(tmp_path):
+def test_nothing_is_written_while_the_voxels_of_locations_are_not_known(tmp_path):
     with pytest.raises(SynapseFileError, match="got no voxel_size and no volume"):
         write_synapses(tmp_path / "a.hdf", Synapses.empty())
     assert list(tmp_path.iterdir()) == []

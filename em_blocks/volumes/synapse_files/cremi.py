@@ -65,7 +65,7 @@ def read(
     Raises
     ------
     SynapseFileError
-        If nobody says how large voxels are; a dataset is missing or of another shape; or a row of it
+        If the size of voxels is not known; a dataset is missing or of another shape; or a row of it
         is malformed: an id that is not unique or above 2**63 - 1, a location that is not finite, a
         pair of a site that does not exist or is of the other type.
     """
@@ -96,7 +96,7 @@ def write(
     Raises
     ------
     SynapseFileError
-        If nobody says how large voxels are, or a volume does not fit the type of its dataset.
+        If the size of voxels is not known, or a volume does not fit the type of its dataset.
     """
     volumes = volumes or {}
     for name, volume in volumes.items():
