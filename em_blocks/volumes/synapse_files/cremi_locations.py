@@ -62,9 +62,9 @@ def half_a_voxel(
     """What lies between a location and the position that it means, nm (z, y, x)."""
     if own is None and said is None:
         raise SynapseFileError(
-            f"{path} does not say how large its voxels are, and no voxel_size was given. A location in a CREMI "
-            "file is the index of a voxel times its size, half a voxel before the middle of it, so "
-            "without the size every site lies elsewhere. Name the voxel_size (nm, zyx), or keep "
+            f"{path} does not say how large its voxels are, and no voxel_size was given. A location in "
+            "a CREMI file is the index of a voxel times its size, half a voxel before the middle of it, "
+            "so without the size every site lies elsewhere. Name the voxel_size (nm, zyx), or keep "
             "annotations and volumes/labels/neuron_ids with its attribute resolution in one file."
         )
     return np.asarray(said if own is None else own, float) / 2
