@@ -68,6 +68,21 @@ def _length(shift: Sequence[int]) -> int:
     return sum(map(abs, shift))
 
 
+class OutOfRangeError(ValueError):
+    """An affinity that is none.
+
+    Attributes
+    ----------
+    index : tuple of int
+        The first one, in the array.
+    value : float
+    """
+
+    def __init__(self, index: tuple[int, ...], value: float):
+        super().__init__(f"affinities must lie in 0..1, got {value:.4g} at {index}")
+        self.index, self.value = index, value
+
+
 def quantised(values: np.ndarray) -> np.ndarray:
     """Affinities as integers 0..`FULL`.
 
@@ -82,8 +97,10 @@ def quantised(values: np.ndarray) -> np.ndarray:
 
     Raises
     ------
+    OutOfRangeError
+        If floats lie outside of 0..1, or are NaN.
     ValueError
-        If floats lie outside of 0..1, or the dtype is another.
+        If the dtype is another.
     """
     if values.dtype == np.uint8:
         return values * np.uint16(FULL // 255)
@@ -91,10 +108,9 @@ def quantised(values: np.ndarray) -> np.ndarray:
         return values
     if values.dtype.kind != "f":
         raise ValueError(f"affinities must be uint8, uint16 or float, got {values.dtype}")
-    if values.size:
-        lowest, highest = float(values.min()), float(values.max())
-        if not (lowest >= -1e-6 and highest <= 1 + 1e-6):  # also true for nan
-            raise ValueError(f"affinities must lie in 0..1, got {lowest:.4g}..{highest:.4g}")
+    if values.size and not (values.min() >= -1e-6 and values.max() <= 1 + 1e-6):  # also true for nan
+        wrong = np.argwhere(~((values >= -1e-6) & (values <= 1 + 1e-6)))
+        raise OutOfRangeError(tuple(map(int, wrong[0])), float(values[tuple(wrong[0])]))
     # In float32 at least: 65535 is infinite in float16.
     values = np.clip(values, 0, 1, dtype=np.result_type(values, np.float32))
     return np.rint(values * FULL).astype(np.uint16)
@@ -184,6 +200,42 @@ def combined(
                 )
         result[axis] /= weights * FULL
     return result
+
+
+def attached(affinities: np.ndarray, neighborhood: Neighborhood, edges: np.ndarray) -> np.ndarray:
+    """Voxels that any affinity above 0 joins to another one; the others lie in empty resin.
+
+    Voxels at the border of the array, whose next neighbour is not in it, count as joined: what is not
+    known must not make them empty.
+
+    Parameters
+    ----------
+    affinities : (c, z, y, x) uint16 array
+        As from `to_previous`.
+    edges : (3, z, y, x) float32 array
+        As from `combined`: what long-range pairs say about a voxel that they cross counts too.
+
+    Returns
+    -------
+    (z, y, x) bool array
+    """
+    found = np.zeros(affinities.shape[1:], bool)
+    for channel, shift in zip(affinities, neighborhood.shifts, strict=True):
+        _attach(found, channel.astype(bool), shift)
+    for axis, edge in enumerate(edges):
+        _attach(found, edge > 0, np.eye(3, dtype=int)[axis])
+        np.moveaxis(found, axis, 0)[[0, -1] if found.size else []] = True
+    return found
+
+
+def _attach(found: np.ndarray, joins: np.ndarray, shift: Sequence[int]) -> None:
+    """Mark both voxels of every pair that joins, stored at the later one."""
+    found |= joins
+    later = tuple(slice(abs(step), None) for step in shift)
+    earlier = tuple(
+        slice(0, max(0, n - abs(step))) for n, step in zip(found.shape, shift, strict=True)
+    )
+    found[earlier] |= joins[later]
 
 
 @njit(cache=True, nogil=True)

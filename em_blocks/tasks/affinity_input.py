@@ -9,8 +9,17 @@ import numpy as np
 from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Box
-from em_blocks.kernels.neighborhood import FULL, Neighborhood, quantised, to_previous
+from em_blocks.kernels.neighborhood import (
+    FULL,
+    Neighborhood,
+    OutOfRangeError,
+    quantised,
+    to_previous,
+)
 from em_blocks.volumes import Volume
+
+KNOWN = {np.dtype("uint8"): 255, np.dtype("uint16"): FULL}
+"""What an integer means where a volume has no scale: the stored value of affinity 1."""
 
 Shifts = tuple[tuple[int, int, int], ...]
 
@@ -67,10 +76,17 @@ class AffinityInput:
 
         A sample is looked at: the first, middle and last chunk.
         """
-        if self.volume.dtype.kind not in "uf" or self.volume.dtype.itemsize > 4:
+        dtype = self.volume.dtype
+        if dtype.kind not in "uif" or (dtype.kind in "ui" and dtype.itemsize > 4):
             raise ConfigError(
-                f"{self.volume.path} is {self.volume.dtype}; affinities are uint8 (255 is 1), uint16 "
-                "(65535 is 1), or float in 0..1. Convert it."
+                f"{self.volume.path} is {dtype}; affinities are uint8 (255 is 1), uint16 (65535 is 1), "
+                "float in 0..1, or integers with the attribute 'scale'. Convert it."
+            )
+        if dtype not in KNOWN and dtype.kind in "ui" and self.volume.scale is None:
+            raise ConfigError(
+                f"{self.volume.path} is {dtype}; affinities are uint8 (255 is 1), uint16 (65535 is 1) "
+                "or float in 0..1, and what another integer means is not known. Write the attribute "
+                "'scale' (stored value of affinity 1), as `em-blocks predict` does."
             )
         box, chunk = self.volume.box, self.volume.chunk_shape
         for share in (0.0, 0.5, 1.0):
@@ -94,17 +110,24 @@ class AffinityInput:
 
     def _read(self, box: Box) -> np.ndarray:
         scale = self.volume.scale
-        known = {np.dtype("uint8"): 255, np.dtype("uint16"): FULL}.get(self.volume.dtype)
         try:
-            if scale is None or scale == known:
+            if scale is None or scale == KNOWN.get(self.volume.dtype):
                 return quantised(self.volume.read(box, outside="constant"))
             return quantised(self.volume.read_scaled(box, outside="constant"))
-        except ValueError as error:
+        except OutOfRangeError as error:
             raise VolumeError(
-                f"{self.volume.path} cannot be used as affinities: {error}. Weaker and stronger edges "
-                "would be told apart wrongly; store affinities in 0..1, or write the attribute 'scale' "
-                "(stored value of affinity 1)."
+                f"{self.volume.path} cannot be used as affinities: they must lie in 0..1, got "
+                f"{error.value:.4g} {self._place(error.index, box)}"
+                f"{'' if scale is None else f' (scale {scale:g})'}. Weaker and stronger edges would be "
+                "told apart wrongly; store affinities in 0..1, or write the attribute 'scale' (stored "
+                "value of affinity 1)."
             ) from error
+
+    def _place(self, index: tuple[int, ...], box: Box) -> str:
+        """Where a value of a box lies, in words."""
+        voxel = tuple(o + i for o, i in zip(box.offset, index[1:], strict=True))
+        corner = self.volume.frame.to_roi(Box(voxel, (1, 1, 1))).offset
+        return f"in channel {index[0]} at voxel {voxel}, {tuple(round(c, 3) for c in corner)} nm (zyx)"
 
 
 def _stored_shifts(volume: Volume) -> Shifts | None:

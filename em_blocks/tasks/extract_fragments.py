@@ -17,7 +17,7 @@ from em_blocks.config import Shape3, StorePath, StrictModel, VolumeRef
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.mutex import mutex_watershed
-from em_blocks.kernels.neighborhood import FULL, Neighborhood, combined
+from em_blocks.kernels.neighborhood import FULL, Neighborhood, attached, combined
 from em_blocks.kernels.small_basins import join_small_basins
 from em_blocks.kernels.watershed import watershed
 from em_blocks.tasks.affinity_input import AffinityInput, Shifts
@@ -52,8 +52,9 @@ class Watershed(StrictModel):
     def __call__(
         self, affinities: np.ndarray, neighborhood: Neighborhood, mask: np.ndarray
     ) -> np.ndarray:
+        edges = combined(affinities, neighborhood, self.long_range_weight, mask)
         basins = watershed(
-            combined(affinities, neighborhood, self.long_range_weight, mask), mask=mask,
+            edges, mask=mask & attached(affinities, neighborhood, edges),
             dimensions=self.dimensions, low=self.low, high=self.high,
             small=self.small if self.join == "edge" else 0,
         )
@@ -79,10 +80,11 @@ class MutexWatershed(StrictModel):
     def __call__(
         self, affinities: np.ndarray, neighborhood: Neighborhood, mask: np.ndarray
     ) -> np.ndarray:
+        edges = combined(affinities, neighborhood, 1.0, mask)
         return mutex_watershed(
-            affinities, neighborhood, mask=mask, direct_bias=self.direct_bias,
-            long_range_bias=self.long_range_bias, strides=self.strides,
-            joined=combined(affinities, neighborhood, 1.0, mask) >= self.certain,
+            affinities, neighborhood, mask=mask & attached(affinities, neighborhood, edges),
+            direct_bias=self.direct_bias, long_range_bias=self.long_range_bias, strides=self.strides,
+            joined=edges >= self.certain,
         )
 
 
@@ -102,7 +104,9 @@ class ExtractFragments(BlockwiseTask):
     reads: ClassVar[tuple[str, ...]] = ("affinities",)
 
     kind: Literal["extract_fragments"]
-    affinities: VolumeRef = Field(description="Volume (c, z, y, x): uint8, uint16, or float in 0..1.")
+    affinities: VolumeRef = Field(
+        description="Volume (c, z, y, x): uint8, uint16, float in 0..1, or any with its attribute scale."
+    )
     neighborhood: Shifts | None = Field(
         None, description="Shift to the partner of every channel, voxels (z, y, x). Default: the "
         "attribute of the volume."

@@ -43,7 +43,9 @@ class ScoreEdges(BlockwiseTask):
     reads: ClassVar[tuple[str, ...]] = ("affinities", "fragments", "fragment_tables",)
 
     kind: Literal["score_edges"]
-    affinities: VolumeRef = Field(description="Volume (c, z, y, x): uint8, uint16, or float in 0..1.")
+    affinities: VolumeRef = Field(
+        description="Volume (c, z, y, x): uint8, uint16, float in 0..1, or any with its attribute scale."
+    )
     neighborhood: Shifts | None = Field(
         None, description="Shift to the partner of every channel, voxels (z, y, x). Default: the "
         "attribute of the volume."

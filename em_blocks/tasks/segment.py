@@ -53,7 +53,9 @@ class Segment(RunConfig):
     """
 
     kind: Literal["segment"]
-    affinities: VolumeRef = Field(description="Volume (c, z, y, x): uint8, uint16, or float in 0..1.")
+    affinities: VolumeRef = Field(
+        description="Volume (c, z, y, x): uint8, uint16, float in 0..1, or any with its attribute scale."
+    )
     neighborhood: Shifts | None = Field(
         None, description="Shift to the partner of every channel, voxels (z, y, x). Default: the "
         "attribute of the volume."

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from em_blocks.kernels.neighborhood import FULL, Neighborhood, combined, quantised, to_previous
+from em_blocks.kernels.neighborhood import (
+    FULL,
+    Neighborhood,
+    OutOfRangeError,
+    attached,
+    combined,
+    quantised,
+    to_previous,
+)
 
 DIRECT = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 SHAPES = st.tuples(*[st.integers(1, 6)] * 3)
@@ -119,6 +127,52 @@ def test_floats_that_are_no_affinities_are_refused(values):
 def test_integers_of_unknown_scale_are_refused(dtype):
     with pytest.raises(ValueError, match=dtype):
         quantised(np.ones(3, dtype))
+
+
+def slowly_attached(affinities, shifts, edges):
+    """Both ends of every pair above 0, and whatever lies at the border."""
+    shape = affinities.shape[1:]
+    found = np.zeros(shape, bool)
+    pairs = [*zip(affinities, np.abs(shifts)), *zip(edges, np.eye(3, dtype=int))]
+    for here in itertools.product(*map(range, shape)):
+        border = any(h in (0, n - 1) for h, n in zip(here, shape))
+        found[here] |= border
+        for values, shift in pairs:
+            before = tuple(np.array(here) - shift)
+            if values[here] > 0:
+                found[here] = True
+                if min(before) >= 0:
+                    found[before] = True
+    return found
+
+
+@given(SHAPES, st.lists(STEPS, max_size=3), st.floats(0, 0.2), SEEDS)
+def test_attached_is_what_a_pair_joins(shape, steps, share, seed):
+    rng = np.random.default_rng(seed)
+    shape = tuple(n + 2 for n in shape)
+    shifts = (*DIRECT, *(signed(step, -1) for step in steps))
+    values = (rng.integers(1, FULL, (len(shifts), *shape)) * (rng.random((len(shifts), *shape)) < share))
+    values = values.astype(np.uint16)
+    edges = np.where(rng.random((3, *shape)) < share, rng.random((3, *shape)), 0).astype(np.float32)
+    np.testing.assert_array_equal(
+        attached(values, Neighborhood(shifts), edges), slowly_attached(values, shifts, edges)
+    )
+
+
+def test_the_smallest_affinity_attaches_both_of_its_voxels():
+    values = np.zeros((3, 3, 3, 5), np.uint16)
+    values[2, 1, 1, 2] = 1
+    found = attached(values, Neighborhood(DIRECT), np.zeros((3, 3, 3, 5), np.float32))
+    assert found[1, 1].tolist() == [True, True, True, False, True]
+    assert attached(values[..., :0], Neighborhood(DIRECT), np.zeros((3, 3, 3, 0))).shape == (3, 3, 0)
+
+
+def test_the_first_value_that_is_no_affinity_is_named():
+    values = np.zeros((3, 2, 2, 2))
+    values[1, 0, 1, 0], values[2, 1, 1, 1] = 1.5, np.nan
+    with pytest.raises(OutOfRangeError) as error:
+        quantised(values)
+    assert (error.value.index, error.value.value) == ((1, 0, 1, 0), 1.5)
 
 
 def slowly_combined(affinities, neighborhood, weight, mask):

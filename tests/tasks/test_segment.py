@@ -1,13 +1,17 @@
 """From affinities to segments: the same for any blocks and super-blocks; methods, masks, thresholds."""
 
 import itertools
+import re
+from typing import get_args
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from em_blocks.errors import ConfigError
+from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Frame
+from em_blocks.tasks.predict import DEFAULT_SCALE
+from em_blocks.tasks.predict_options import HeadOutput
 from em_blocks.volumes import Volume
 from em_blocks.volumes.tables import BlockTables
 from segmenting import (
@@ -158,6 +162,104 @@ def test_the_volumes_lie_where_the_affinities_lie(affinities, reference):
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_the_dtype_of_affinities_does_not_matter(reference, tmp_path, dtype):
     assert_same_segments(made(stored(ROUNDED, tmp_path, dtype=dtype), tmp_path), reference)
+
+
+SEVENTHS = np.rint(noisy(neurons()) * 127) / 127
+"""Affinities that int8 with its scale holds."""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [("int8", 127.0), ("uint8", 254.0), ("int16", 127.0), ("uint32", 1270.0), ("float16", 127.0),
+     ("float32", 127.0), ("float64", None), ("float64", 127.0)],
+)
+def test_affinities_of_every_dtype_and_scale_are_segmented_alike(tmp_path, dtype, scale):
+    values = np.rint(SEVENTHS * scale) if scale else SEVENTHS
+    path = stored(values.astype(dtype), tmp_path, name=dtype, dtype=dtype if dtype != "uint8" else "u1")
+    if scale:
+        Volume.open(path, mode="r+").set_attributes(scale=scale)
+    same = made(stored(SEVENTHS, tmp_path, name="same", dtype="float64"), tmp_path / "same")
+    assert_same_segments(made(path, tmp_path / "a"), same)
+
+
+@pytest.mark.parametrize("dtype", get_args(get_args(HeadOutput.model_fields["dtype"].annotation)[0]))
+def test_every_dtype_that_predict_offers_can_be_segmented(tmp_path, dtype):
+    scale = DEFAULT_SCALE.get(dtype)
+    values = (SEVENTHS * (scale or 1)).astype(dtype)
+    path = stored(values, tmp_path, dtype=dtype if dtype != "uint8" else "u1")
+    if scale:
+        Volume.open(path, mode="r+").set_attributes(scale=scale)
+    task = made(path, tmp_path)
+    assert sum(errors(segments(task, 0.5), neurons())) < 0.5
+
+
+def test_what_an_integer_means_has_to_be_said(tmp_path):
+    path = stored(np.rint(SEVENTHS * 127), tmp_path, dtype="int8")
+    with pytest.raises(ConfigError, match=r"is int8;.*Write the attribute 'scale'"):
+        here(segment(path, tmp_path))
+
+
+@pytest.mark.parametrize(("value", "dtype", "scale"), [
+    (np.nan, "float32", None), (np.inf, "float64", None), (-0.5, "float16", None),
+    (1.01, "float32", None), (-3, "int8", 127.0), (101, "uint8", 100.0),
+])
+def test_a_value_that_is_no_affinity_is_named_with_its_place(tmp_path, value, dtype, scale):
+    values = np.rint(SEVENTHS * (scale or 0)).astype(dtype)
+    values[2, 7, 20, 30] = value
+    path = stored(values, tmp_path, dtype=dtype if dtype != "uint8" else "u1")
+    if scale:
+        Volume.open(path, mode="r+").set_attributes(scale=scale)
+    shown = f"{value / (scale or 1):.4g}"
+    where = re.escape(f"got {shown} in channel 2 at voxel (7, 20, 30), (680.0, 138.0, 128.8) nm (zyx)")
+    with pytest.raises(VolumeError, match=where):
+        here(segment(path, tmp_path))
+
+
+# -- empty regions ------------------------------------------------------------------------
+
+METHODS = [
+    {"method": "watershed"}, {"method": "watershed", "small": 15, "long_range_weight": 0.5},
+    {"method": "watershed", "join": "contact"}, {"method": "watershed", "dimensions": 2},
+    {"method": "mutex_watershed"},
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_empty_regions_are_background(tmp_path, method):
+    values = ROUNDED.copy()
+    values[:, :, 20:, 20:] = 0  # resin
+    path = stored(values, tmp_path)
+    task = made(path, tmp_path / "a", fragments=method)
+    found = fragments(task)
+    assert not found[:, 20:, 20:].any()
+    assert (found[:, :20] > 0).mean() > 0.9
+    assert not segments(task, 0.5)[:, 20:, 20:].any()
+    assert_same_segments(task, made(path, tmp_path / "b", fragments=method, block_shape=[20, 48, 60]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_any_affinity_joins_is_segmented_as_if_nothing_were_empty(tmp_path, monkeypatch, method):
+    values = ROUNDED.copy()
+    values[:, 8:, 20:] = 0
+    values[:, :4][:, :, :, ::7] = 0  # membranes of one voxel
+    path = stored(values, tmp_path)
+    found = fragments(made(path, tmp_path / "a", fragments=method))
+    monkeypatch.setattr(
+        "em_blocks.tasks.extract_fragments.attached", lambda affinities, *_: np.True_
+    )
+    whole = fragments(made(path, tmp_path / "b", fragments=method))
+    pairs = np.unique(np.stack([found[found > 0], whole[found > 0]]), axis=1)
+    sizes = np.unique(whole, return_counts=True)
+    alone = set(sizes[0][sizes[1] == 1].tolist())
+    if method.get("join") != "contact":  # which had joined what is empty to one object
+        assert len(pairs[0]) == len(set(pairs[0])) == len(set(pairs[1]))
+        assert set(np.unique(whole[found == 0]).tolist()) <= alone | {0}
+
+
+def test_a_volume_without_any_affinity_has_no_fragments(tmp_path):
+    task = segment(stored(ROUNDED * 0, tmp_path), tmp_path)
+    assert here(task)["seg.fragments.fragments"] == 0
+    assert not fragments(task).any() and not segments(task, 0.3).any()
 
 
 def test_the_sign_of_shifts_does_not_matter(reference, tmp_path):
