@@ -82,12 +82,7 @@ def check_synapses(
 
 
 def _any_label(data: TrainingData) -> bool:
-    thick = getattr(data.labels, "chunks", (1,))[0]  # whole chunks: each is decoded once
-    _, *section = data.box
-    return any(
-        np.any(data.labels[slice(z, min(z + thick, data.end[0])), *section])
-        for z in range(data.begin[0], data.end[0], thick)
-    )
+    return any(np.any(data.labels[slab]) for slab in data.slabs())
 
 
 def _tails(data: TrainingData) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +41,12 @@ class TrainingData(NamedTuple):
     @property
     def box(self) -> tuple[slice, slice, slice]:
         return tuple(slice(first, last) for first, last in zip(self.begin, self.end, strict=True))
+
+    def slabs(self) -> Iterator[tuple[slice, slice, slice]]:
+        """Parts of the box as thick as a chunk of labels: all fits into memory, each is read once."""
+        thick = getattr(self.labels, "chunks", (1,))[0]
+        for z in range(self.begin[0], self.end[0], thick):
+            yield (slice(z, min(z + thick, self.end[0])), *self.box[1:])
 
 
 def open_source(source: DataSource, voxel_size: Nm3) -> TrainingData:
@@ -89,10 +96,10 @@ def open_source(source: DataSource, voxel_size: Nm3) -> TrainingData:
 def describe(data: TrainingData) -> dict:
     """What a run record says of a source: name, used box, sha256 of the used voxels."""
     digest = hashlib.sha256()
-    for z in range(data.begin[0], data.end[0]):
-        section = (z, *data.box[1:])
-        digest.update(np.ascontiguousarray(data.raw[section]))
-        digest.update(np.ascontiguousarray(data.labels[section].astype("<u8")))
+    for slab in data.slabs():
+        for raw, labels in zip(data.raw[slab], data.labels[slab], strict=True):
+            digest.update(np.ascontiguousarray(raw))
+            digest.update(np.ascontiguousarray(labels.astype("<u8")))
     if data.synapses is not None:
         digest.update(np.concatenate([data.synapses.pre, data.synapses.post]).astype("<f8"))
     return {
