@@ -2,10 +2,12 @@
 
 import shutil
 import socket
+import uuid
 
 import numpy as np
 import pytest
 
+import mapping
 from blockwise import (
     FRAME,
     add_one,
@@ -16,6 +18,7 @@ from blockwise import (
     store_of,
     wait_for,
 )
+from em_blocks.db.connect import connect
 from em_blocks.errors import (
     ChangedInputError,
     FingerprintMismatchError,
@@ -31,20 +34,34 @@ from em_blocks.volumes.ledger import LEDGER, read_ledger, write_ledger
 HOLE = (1, 2, 3)
 
 
+uri = mapping.uri
+
+
+@pytest.fixture
+def databases(uri):
+    """Two databases of one server, as config keys: a server for each run would be slow."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    yield [{"db_host": uri, "db_name": f"{name}_{n}"} for n in range(2)]
+    with connect(uri) as client:
+        for n in range(2):
+            client.drop_database(f"{name}_{n}")
+
+
 @pytest.fixture
 def raw(tmp_path):
     return make_raw(tmp_path)
 
 
 @pytest.fixture
-def first(raw, tmp_path):
+def first(raw, tmp_path, databases):
     """A run whose output the second one reads."""
-    return add_one(raw, tmp_path / "one", run="first", max_retries=0)
+    return add_one(raw, tmp_path / "one", run="first", max_retries=0, **databases[0])
 
 
 @pytest.fixture
-def second(first, tmp_path):
-    return add_one(Made(first), tmp_path / "two", run="second", context=(0, 2, 2))
+def second(first, tmp_path, databases):
+    """A run in another database."""
+    return add_one(Made(first), tmp_path / "two", run="second", context=(0, 2, 2), **databases[1])
 
 
 class Made:
@@ -63,8 +80,23 @@ def with_hole(task):
     return task.model_copy(update={"faults": {"/".join(map(str, HOLE)): "raise"}})
 
 
-def elsewhere(task, path, **options):
-    return add_one(Made(task), path, run="fresh", context=(0, 2, 2), **options)
+def elsewhere(task, path):
+    """A fresh run over the output of `task`."""
+    where = {"db_host": task.db_host, "db_name": task.db_name}
+    return add_one(Made(task), path, run="fresh", context=(0, 2, 2), **where)
+
+
+def beside(task, tmp_path):
+    """A run in the database of `task` that reads its output."""
+    return add_one(
+        Made(task), tmp_path / "one", run="second", output=str(tmp_path / "one/two.zarr"),
+        db_host=task.db_host, db_name=task.db_name,
+    )
+
+
+def lose_database(task):
+    with store_of(task) as store:
+        store.client.drop_database(task.db_name)
 
 
 # -- complete or not --------------------------------------------------------------------------
@@ -96,23 +128,21 @@ def test_with_skip_only_the_blocks_that_read_the_hole_wait_and_are_done_once_it_
     assert np.array_equal(values(second), values(fresh))
 
 
-def test_masked_blocks_of_an_input_are_no_holes(raw, tmp_path):
+def test_masked_blocks_of_an_input_are_no_holes(raw, tmp_path, databases):
     mask = Volume.create(
         str(tmp_path / "mask.zarr/m"), shape=(20, 30, 50), dtype="uint8", frame=FRAME,
         chunk_shape=(10, 10, 10),
     )
     mask.write(Box((0, 0, 10), (20, 30, 40)), np.ones((20, 30, 40), np.uint8))
-    first = add_one(raw, tmp_path / "one", run="first", mask=mask.path)
+    first = add_one(raw, tmp_path / "one", run="first", mask=mask.path, **databases[0])
     assert run(first).ok
-    assert run(add_one(Made(first), tmp_path / "two", run="second")).ok
+    assert run(add_one(Made(first), tmp_path / "two", run="second", **databases[1])).ok
 
 
-def test_an_interrupted_input_is_refused_without_its_database_by_what_it_says_itself(
-    first, second, tmp_path
-):
+def test_an_interrupted_input_is_refused_without_its_database_by_what_it_says_itself(first, second):
     assert run(first).ok
     reopen(first)  # as a killed scheduler leaves it
-    shutil.rmtree(first.home / "db")
+    lose_database(first)
     with pytest.raises(IncompleteInputError, match="was not closed"):
         run(second)
 
@@ -120,9 +150,7 @@ def test_an_interrupted_input_is_refused_without_its_database_by_what_it_says_it
 def test_the_database_of_both_runs_knows_better_than_a_ledger_that_was_not_closed(first, tmp_path):
     assert run(first).ok
     reopen(first)
-    same_database = add_one(
-        Made(first), tmp_path / "one", run="second", output=str(tmp_path / "one/two.zarr")
-    )
+    same_database = beside(first, tmp_path)
     assert run(same_database).ok
 
 
@@ -130,9 +158,7 @@ def test_a_block_that_the_shared_database_lost_is_missing_whatever_the_ledger_sa
     assert run(first).ok
     with store_of(first) as store:
         store.blocks.delete_one({"_id": "first/1/2/3"})
-    second = add_one(
-        Made(first), tmp_path / "one", run="second", output=str(tmp_path / "one/two.zarr")
-    )
+    second = beside(first, tmp_path)
     with pytest.raises(IncompleteInputError, match=r"1 of 30 blocks \(1/2/3\)"):
         run(second)
 
@@ -239,13 +265,13 @@ def test_the_same_data_elsewhere_are_the_same_input(raw, first, tmp_path, how):
     assert report.ok and report.blocks["computed"] == 0
 
 
-def test_a_mask_of_other_content_is_another_run_and_a_moved_mask_is_not(raw, tmp_path):
+def test_a_mask_of_other_content_is_another_run_and_a_moved_mask_is_not(raw, tmp_path, databases):
     mask = Volume.create(
         str(tmp_path / "mask.zarr/m"), shape=(20, 30, 50), dtype="uint8", frame=FRAME,
         chunk_shape=(10, 10, 10),
     )
     mask.write(Box((0, 0, 0), (20, 30, 20)), np.ones((20, 30, 20), np.uint8))
-    task = add_one(raw, tmp_path / "a", mask=mask.path)
+    task = add_one(raw, tmp_path / "a", mask=mask.path, **databases[0])
     assert run(task).ok
     shutil.move(tmp_path / "mask.zarr", tmp_path / "m2.zarr")
     moved = task.model_copy(update={"mask": str(tmp_path / "m2.zarr/m")})
@@ -262,13 +288,13 @@ def test_a_mask_of_other_content_is_another_run_and_a_moved_mask_is_not(raw, tmp
 # -- whose it is --------------------------------------------------------------------------------
 
 
-def test_two_runs_with_one_output_are_refused_whatever_the_flags(raw, first, tmp_path):
+def test_two_runs_with_one_output_are_refused_whatever_the_flags(raw, first, tmp_path, databases):
     assert run(first).ok
-    thief = add_one(raw, tmp_path / "one", run="thief")
+    thief = add_one(raw, tmp_path / "one", run="thief", **databases[0])
     for options in ({}, {"overwrite": True}, {"adopt": True}):
         with pytest.raises(RefusedError, match="belongs to run 'first'"):
             run(thief, **options)
-    other_database = thief.model_copy(update={"run_dir": tmp_path / "elsewhere"})
+    other_database = thief.model_copy(update=databases[1])
     with pytest.raises(RefusedError, match="belongs to run 'first'"):
         run(other_database, overwrite=True)
     assert run(first).blocks["computed"] == 0
@@ -349,9 +375,7 @@ def test_an_old_run_without_ledger_is_asked_in_the_database(first, tmp_path):
     with store_of(first) as store:  # its volume has the fingerprint of the run
         stored = Volume.open(Made(first).path).attributes["fingerprint"]
         store.runs.update_one({"_id": "first"}, {"$set": {"fingerprint": stored}})
-    second = add_one(
-        Made(first), tmp_path / "one", run="second", output=str(tmp_path / "one/two.zarr")
-    )
+    second = beside(first, tmp_path)
     with pytest.raises(IncompleteInputError, match=r"'first': not complete, the run lacks 1 of 30"):
         run(second)
 
@@ -362,7 +386,7 @@ def test_a_run_whose_database_is_lost_begins_again_unless_it_may_be_at_work(firs
     path = Made(first).path
     owner = f"{socket.gethostname()}:999999:1.00" if owner == "dead" else owner
     write_ledger(path, read_ledger(path).replaced(state="open", owner=owner))
-    shutil.rmtree(first.home / "db")
+    lose_database(first)
     if owner.startswith(socket.gethostname()):
         assert run(first).blocks["computed"] == 30
     else:
