@@ -81,14 +81,7 @@ def run_steps(
         try:
             with sigterm_as_interrupt():
                 for step in steps:
-                    store = RunStore(client, step.db_name, step.run)
-                    store.prepare()
-                    if isinstance(step, SynapseTask):
-                        synapses = SynapseStore(
-                            client, step.db_name, step.run, outage_s=step.db_outage_s
-                        )
-                        synapses.prepare()
-                        step.check_synapses(synapses)
+                    store = _opened(client, step)
                     checked = checked if step is first else check_task(step, made_here)
                     inputs = look_at(step, checked, made_here, store, seen)
                     claimed = claim(
@@ -125,6 +118,17 @@ def run_steps(
                 f"The database was lost during run {steps[-1].run!r}: {str(error)[:300]}. What it has "
                 "confirmed is safe; run the same command again when it is back."
             ) from error
+
+
+def _opened(client, step: BlockwiseTask) -> RunStore:
+    """The documents of a step's run, with their indexes; raises for what they make impossible."""
+    store = RunStore(client, step.db_name, step.run)
+    store.prepare()
+    if isinstance(step, SynapseTask):
+        synapses = SynapseStore(client, step.db_name, step.run, outage_s=step.db_outage_s)
+        synapses.prepare()
+        step.check_synapses(synapses)
+    return store
 
 
 def _run(sessions: list[_Session], console: Console) -> list[RunReport]:
