@@ -16,7 +16,6 @@ from em_blocks.tasks.masks import masked_blocks
 from em_blocks.tasks.predict import Predict
 from em_blocks.volumes import Volume
 from em_blocks.volumes.labels import open_labels
-from tiny_setup import write_setup
 
 FRAME = Frame((40, 4.6, 4), (400, 46, -8))
 SHAPE = (11, 26, 30)
@@ -111,13 +110,12 @@ def test_both_spellings_of_a_path_are_one_run(tmp_path):
 
 
 @pytest.mark.parametrize("axes", ["zyx", "xyzt"])
-def test_a_network_sees_the_same_voxels(tmp_path, axes):
-    volume = own(tmp_path, frame=Frame((10, 10, 10), (400, 50, -10)))
-    setup = write_setup(tmp_path / "setup")
+def test_a_network_sees_the_same_voxels(tmp_path, setup_folder, axes):
+    volume = own(tmp_path, frame=Frame((40, 4.6, 4.6), (400, 46, -9.2)))
 
     def make(place, name):
         return Predict.from_dict({
-            "kind": "predict", "run": name, "raw": place, "setup": str(setup),
+            "kind": "predict", "run": name, "raw": place, "setup": str(setup_folder),
             "output": str(tmp_path / f"{name}.zarr"), "block_shape": (6, 24, 12), "precision": "fp32",
             "outputs": {"affinities": {"dtype": "float32"}},
         })
