@@ -16,7 +16,7 @@ from em_blocks.kernels.connectome_graph import connectome
 from em_blocks.kernels.synapses import LARGEST_ID, UNMAPPED, Synapses
 from em_blocks.volumes import Volume
 from em_blocks.volumes.connectome_files import write_connectome
-from em_blocks.volumes.synapse_files import write_synapses
+from em_blocks.volumes.synapse_files import read_synapses, write_synapses
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, -92.0))
 # Neighbours that all are the same float.
@@ -44,6 +44,10 @@ IN_SQLITE = {f"{side}_{kind}": f"{kind}id_{side}" for side in ("pre", "post")
              for kind in ("segment", "supervoxel", "skeleton")}
 
 
+IN_JSON = {f"{side}_{kind}": f"id_{short}_{side}" for side in ("pre", "post")
+           for kind, short in (("segment", "segm"), ("skeleton", "skel"))}
+
+
 def read(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
@@ -51,20 +55,37 @@ def read(path: Path) -> pd.DataFrame:
         with closing(sqlite3.connect(path)) as database:
             found = pd.read_sql("SELECT * FROM synlinks ORDER BY id DESC", database)
             return found.rename(columns={theirs: ours for ours, theirs in IN_SQLITE.items()})
+    if path.suffix == ".json":
+        return pd.read_json(path).rename(columns={theirs: ours for ours, theirs in IN_JSON.items()})
     return pd.read_csv(path)
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet", "sqlite"])
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet", "sqlite"])
 @pytest.mark.parametrize("in_parts", [False, True])
 def test_partners_keep_all_bits_although_some_are_unmapped(tmp_path, ending, in_parts):
     path, written = tmp_path / f"s.{ending}", partners()
     half = np.arange(len(written)) < 20
     write_synapses(path, [written.select(half), written.select(~half)] if in_parts else written)
     found = read(path)
-    for name in INTEGERS:
+    for name in [name for name in INTEGERS if ending != "json" or name in ("id", *IN_JSON)]:
         assert found[name].dtype == np.int64, name
         np.testing.assert_array_equal(found[name], getattr(written, name), err_msg=name)
     assert found["pre_segment"][found["pre_segment"] != UNMAPPED].nunique() == 18
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_json_says_null_as_it_is_published_where_nothing_is_known(tmp_path, in_parts):
+    """As -1, all unmapped sites would be at one skeleton for the programs of the release."""
+    written = partners().replace(post_skeleton=np.full(36, UNMAPPED))
+    parts = [written.select(np.arange(36) < 5), written.select(np.arange(36) >= 5)]
+    write_synapses(tmp_path / "s.json", parts if in_parts else written)
+    rows = json.loads((tmp_path / "s.json").read_text())
+    assert {row["id_skel_pre"] for row in rows} == {row["id_skel_post"] for row in rows} == {None}
+    assert {row["id_segm_pre"] for row in rows} == {UNMAPPED, *SEGMENTS.tolist()}
+    assert [file.name for file in tmp_path.iterdir()] == ["s.json"]
+    found = read_synapses(tmp_path / "s.json")
+    np.testing.assert_array_equal(found.pre_segment, written.pre_segment)
+    np.testing.assert_array_equal(found.post_skeleton, written.post_skeleton)
 
 
 def test_a_connectome_keeps_all_bits(tmp_path):

@@ -4,11 +4,13 @@ One object per pair of partners: ``id``, ``id_skel_pre``, ``id_skel_post``, ``lo
 ``location_post`` (nm, z, y, x) and in predictions ``score``, ``id_segm_pre``, ``id_segm_post``.
 null is an object that is unknown, -2 a skeleton that is too far away. Other keys are not read;
 columns without a key of their own (sizes, clefts, supervoxels) are not written.
+
+Where some objects of a column are known, unknown ones are written as -1, which is read alike: one
+null makes pandas read all ids of the column as floats, in which those above 2**53 become others.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -57,17 +59,35 @@ def write(path: Path, synapses: Synapses) -> None:
 
 def write_tables(path: Path, tables: Iterable[Synapses]) -> None:
     """Write the rows of all tables, one per line; memory as for one of them."""
-    lines = itertools.chain.from_iterable(map(_lines, tables))
+    unknown = set(_OBJECTS)
     with open(path, "w") as file:
         file.write("[")
-        file.writelines((",\n " if number else "") + line for number, line in enumerate(lines))
+        before = ""
+        for table in tables:
+            unknown -= {name for name in unknown if (getattr(table, name) != UNMAPPED).any()}
+            for line in _lines(table):
+                file.write(before + line)
+                before = ",\n "
         file.write("]\n")
+    if unknown:
+        _write_null(path, [_OBJECTS[name] for name in unknown])
+
+
+def _write_null(path: Path, keys: list[str]) -> None:
+    """Replace -1 by null in columns of which nothing is known, as they are published."""
+    changed = path.with_name(f"{path.name}.null")
+    with open(path) as lines, open(changed, "w") as file:
+        for line in lines:
+            for key in keys:
+                line = line.replace(f'"{key}": {UNMAPPED}', f'"{key}": null')
+            file.write(line)
+    changed.replace(path)
 
 
 def _lines(synapses: Synapses) -> Iterator[str]:
     columns = {
         "id": synapses.id.tolist(),
-        **{key: _or_null(getattr(synapses, name)) for name, key in _OBJECTS.items()},
+        **{key: getattr(synapses, name).tolist() for name, key in _OBJECTS.items()},
         **{key: _numbers(getattr(synapses, name)) for name, key in _POSITIONS.items()},
         "score": [None if math.isnan(value) else value for value in synapses.score.tolist()],
     }
@@ -94,10 +114,6 @@ def _position(value: Any) -> list[float]:
     if not isinstance(value, list) or len(value) != 3:
         raise ValueError("is not a position [z, y, x]")
     return [finite(number) for number in value]
-
-
-def _or_null(ids: np.ndarray) -> list[int | None]:
-    return [None if id == UNMAPPED else id for id in ids.tolist()]
 
 
 def _numbers(positions: np.ndarray) -> list[list[float]]:
