@@ -196,8 +196,10 @@ class TrainingRun:
                     self._save()
                 for batch in batches:
                     self._iterate(batch, log, progress)
-                    self._validate_if_due(log, interruption)
-                    if self.done % config.checkpoint_every == 0 or self.done == config.iterations:
+                    due = self.done % config.checkpoint_every == 0 or self.done == config.iterations
+                    if due:  # a validation may take minutes: if it is killed, no iteration is lost
+                        self._save()
+                    if self._validate_if_due(log, interruption) and due:
                         self._save()
                     if interruption.requested and self.done < config.iterations:
                         raise KeyboardInterrupt
