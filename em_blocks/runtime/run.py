@@ -293,10 +293,13 @@ class _Session:
 
         Only runs outside of this command are asked: the steps of this one do each block once.
         """
+        none = np.zeros(self.checked.grid.shape, bool)
         inputs = self.inputs.again(self.made_here, self.store)
+        if inputs.document() == self.inputs.document():
+            return none
         done = self._blocks(DONE)
         found = inputs.compare(self.inputs.document(), done)
-        stale = np.logical_or.reduce([difference.stale for difference in found] or [done & ~done])
+        stale = np.logical_or.reduce([none, *(difference.stale for difference in found)])
         if not stale.any():
             return stale
         why = "; ".join(difference.note for difference in found if difference.note)
@@ -307,7 +310,7 @@ class _Session:
         self.todo = self.todo | stale
         self.patiently(lambda: self.ledgers.open(self._blocks(DONE), self.todo))
         self.measured = self._measured(self.measured, anew=not self._blocks(DONE).any())
-        return stale & ~np.logical_or.reduce([*self.waiting.values(), done & ~done])
+        return stale & ~np.logical_or.reduce([none, *self.waiting.values()])
 
     def record_lost(self) -> None:
         """Give lost blocks a record: nobody else can."""
