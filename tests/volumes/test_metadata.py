@@ -1,6 +1,10 @@
 """Where the voxels lie, in every dialect of attributes that EM readers and writers have."""
 
+import math
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from em_blocks.config import VolumeInput
 from em_blocks.errors import VolumeError
@@ -496,3 +500,51 @@ def test_an_offset_alone_leaves_the_voxel_size_to_the_file():
     assert read({"voxel_size": [40, 4, 4]}, told={"offset": (1, 2, 3)}) == Frame((40, 4, 4), (1, 2, 3))
     with pytest.raises(VolumeError, match="does not say how large"):
         read({}, told={"offset": (1, 2, 3)})
+
+
+# -- whatever is stored ----------------------------------------------------------------------
+
+KEYS = [
+    "voxel_size", "resolution", "offset", "units", "axis_names", "axes", "_ARRAY_DIMENSIONS",
+    "dimension_names", "axistags", "transform", "multiscales", "ome", "pixelResolution",
+    "downsamplingFactors", "scales", "multiScale", "element_size_um", "datasets", "path", "scale",
+    "translate", "dimensions", "unit", "coordinateTransformations", "type", "translation", "name",
+]
+NUMBERS = st.integers(-3, 300) | st.floats(allow_nan=True, width=32)
+WORDS = st.sampled_from(["z", "y", "x", "c", "t", "nm", "um", "s0", "pixel", "scale", "space", "", "?"])
+SCALARS = st.none() | st.booleans() | NUMBERS | WORDS
+THREE = st.lists(NUMBERS, min_size=3, max_size=4) | st.permutations("zyx").map(list)
+JSON = st.recursive(
+    SCALARS | THREE,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5)
+    ),
+    max_leaves=12,
+)
+ATTRIBUTES = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=6)
+
+
+@settings(max_examples=600, deadline=None)
+@given(own=ATTRIBUTES, group=ATTRIBUTES, n5=st.booleans(), channels=st.booleans())
+def test_whatever_is_stored_there_is_an_answer_or_a_paragraph(own, group, n5, channels):
+    shape = (2, *SHAPE) if channels else SHAPE
+    try:
+        found = resolved(own, group, shape=shape, n5=n5)
+    except VolumeError as error:
+        message = str(error)
+    else:
+        message = None
+    if message is not None:
+        assert "\n" not in message and "/data/x.zarr/s0" in message
+        return
+    assert set(found.axes) >= set("zyx") and len(found.axes) == len(shape)
+    assert all(math.isfinite(v) and v > 0 for v in found.frame.voxel_size)
+    assert all(math.isfinite(v) for v in found.frame.offset)
+
+
+@settings(max_examples=100, deadline=None)
+@given(own=ATTRIBUTES, group=ATTRIBUTES, n5=st.booleans())
+def test_whatever_is_stored_what_the_config_tells_holds(own, group, n5):
+    told = {"voxel_size": (40, 4.6, 4), "offset": (1, 2, -3), "axes": tuple("yzx")}
+    found = resolved(own, group, n5=n5, told=told)
+    assert found == (tuple("yzx"), Frame((40, 4.6, 4), (1, 2, -3)), True)
