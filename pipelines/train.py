@@ -47,8 +47,11 @@ def main(
         # Imported late: --help should not load torch and gunpowder.
         from em_blocks.training.run import train
         from em_blocks.training.setup import Setup
+        from em_blocks.volumes.apart import check_outside, paths_in
 
         setup = Setup.from_folder(config.parent, overrides, name=config.name)
+        read = dict(paths_in(setup.config.training.model_dump(mode="json")))
+        check_outside(read, output or setup.folder)
         typed = shlex.join(["python", *sys.argv])
         go_on = shlex.join([*_program(), *sys.argv[1:], *([] if resume else ["--resume"])])
         ended = train(setup, output or setup.folder, typed, resume=resume, go_on=go_on)

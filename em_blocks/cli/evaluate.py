@@ -30,6 +30,8 @@ from em_blocks.runtime.preflight import check_writable
 from em_blocks.tasks.count_overlaps import CountOverlaps
 from em_blocks.tasks.evaluation import Scores, count_here, score, write_results
 from em_blocks.tasks.evaluation import as_json as all_scores
+from em_blocks.tasks.places import places_of
+from em_blocks.volumes.apart import check_outside
 from em_blocks.volumes.swc_files import NAMES
 
 _NAMED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)$")
@@ -140,9 +142,10 @@ def segmentation(context: click.Context, config: Path | None, overrides: tuple[s
 
 def _score_here(options: dict) -> tuple[CountOverlaps, list[Scores]]:
     """Count in this process."""
-    if options["output"]:
-        check_writable(options["output"])
     task = CountOverlaps.from_dict(_as_config(options), source="The command line")
+    if options["output"]:
+        check_outside(places_of(task), options["output"])
+        check_writable(options["output"])
     grid = task.grid()
     require_inputs(task.sources())
     task.check()

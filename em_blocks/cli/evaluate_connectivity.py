@@ -22,6 +22,8 @@ from em_blocks.cli.evaluating import ID, check_form, require_inputs, with_progre
 from em_blocks.config import is_url
 from em_blocks.json_text import json_text
 from em_blocks.runtime.preflight import check_writable
+from em_blocks.tasks.places import places_of
+from em_blocks.volumes.apart import check_outside
 
 if TYPE_CHECKING:
     from em_blocks.tasks.connectivity_evaluation import Evaluated
@@ -89,9 +91,10 @@ def _here(options: dict) -> tuple[CreditSynapses, Evaluated]:
     from em_blocks.tasks.connectivity_evaluation import credit_here, evaluate_connectivity
     from em_blocks.tasks.credit_synapses import CreditSynapses
 
-    if options["output"]:
-        check_writable(options["output"])
     task = CreditSynapses.from_dict(_as_config(options), source="The command line")
+    if options["output"]:
+        check_outside(places_of(task), options["output"])
+        check_writable(options["output"])
     grid = task.grid()
     require_inputs(task.sources())
     task.check()

@@ -14,6 +14,7 @@ from em_blocks.cli.common import json_option, shows_errors
 from em_blocks.cli.evaluating import require_inputs, with_progress
 from em_blocks.json_text import json_text
 from em_blocks.runtime.preflight import check_writable
+from em_blocks.volumes.apart import check_outside
 
 if TYPE_CHECKING:
     from em_blocks.kernels.clefts import CleftScores
@@ -72,6 +73,7 @@ def objects(output: Path | None, as_json: bool, size_bounds: tuple[int, ...], **
     if any(a >= b for a, b in pairwise(size_bounds)):
         raise click.UsageError(f"--size-bound must rise, got {', '.join(map(str, size_bounds))}.")
     if output is not None:
+        check_outside({name: options[name] for name in ("prediction", "truth")}, output)
         check_writable(output)
     require_inputs({name: options[name] for name in ("prediction", "truth")})
     found = evaluate_objects(size_bounds=size_bounds, shown=with_progress, **options)

@@ -14,6 +14,7 @@ from em_blocks.cli.common import config_argument, json_option, set_option, shows
 from em_blocks.cli.evaluating import require_inputs
 from em_blocks.json_text import json_text
 from em_blocks.runtime.preflight import check_writable
+from em_blocks.volumes.apart import check_outside, paths_in
 
 if TYPE_CHECKING:
     from em_blocks.tasks.evaluate_synapses import EvaluateSynapses
@@ -61,6 +62,7 @@ def synapses(config: Path, thresholds: list[float] | None, output: Path | None,
         overrides += (f"output={json.dumps(str(output.absolute()))}",)
     job = EvaluateSynapses.from_file(config, overrides)
     if job.output is not None:
+        check_outside(dict(paths_in(job.model_dump(mode="json", exclude={"output"}))), job.output)
         check_writable(job.output)
     require_inputs({"neurons": job.neurons})
     found = evaluate_synapses(job)

@@ -188,9 +188,12 @@ def _selected(
     from em_blocks.db.synapses import SynapseStore
     from em_blocks.runtime.mapped import require_mapped
     from em_blocks.tasks.export_synapses import filtered
+    from em_blocks.tasks.places import places_of
+    from em_blocks.volumes.apart import check_outside
 
     task = load_config(config, overrides)
     run = run_of_synapses(config, task)
+    check_outside(places_of(task), output)
     check_writable(output.absolute().parent)
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     if min_score is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.base import BlockwiseTask, RunConfig
 from em_blocks.tasks.outputs import RowsSpec
-from em_blocks.volumes.apart import check_apart, paths_in
+from em_blocks.volumes.apart import check_apart, check_outside, paths_in
 
 
 def input_places(task: BlockwiseTask) -> dict[str, str]:
@@ -18,7 +18,16 @@ def output_places(task: BlockwiseTask) -> dict[str, str]:
 
 
 def check_places(task: BlockwiseTask) -> None:
-    """Raise `ConfigError` where an output is, holds, or lies in something that the task reads."""
+    """Raise `ConfigError` where an output is, holds, or lies in something that the task reads.
+
+    Nor may the folder of logs and the database lie in it.
+    """
     grown = task.grown_inputs()
     inputs = {name: path for name, path in input_places(task).items() if name not in grown}
     check_apart(inputs, output_places(task))
+    check_outside(inputs, task.home, name="run_dir")
+
+
+def places_of(config: RunConfig) -> dict[str, str]:
+    """All paths and URLs of a config, of any kind, but for its container or folder of outputs."""
+    return dict(paths_in(config.model_dump(mode="json", exclude=config.operational | {"output"})))

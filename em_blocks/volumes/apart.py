@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from em_blocks.config import is_url
 from em_blocks.errors import ConfigError
@@ -25,6 +26,20 @@ def check_apart(inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
                     f"{_spelled(read)}: they lie in each other, and what is read would be overwritten, "
                     "or deleted with an old result. Choose another output."
                 )
+
+
+def check_outside(inputs: Mapping[str, str], output: str | Path, *, name: str = "output") -> None:
+    """Raise `ConfigError` where files that are written would lie in something that is read.
+
+    A folder of results may well hold what they were made of.
+    """
+    for key, read in inputs.items():
+        if within(output, read):
+            raise ConfigError(
+                f"The {name} {_spelled(str(output))} lies in the input {key!r}, {_spelled(read)}: "
+                "readers of that volume or file would meet foreign files, or find it overwritten. "
+                "Choose a place beside it."
+            )
 
 
 def _relation(made: str, read: str) -> str | None:
