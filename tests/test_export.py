@@ -18,7 +18,7 @@ from PIL import Image
 from em_blocks.cli.export import main
 from em_blocks.cli.filters import parse_filter
 from em_blocks.db.connect import connect, database_uri
-from em_blocks.db.runs import RunStore
+from em_blocks.db.runs import DONE, RunStore
 from em_blocks.kernels.synapse_filters import (
     Duplicates,
     Length,
@@ -54,7 +54,18 @@ def database(tmp_path_factory):
         made.fill(make(3, seed=9).replace(id=[1, 2, 3]), run="other")
         update_run(made, n_blocks=3, n_masked=0,
                    grid={"offset": [400.0, 46.0, -92.0], "voxel_size": [40.0, 4.6, 4.6]})
+        mark_done(made, 3)
         yield made
+
+
+def mark_done(database, n):
+    """Record the first n blocks as done, and no others."""
+    with connect(database.uri) as client:
+        blocks = RunStore(client, database.name, RUN).blocks
+        blocks.delete_many({"run": RUN})
+        blocks.insert_many([
+            {"_id": f"{RUN}/0/0/{x}", "run": RUN, "index": [0, 0, x], "state": DONE} for x in range(n)
+        ])
 
 
 def update_run(database, **values):
