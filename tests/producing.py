@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ClassVar, Literal
 from unittest import mock
@@ -14,12 +14,12 @@ import numpy as np
 from rich.console import Console
 
 import em_blocks.runtime.run as runs
-from em_blocks.config import Shape3, StorePath
+from em_blocks.config import Shape3, StorePath, path_of
 from em_blocks.db.commits import CommitWriter, WorkerIdentity
 from em_blocks.db.connect import connect
 from em_blocks.db.runs import RunStore
 from em_blocks.db.synapses import SynapseStore
-from em_blocks.geometry import BlockGrid
+from em_blocks.geometry import BlockGrid, Box
 from em_blocks.runtime.ledgers import reopen
 from em_blocks.runtime.report import RunReport
 from em_blocks.runtime.schedule import Step
@@ -27,6 +27,7 @@ from em_blocks.runtime.verify import requeue_damaged
 from em_blocks.runtime.worker import describe_error
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec
 from em_blocks.volumes import Volume
+from em_blocks.volumes.tables import BlockTables
 
 WORKER = {"worker": "here", "host": "here", "pid": 1, "device": "cpu", "slot": "", "state": "working",
           "reason": None, "blocks": []}
@@ -224,6 +225,59 @@ class Input:
         return opened(self.task)
 
 
+class Foreign:
+    """A volume that no run made, with the same interface as `Input`."""
+
+    def __init__(self, folder, name, versions, frame, *, chunk_shape, rng, attributes=None):
+        self.versions, self.rng, self.name, self._folder = versions, rng, name, folder
+        self._places, self._path = itertools.count(1), folder / f"foreign_{name}.zarr"
+        shape, self.is_complete, self.is_other = versions[0].shape, True, False
+        volume = Volume.create(
+            self.path, shape=shape[-3:], dtype=str(versions[0].dtype), frame=frame,
+            chunk_shape=chunk_shape, channels=shape[0] if len(shape) == 4 else None,
+            attributes=attributes or {},
+        )
+        volume.write(volume.box, versions[0])
+
+    @property
+    def path(self) -> str:
+        return str(self._path / "v")
+
+    def done(self) -> None:
+        """As it was."""
+
+    def written(self) -> None:
+        """Written once more, with the same values."""
+        volume = Volume.open(self.path, mode="r+")
+        volume.write(volume.box, volume.read(volume.box))
+
+    def changed(self) -> None:
+        """A chunk holds other values."""
+        volume = Volume.open(self.path, mode="r+")
+        chunks = BlockGrid(volume.frame, volume.shape, volume.chunk_shape)
+        box = chunks.block(tuple(int(self.rng.integers(n)) for n in chunks.shape)).write_box
+        before, now = volume.read(box), self.versions[int(self.rng.integers(2))][(..., *box.slices)]
+        volume.write(box, now)
+        self.is_other |= not np.array_equal(before, now)
+
+    def moved(self) -> None:
+        """It lies in another folder."""
+        path = self._folder / f"foreign_{self.name}-{next(self._places)}.zarr"
+        shutil.move(self._path, path)
+        self._path = path
+
+    def linked(self) -> None:
+        """It is reached by a link."""
+        path = self._folder / f"link_{self.name}-{next(self._places)}.zarr"
+        path.symlink_to(self._path)
+        self._path = path
+
+    STATES = ("done", "written", "changed", "changed", "moved", "linked")
+
+    def become(self, state: str) -> None:
+        getattr(self, state)()
+
+
 class opened:
     """The records of a task's run."""
 
@@ -275,9 +329,14 @@ def _do_step(step: Step) -> bool:
         store, step.work.grid, WorkerIdentity("here", epoch, "cpu"), max_failures=task.max_retries + 1,
         outage_s=10, on_durable=lambda blocks: None,
     )
-    with type(task).from_dict(step.job.config).start(step.job.measured, synapses) as process:
+    watch = Watch(task)
+    with (
+        type(task).from_dict(step.job.config).start(step.job.measured, synapses) as process,
+        watch.watching(),
+    ):
         for index in map(tuple, np.argwhere(step.work.todo).tolist()):
             block, report, started = step.work.grid.block(index), BlockReport(), time.time()
+            watch.begin(block)
             try:
                 process(block, report)
             except Exception as error:
@@ -287,3 +346,56 @@ def _do_step(step: Step) -> bool:
                 commits.done(block, started, report)
     commits.close()
     return not failed
+
+
+class Watch:
+    """Fails where a block reads what its task does not name, or farther than it says.
+
+    What a task says of its reads decides which blocks wait, and which are done again.
+    """
+
+    def __init__(self, task: BlockwiseTask):
+        self._grid, self._reach = task.grid(), task.read_reach()
+        self._task, self._allowed = task, None
+        self._sources = {path_of(ref) for ref in task.sources().values()}
+        self._folders = {str(Path(path).parent) for path in self._sources}
+
+    def begin(self, block) -> None:
+        """From now on this block reads."""
+        self._allowed = self._grid.frame.to_roi(block.write_box.grow(self._reach))
+
+    @contextmanager
+    def watching(self):
+        """While this is entered, all reads of volumes and tables are looked at."""
+        read, read_table, watch = Volume.read, BlockTables.read, self
+
+        def read_volume(volume, box, *args, **options):
+            watch._check_volume(volume, box)
+            return read(volume, box, *args, **options)
+
+        def read_rows(tables, *args, **options):
+            watch._check_table(tables)
+            return read_table(tables, *args, **options)
+
+        with (
+            mock.patch.object(Volume, "read", read_volume),
+            mock.patch.object(BlockTables, "read", read_rows),
+        ):
+            yield
+
+    def _check_volume(self, volume: Volume, box: Box) -> None:
+        if isinstance(self._task, Copy):
+            return  # hides what it reads
+        assert volume.path in self._sources, f"{self._task.kind} does not name {volume.path}"
+        box = box if isinstance(box, Box) else volume.frame.to_box(box)
+        inside = box.intersect(volume.box)
+        roi, most, tiny = volume.frame.to_roi(inside), self._allowed, 1e-3
+        near = all(
+            b >= m - tiny and e <= n + tiny
+            for b, e, m, n in zip(roi.offset, roi.end, most.offset, most.end, strict=True)
+        )
+        assert near or not inside.size, f"{self._task.kind} reads {roi}, but says {most}"
+
+    def _check_table(self, tables: BlockTables) -> None:
+        known = tables.folder in self._sources or str(Path(tables.folder).parent) in self._folders
+        assert known, f"{self._task.kind} does not name {tables.folder}"

@@ -13,7 +13,7 @@ from em_blocks.errors import ChangedInputError, FingerprintMismatchError, Incomp
 from em_blocks.geometry import Frame
 from em_blocks.tasks.base import RunConfig
 from em_blocks.volumes import Volume
-from producing import Input, run
+from producing import Foreign, Input, run
 
 SEEDS = range(int(os.environ.get("EM_BLOCKS_STATE_SEEDS", "1")))
 """More of them: EM_BLOCKS_STATE_SEEDS=20, or benchmarks/input_states.py."""
@@ -71,32 +71,37 @@ class Walk:
         self.skip = self.verb.can_skip and bool(self.rng.integers(2))
         self.log.append(f"seed {self.seed}, skip {self.skip}, another database {apart}")
         self.n_fresh = 0
-        self.inputs = {
-            name: Input(
-                self.folder, name, versions, self.verb.frame, block_shape=self.verb.block_shape,
-                chunk_shape=self.verb.chunk_shape, settings=made, rng=self.rng, mask=self._mask(),
-                attributes=attributes,
-            )
-            for name, (versions, attributes) in self.verb.versions.items()
-        }
+        self.inputs = {name: self._input(name, made) for name in self.verb.versions}
         self.verb.prepare(self.settings)
+
+    def _input(self, name: str, settings: dict) -> Input | Foreign:
+        """One in four was not made by em_blocks."""
+        (versions, attributes), verb = self.verb.versions[name], self.verb
+        common = {"chunk_shape": verb.chunk_shape, "rng": self.rng, "attributes": attributes}
+        if self.rng.random() < 0.25:
+            self.log.append(f"{name} is foreign")
+            return Foreign(self.folder, name, versions, verb.frame, **common)
+        return Input(
+            self.folder, name, versions, verb.frame, block_shape=verb.block_shape, settings=settings,
+            mask=self._mask(), **common,
+        )
 
     def go(self, n: int = N_STATES) -> None:
         """The walk; an error tells the way."""
         try:
             self._check()
             for _ in range(n):
-                source = self.inputs[self.rng.choice(list(self.inputs))]
-                self._step(source, str(self.rng.choice(Input.STATES)))
-            for source in self.inputs.values():
-                self._step(source, "done")
+                name = str(self.rng.choice(list(self.inputs)))
+                self._step(name, str(self.rng.choice(self.inputs[name].STATES)))
+            for name in self.inputs:
+                self._step(name, "done")
         except BaseException as error:
             error.add_note("the walk: " + "; ".join(self.log))
             raise
 
-    def _step(self, source: Input, state: str) -> None:
-        self.log.append(f"{source.task.run} {state}")
-        source.become(state)
+    def _step(self, name: str, state: str) -> None:
+        self.log.append(f"{name} {state}")
+        self.inputs[name].become(state)
         self._check()
 
     def _check(self) -> None:
