@@ -214,8 +214,10 @@ def main(minutes: float, seed: int, quick: bool) -> None:
         campaign = Campaign(folder, seed=seed, minutes=minutes, quick=quick)
         try:
             campaign.run()
-        finally:
-            campaign.report()
+        except KeyboardInterrupt:
+            campaign.report()  # what was found until then counts
+            raise
+        campaign.report()  # of a campaign that broke there is no result
     sys.exit(1 if campaign.differences else 0)
 
 

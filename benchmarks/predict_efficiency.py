@@ -1,19 +1,24 @@
-"""How much of the bare network's speed is left in the whole pipeline.
+"""How much of the bare network's speed is left in the whole pipeline, and whether its way is the best.
 
 Pipeline: `run_blockwise` on a volume on disk - scheduler, workers that read, predict, quantise,
 compress and write, durable commits. Bare: as many processes with as many threads each, which apply
 the same network to the same tiles in memory and keep nothing. Both are timed from the first block
-(tile) to the last; the seconds that workers need to start are printed beside it. Bare runs are
-made before and after the pipeline's, because the speed of shared machines drifts.
+(tile) to the last. They take turns, because the speed of shared machines drifts, and medians count.
+
+Precision, tile and batch are those that a run of a large volume would choose, if they are not given.
+Every other way that it could have chosen is run bare too, in turns as well.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -23,102 +28,134 @@ from rich.console import Console
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.geometry import Frame
+from em_blocks.nets.timing import Way
 from em_blocks.runtime.job import Job
 from em_blocks.runtime.launch import worker_environment
 from em_blocks.runtime.run import run_blockwise
 from em_blocks.tasks.predict import Predict
+from em_blocks.tasks.predict_ways import choose_way, pass_of, possible_ways
+from em_blocks.volumes import Volume
 from parts.noise import SETUPS, noise
 
-BLOCK, FRAME = (64, 128, 128), Frame((10.0, 10.0, 10.0))
+FRAME = Frame((10.0, 10.0, 10.0))
+LARGE_BLOCKS = 1000
+"""Of the volume that a way is chosen for: so many that timing a few seconds pays."""
+WITHIN = 0.95
+"""Of the speed of the fastest way, that of the chosen one."""
 
 
-def pipeline(task: Predict) -> tuple[float, float]:
-    """Voxels per second from the first block's start to the last one's end, and start-up seconds."""
-    start = time.time()
-    report = run_blockwise(task, console=Console(stderr=True))
+def pipeline(task: Predict) -> float:
+    """Voxels per second from the first block's start to the last one's end."""
+    report = run_blockwise(task, console=Console(stderr=True), overwrite=True)
     assert report.ok, report
     with database_uri(None, task.home) as uri, connect(uri) as client:
         documents = list(RunStore(client, task.db_name, task.run).documents())
     first = min(d["started"] for d in documents).timestamp()
     last = max(d["finished"] for d in documents).timestamp()
-    return np.prod(task.grid().volume_shape) / (last - first), first - start
+    return np.prod(task.grid().volume_shape) / (last - first)
 
 
-def bare(task: Predict, job_path: Path, seconds: float) -> float:
+def bare(task: Predict, way: Way, job_path: Path, seconds: float) -> float:
     """Voxels per second of the network alone, in as many processes as there are workers."""
-    command = [sys.executable, __file__, "--bare", str(job_path), "--seconds", str(seconds)]
+    command = [
+        sys.executable, __file__, "--bare", str(job_path), "--seconds", str(seconds),
+        "--precision", way.precision, "--tile", *map(str, way.tile_shape),
+        "--batch-size", str(way.batch_size),
+    ]
     processes = [
         subprocess.Popen(command, env=worker_environment(task.num_workers, slot),
                          stdout=subprocess.PIPE, text=True)
         for slot in range(task.num_workers)
     ]
-    return sum(float(p.communicate()[0].splitlines()[-1]) for p in processes)
+    answers = [process.communicate()[0] for process in processes]
+    assert not any(process.returncode for process in processes), "a bare process failed"
+    return sum(float(answer.splitlines()[-1]) for answer in answers)
 
 
-def bare_process(job_path: Path, seconds: float) -> None:
-    """Print voxels per second of `network.predict` on prepared batches of tiles."""
-    import os
-
+def bare_process(job_path: Path, way: Way, seconds: float) -> None:
+    """Print voxels per second of passes over prepared batches of tiles; of two passes at least."""
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    job = Job.load(job_path)
-    task = job.task()
-    predictor = task.predictor(job.measured)
-    tile = predictor.tile_shape
-    shape = [t + 2 * c for t, c in zip(tile, predictor.context, strict=True)]
-    batch = torch.rand(task.batch_size, 1, *shape, device=predictor.device) * 2 - 1
-    batch = batch.contiguous(memory_format=torch.channels_last_3d)
-    forward(predictor, batch)
+    once = pass_of(Job.load(job_path).task(), way)
+    once()
     n, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        forward(predictor, batch)
-        n += task.batch_size
-    print(n * np.prod(tile) / (time.perf_counter() - start))
+    while n < 2 or time.perf_counter() - start < seconds:
+        once()
+        n += 1
+    print(n * way.voxels / (time.perf_counter() - start))
 
 
-def forward(predictor, batch) -> None:
-    import torch
+def chosen_way(values: dict, folder: Path) -> tuple[Way, list[Way]]:
+    """What a run of many such blocks would choose, and all that it could."""
+    shape = (values["block_shape"][0] * LARGE_BLOCKS, *values["block_shape"][1:])
+    raw = Volume.create(str(folder / "large.zarr/raw"), shape=shape, dtype="uint8", frame=FRAME,
+                        chunk_shape=(64, 64, 64))
+    task = Predict.from_dict({**values, "raw": raw.path})
+    choice = choose_way(task)
+    chosen = Way(choice["precision"], tuple(choice["tile_shape"]), choice["batch_size"])
+    return chosen, possible_ways(task)
 
-    dtype = predictor.dtype
-    with torch.inference_mode(), torch.autocast(
-        predictor.device.type, dtype=dtype, enabled=dtype != torch.float32
-    ):
-        predictor.network.predict(batch)
-    if predictor.device.type == "cuda":
-        torch.cuda.synchronize()
+
+def compared(task: Predict, ways: Sequence[Way], job: Path, seconds: float, rounds: int):
+    """Median voxels per second of every way, in turns."""
+    rates: dict[Way, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way in ways:
+            rates[way].append(bare(task, way, job, seconds))
+    return {way: statistics.median(found) for way, found in rates.items()}
+
+
+def shown(rates: dict[Way, float], chosen: Way) -> None:
+    """The table of all ways, and a line of JSON on the choice."""
+    for way, rate in sorted(rates.items(), key=lambda item: -item[1]):
+        print(f"{way.precision:5} tile {'x'.join(map(str, way.tile_shape)):12} batch {way.batch_size:2} "
+              f"{rate / 1e6:9.3f} Mvoxel/s{' (chosen)' if way == chosen else ''}", flush=True)
+    best = max(rates.values())
+    print(json.dumps({"name": "chosen way against the fastest", "value": round(rates[chosen]),
+                      "unit": "voxel/s", "against": round(best),
+                      "ratio": round(rates[chosen] / best, 3), "within": WITHIN}), flush=True)
+
+
+def with_way(task: Predict, way: Way) -> Predict:
+    return task.model_copy(update={
+        "precision": way.precision, "tile_shape": way.tile_shape, "batch_size": way.batch_size,
+    })
 
 
 @click.command()
-@click.option("--blocks", default=12, show_default=True, help="Blocks of 64x128x128 voxels.")
+@click.option("--blocks", default=8, show_default=True)
+@click.option("--block", nargs=3, type=int, default=(64, 128, 128), show_default=True)
 @click.option("--workers", default=2, show_default=True)
-@click.option("--batch-size", default=1, show_default=True)
+@click.option("--setup", default="affinities", show_default=True, help="Of voxels of 10 nm.")
+@click.option("--batch-size", type=int, default=None)
+@click.option("--tile", nargs=3, type=int, default=None)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default=None)
+@click.option("--seconds", default=5.0, show_default=True, help="Length of a bare run.")
+@click.option("--rounds", default=3, show_default=True, help="Pairs, and turns of the ways.")
 @click.option("--bare", "job", type=click.Path(path_type=Path), default=None, hidden=True)
-@click.option("--seconds", default=15.0, show_default=True, help="Length of a bare run.")
-def main(blocks: int, workers: int, batch_size: int, precision: str | None, job: Path | None,
-         seconds: float) -> None:
+def main(blocks, block, workers, setup, batch_size, tile, precision, seconds, rounds, job) -> None:
     if job is not None:
-        bare_process(job, seconds)
+        bare_process(job, Way(precision, tile, batch_size), seconds)
         return
     with tempfile.TemporaryDirectory() as name:
-        folder, shape = Path(name), (BLOCK[0] * blocks, *BLOCK[1:])
-        task = Predict.from_dict({
-            "kind": "predict", "run": "efficiency", "raw": noise(folder, shape, FRAME, (64,) * 3),
-            "setup": str(SETUPS / "affinities"), "output": str(folder / "out/p.zarr"),
-            "block_shape": BLOCK, "tile_shape": (64, 64, 64), "num_workers": workers,
-            "batch_size": batch_size, "precision": precision,
-        })
-        measured = task.measure()
-        Job.of(task, measured=measured, uri="", epoch=0).save(folder / "job.json")
-        before = bare(task, folder / "job.json", seconds)
-        rate, start_up = pipeline(task)
-        after = bare(task, folder / "job.json", seconds)
-    against = (before + after) / 2
-    print(
-        f"{workers} workers, {measured['precision']}: bare {before / 1e6:.3f} and {after / 1e6:.3f}, "
-        f"pipeline {rate / 1e6:.3f} Mvoxel/s; workers were ready after {start_up:.1f} s"
-    )
+        folder = Path(name)
+        values = {
+            "kind": "predict", "run": "efficiency", "setup": str(SETUPS / setup),
+            "output": str(folder / "out/p.zarr"), "block_shape": block, "num_workers": workers,
+            "batch_size": batch_size, "precision": precision, "tile_shape": tile,
+        }
+        way, ways = chosen_way(values, folder)
+        raw = noise(folder, (block[0] * blocks, *block[1:]), FRAME, (64,) * 3)
+        task = with_way(Predict.from_dict({**values, "raw": raw}), way)
+        path = folder / "job.json"
+        Job.of(task, measured=task.measure(), uri="", epoch=0).save(path)
+        if len(ways) > 1:
+            shown(compared(task, ways, path, seconds, rounds), way)
+        pairs = [(pipeline(task), bare(task, way, path, seconds)) for _ in range(rounds)]
+    rate, against = (statistics.median(found) for found in zip(*pairs, strict=True))
+    print(f"{workers} workers, {way}; pipeline and bare in Mvoxel/s: "
+          + ", ".join(f"{a / 1e6:.3f} {b / 1e6:.3f}" for a, b in pairs))
     print(json.dumps({"name": "predict efficiency", "value": round(rate), "unit": "voxel/s",
                       "against": round(against), "ratio": round(rate / against, 3)}))
 

@@ -72,6 +72,12 @@ class RunStore:
         """The run's document, or None."""
         return self.runs.find_one({"_id": self.run})
 
+    def measured_by(self, query: dict) -> dict | None:
+        """What the newest other run that fits `query` measured; None without such a run."""
+        query = {**query, "_id": {"$ne": self.run}}
+        found = self.runs.find_one(query, {"measured": 1}, sort=[("created", -1)])
+        return found and found["measured"]
+
     def create(self, document: dict, *, epoch: int) -> None:
         """Store a new run; it must not exist. Leases go on counting from `epoch`."""
         now = self.now()

@@ -358,12 +358,20 @@ class _Session:
         """
         if not self.todo.any() or (known is not None and not anew):
             return known  # while all blocks wait, the inputs are not what is to be measured
-        measured = self.task.measure() if known is None else self.task.measured_anew(known)
+        measured = (
+            self.task.measure(self._measured_earlier()) if known is None
+            else self.task.measured_anew(known)
+        )
         if measured != known:
             self.patiently(lambda: self.store.update(measured=measured))
             if line := self.task.said(measured):
                 self.console.print(f"Run {self.task.run}: {line}.", highlight=False)
         return measured
+
+    def _measured_earlier(self) -> dict | None:
+        """What another run measured that this one should agree with."""
+        query = self.task.alike()
+        return query and self.patiently(lambda: self.store.measured_by(query))
 
     def _forget_nan(self) -> bool:
         """Drop measured values that an older version kept although they are NaN; whether there were."""

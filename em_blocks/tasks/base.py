@@ -291,8 +291,18 @@ class BlockwiseTask(RunConfig):
         """What else a user may do if a run was made with settings that differ so."""
         return ""
 
-    def measure(self) -> dict:
-        """Values measured once per run and kept in its document, e.g. percentiles."""
+    def alike(self) -> dict | None:
+        """Query of the runs of a database whose measured values help this one to agree with them."""
+        return None
+
+    def measure(self, earlier: dict | None = None) -> dict:
+        """Values measured once per run and kept in its document, e.g. percentiles.
+
+        Parameters
+        ----------
+        earlier : dict, optional
+            What the newest run that is `alike` measured.
+        """
         return {}
 
     def measured_anew(self, measured: dict) -> dict:

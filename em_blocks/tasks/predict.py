@@ -11,7 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+)
 
 from em_blocks.config import LocalPath, Shape3, StorePath, VolumeRef, is_url
 from em_blocks.errors import BlockAlignmentError, ConfigError, GeometryError
@@ -51,6 +58,8 @@ class Predict(BlockwiseTask):
     }
 
     reads: ClassVar[tuple[str, ...]] = ("raw",)
+
+    _chosen: dict | None = PrivateAttr(None)
 
     kind: Literal["predict"]
     raw: VolumeRef = Field(description="Raw volume: path or URL of the array.")
@@ -256,10 +265,15 @@ class Predict(BlockwiseTask):
 
     # -- work -------------------------------------------------------------------------
 
-    def measure(self) -> dict:
+    def alike(self) -> dict:
+        from em_blocks.tasks.predict_ways import alike
+
+        return alike(self)
+
+    def measure(self, earlier: dict | None = None) -> dict:
         """Precision, tile and normalisation, the same for all blocks and all starts of the run."""
         return {
-            **self._way,
+            **self._way(earlier),
             "normalization": self._measured_normalization(self._sample),
         }
 
@@ -431,11 +445,12 @@ class Predict(BlockwiseTask):
         load_weights(network, self._checkpoint_path)
         return network
 
-    @cached_property
-    def _way(self) -> dict:
+    def _way(self, earlier: dict | None) -> dict:
         from em_blocks.tasks.predict_ways import choose_way
 
-        return choose_way(self)
+        if self._chosen is None:  # timed once, for all copies of this task too
+            self._chosen = choose_way(self, earlier)
+        return self._chosen
 
     def tiles_per_block(self, tile: Triple) -> int:
         """Tiles of a block that begins where one of them does."""

@@ -18,26 +18,57 @@ from em_blocks.nets.timing import Pass, Timed, Way, fastest, threads, time_ways
 if TYPE_CHECKING:
     from em_blocks.tasks.predict import Predict
 
-LEAST_S, MOST_S, SHARE = 0.5, 30.0, 0.15
-"""Timing may take this share of the whole run, within these seconds."""
+WORTH_S, MOST_S, SHARE = 30.0, 30.0, 0.15
+"""Runs of less than the first are not worth timing; others may spend this share, up to the second."""
+LEAST_TILES = 60
+"""Per worker: with fewer, no second way fits into that share."""
 BATCHES = (1, 2, 4, 8)
 BASE_BYTES = 400e6
 """Of a worker with libraries and an empty network (measured: 350 MB)."""
 
 
-def choose_way(task: Predict) -> dict:
+def choose_way(task: Predict, earlier: dict | None = None) -> dict:
     """The way of a run and what was timed, as kept with the run.
 
     Workers of a cluster run elsewhere, on what this machine cannot time: they get the usual way.
+
+    Parameters
+    ----------
+    earlier : dict, optional
+        What a run of the same network and blocks measured on this device. Runs of other parts of a
+        volume then give the same, to the bit.
     """
     ways = possible_ways(task)
-    timed = time_them(task, ways) if len(ways) > 1 and task.launcher == "local" else []
+    if earlier is not None and _way_of(earlier) in ways:
+        return {name: earlier[name] for name in _KEPT}
+    timed = time_them(task, ways) if _worth_timing(task, ways) else []
     way = fastest(timed).way if timed else ways[0]
     return {
         "precision": way.precision, "tile_shape": list(way.tile_shape), "batch_size": way.batch_size,
-        "device": device_name(best_device()),
+        "device": device_name(best_device()), "ways": len(ways),
         "timings": [found.document() for found in timed] if len(timed) > 1 else [],
     }
+
+
+_KEPT = ("precision", "tile_shape", "batch_size", "device", "ways", "timings")
+
+
+def alike(task: Predict) -> dict:
+    """Which runs of a database measured what this one would."""
+    return {
+        "task": task.kind, "config.block_shape": list(task.block_shape),
+        "identity.inputs.network": task.inputs()["network"],
+        "measured.device": device_name(best_device()), "measured.timings.0": {"$exists": True},
+    }
+
+
+def _way_of(measured: dict) -> Way:
+    return Way(measured["precision"], tuple(measured["tile_shape"]), measured["batch_size"])
+
+
+def _worth_timing(task: Predict, ways: Sequence[Way]) -> bool:
+    tiles = math.prod(task.grid().volume_shape) / math.prod(task.usual_tile)
+    return len(ways) > 1 and task.launcher == "local" and tiles >= LEAST_TILES * task.num_workers
 
 
 def possible_ways(task: Predict) -> list[Way]:
@@ -64,7 +95,7 @@ def time_them(task: Predict, ways: Sequence[Way]) -> list[Timed]:
 
     def budget_s(voxels_per_s: float) -> float:
         work_s = math.prod(task.grid().volume_shape) / voxels_per_s / task.num_workers
-        return min(MOST_S, max(LEAST_S, SHARE * work_s))
+        return min(MOST_S, SHARE * work_s) if work_s >= WORTH_S else 0.0
 
     with threads(max(1, len(os.sched_getaffinity(0)) // task.num_workers)):
         return time_ways(ways, lambda way: pass_of(task, way), budget_s)
@@ -85,10 +116,15 @@ def pass_of(task: Predict, way: Way) -> Pass:
 
 
 def said(measured: dict) -> str | None:
-    """One line on the way that was chosen; None if nothing was timed."""
+    """One line on the way that was chosen; None if there was no choice."""
     timings = measured.get("timings") or []
-    if not timings:
+    if measured["ways"] == 1:
         return None
+    if not timings:
+        return (
+            f"{_named(measured)}, as usual: so short a run is not worth timing "
+            f"{measured['ways'] - 1} other ways; the keys 'precision' and 'tile_shape' set them"
+        )
     chosen = next(t for t in timings if _is(t, measured))
     slowest = min(timings, key=lambda found: found["voxels_per_s"])
     return (

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from blockwise import run, store_of
 from em_blocks.errors import BlockAlignmentError
-from em_blocks.geometry import Frame
+from em_blocks.geometry import Box, Frame
 from em_blocks.nets.timing import Timed, Way
 from em_blocks.tasks import predict_ways
 from em_blocks.tasks.predict import Predict, _divisor, _nearest_divisible
@@ -108,9 +108,74 @@ def test_tiles_beyond_the_stated_memory_are_not_tried(raw, setup_folder, tmp_pat
     assert tried(cluster={"memory_gb": 0.1}) == [(6, 12, 12)]
 
 
+def time_always(monkeypatch):
+    """Also for a small volume, and however busy the machine is."""
+    monkeypatch.setattr(predict_ways, "LEAST_TILES", 1)
+    monkeypatch.setattr(predict_ways, "WORTH_S", 0)
+    monkeypatch.setattr(predict_ways, "SHARE", 1e6)
+
+
+def test_a_short_run_keeps_the_usual_way_and_says_so(raw, setup_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict_ways, "time_ways", None)
+    task = predict(raw, setup_folder, tmp_path, precision="fp32")
+    measured = task.measure()
+    assert measured["tile_shape"] == [6, 12, 12] and measured["timings"] == []
+    assert "so short a run is not worth timing 4 other ways" in task.said(measured)
+
+
+def test_a_run_is_timed_from_half_a_minute_of_work_on(raw, setup_folder, tmp_path, monkeypatch):
+    asked = []
+
+    def time_ways(ways, _, budget_s):
+        voxels = np.prod(SHAPE)
+        asked.extend(budget_s(voxels / seconds) for seconds in (29, 31, 1e4))
+        return [Timed(ways[0], 1e6)]
+
+    monkeypatch.setattr(predict_ways, "time_ways", time_ways)
+    task = predict(raw, setup_folder, tmp_path, precision="fp32", num_workers=1)
+    monkeypatch.setattr(predict_ways, "LEAST_TILES", 2 * 4 * 4)
+    task.measure()
+    assert asked == [0, pytest.approx(0.15 * 31), 30]
+    monkeypatch.setattr(predict_ways, "LEAST_TILES", 2 * 4 * 4 + 1)
+    predict(raw, setup_folder, tmp_path, precision="fp32").measure()
+    assert len(asked) == 3
+
+
+def test_a_run_of_a_roi_takes_the_way_of_the_run_over_everything(
+    raw, setup_folder, tmp_path, monkeypatch
+):
+    time_always(monkeypatch)
+    chosen = (12, 48, 24)
+    monkeypatch.setattr(predict_ways, "time_ways", lambda ways, *_: [
+        Timed(way, 2e6 if way.tile_shape == chosen else 1e6) for way in ways
+    ])
+    whole = predict(raw, setup_folder, tmp_path, precision="fp32")
+    assert run(whole).ok
+    monkeypatch.setattr(predict_ways, "time_ways", None)
+    box = Box((1, 5, 7), (6, 20, 18))
+    roi = FRAME.to_roi(box)
+    values = {"roi": {"offset": roi.offset, "shape": roi.shape}, "run": "part",
+              "output": str(tmp_path / "out/part.zarr"), "precision": "fp32"}
+    part = predict(raw, setup_folder, tmp_path, **values)
+    assert run(part).ok
+    with store_of(part) as store:
+        assert store.load()["measured"]["tile_shape"] == list(chosen)
+    assert stored(part).tobytes() == stored(whole)[(..., *box.slices)].tobytes()
+
+
+def test_another_network_or_block_takes_no_way_of_a_run(raw, setup_folder, tmp_path):
+    task = predict(raw, setup_folder, tmp_path)
+    other = predict(raw, setup_folder, tmp_path, block_shape=(6, 24, 24))
+    assert task.alike() != other.alike() and task.alike()["config.block_shape"] == [12, 48, 24]
+    assert task.alike()["identity.inputs.network"] == task.identity()["inputs"]["network"]
+    elsewhere = {"precision": "fp32", "tile_shape": [6, 18, 12], "batch_size": 1}
+    assert task.measure(elsewhere)["tile_shape"] == [6, 12, 12]  # does not divide its blocks
+
+
 def test_the_fastest_is_used_kept_with_the_run_and_said(
     raw, setup_folder, tmp_path, monkeypatch
 ):
+    time_always(monkeypatch)
     chosen = (12, 48, 24)
     monkeypatch.setattr(predict_ways, "time_ways", lambda ways, *_: [
         Timed(way, 2e6 if way.tile_shape == chosen else 1e6) for way in ways
@@ -134,7 +199,7 @@ def test_the_fastest_is_used_kept_with_the_run_and_said(
 def test_real_passes_are_timed_and_one_of_them_chosen(
     raw, setup_folder, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(predict_ways, "LEAST_S", 20)  # however busy the machine is
+    time_always(monkeypatch)
     task = predict(raw, setup_folder, tmp_path, precision="fp32")
     measured = task.measure()
     assert len(measured["timings"]) > 3
