@@ -156,6 +156,16 @@ def test_other_formats_give_the_same_scores(folder):
                   f"offset={list(FRAME.offset)}") == (2, 4, 1)
 
 
+@pytest.mark.parametrize("dtype", ["uint64", "int64", "int32"])
+def test_the_background_of_cremi_is_background_in_signed_and_unsigned_neurons(folder, dtype):
+    volume = Volume.create("marked.zarr/neurons", shape=NEURONS.shape, dtype=dtype, frame=FRAME,
+                           chunk_shape=(2, 10, 16))
+    marked = np.where(NEURONS == 0, -1, NEURONS.astype(np.int64))
+    volume.write(volume.box, marked.astype(dtype))
+    for settings in ((), ("filter_segment_ids=[0]",), ("filter_same_id=true",)):
+        assert counts("neurons=marked.zarr/neurons", *settings) == counts(*settings)
+
+
 def test_neurons_may_be_listed_in_a_file(folder):
     Path("ids.csv").write_text("skeleton,name\n2,b\n1,a\n\n")
     Path("ids.txt").write_text("2\n1\n")
