@@ -94,6 +94,8 @@ def test_bytes_fit_a_setup_for_bytes_whatever_their_contrast(tmp_path, low, high
     [
         (0, 255, {"normalization": {"scale": 2 / 65535, "shift": -1.0}}, "they are -1 to -0.992"),
         (0, 255, {"normalization": {"scale": 2.0, "shift": -1.0}}, "they are -1 to 509"),
+        (0, 255, {"normalization": {"scale": 2.0, "shift": -1.0}, "intensities": [0, 255]}, "to 509"),
+        (0, 255, {"normalization": {"scale": 0.01, "shift": -9.0}, "intensities": [0, 255]}, "-9 to"),
         (0, 255, {"intensities": [0, 65535]}, "but the setup is for 0 to 65535"),
         (7, 7, {}, "teach nothing"),
     ],
