@@ -28,6 +28,7 @@ from em_blocks.volumes.labels import (
     read_in,
     shared_region,
 )
+from em_blocks.volumes.metadata import place_in_config
 from em_blocks.volumes.swc_files import SkeletonUnit, nm_per_unit
 from em_blocks.volumes.tables import BlockTables
 
@@ -255,7 +256,7 @@ class CountOverlaps(BlockwiseTask):
                     f"None of {', '.join(map(str, paths))} says how large its voxels are, so "
                     "nobody knows where the ROI or the skeletons lie, which are in nm. Add the "
                     "attributes resolution and offset (nm, zyx) to a dataset, or say it in the config: "
-                    '{"path": ..., "voxel_size": [z, y, x], "offset": [z, y, x]}.'
+                    f"{place_in_config('...')}."
                 )
             truth, *segmentations = placed(opened)
             yield truth, dict(zip(self.segmentations, segmentations, strict=True))

@@ -33,6 +33,7 @@ from em_blocks.tasks.count_overlaps import Id, labels_identity, usual_block
 from em_blocks.tasks.near_synapses import read_ids, read_neurons_near
 from em_blocks.volumes import store
 from em_blocks.volumes.labels import Labels, check_sample, open_labels, placed, same_grid
+from em_blocks.volumes.metadata import place_in_config
 from em_blocks.volumes.synapse_files import read_synapses
 from em_blocks.volumes.tables import BlockTables
 
@@ -169,7 +170,8 @@ class CreditSynapses(BlockwiseTask):
             raise ConfigError(
                 f"None of {self.neurons}, {self.truth} and {self.prediction} says how large its "
                 "voxels are, so reach_nm and the positions of partners mean nothing. Add the "
-                "attributes resolution and offset (nm, zyx) to a dataset, or use reach_voxels."
+                "attributes resolution and offset (nm, zyx) to a dataset, say it in the config: "
+                f"{place_in_config('...')}, or use reach_voxels."
             )
         if self.reach_nm is not None:
             self._check_reach(steps_in_nm(self.reach_nm, self._layout.frame.voxel_size))

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, NamedTuple, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from em_blocks.config import Shape3, StorePath, StrictModel, VolumeInput, VolumeRef
+from em_blocks.config import Shape3, StorePath, StrictModel, VolumeInput, VolumeRef, path_of
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import BlockGrid, Box, Frame, Roi, Triple
 from em_blocks.kernels.positions import as_voxels
@@ -20,6 +20,7 @@ from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.tasks.count_overlaps import labels_identity, usual_block
 from em_blocks.tasks.look_up_table import LookUpTable, check_made_for, lut_header, relabelled
 from em_blocks.volumes.labels import Labels, open_labels
+from em_blocks.volumes.metadata import place_in_config
 
 # Far more than rounding errors of nm positions, far less than a voxel: what a query finds too much
 # is left out by its voxel.
@@ -179,9 +180,9 @@ def opened_labels(path: str | VolumeInput) -> Iterator[Labels]:
     with open_labels(path, negative=None) as labels:
         if labels.frame is None:
             raise ConfigError(
-                f"{path} does not say how large its voxels are, but positions are in nm. Add the "
-                "attributes resolution and offset (nm, zyx) to the dataset, or ingest it with a "
-                "voxel_size."
+                f"{path} does not say how large its voxels are, but positions are in nm. Say it "
+                f"in the config: {place_in_config(path_of(path))}, or add the attributes resolution and "
+                "offset (nm, zyx) to the dataset."
             )
         yield labels
 

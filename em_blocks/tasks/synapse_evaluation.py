@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from em_blocks.config import path_of
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Nm3, Roi
 from em_blocks.kernels.cremi_marks import SIGNED, without_marks
@@ -160,13 +161,14 @@ def _in_volume(
     """
     # Only who has a volume waits for the libraries that read it.
     from em_blocks.volumes.labels import open_labels
+    from em_blocks.volumes.metadata import place_in_config
 
     with open_labels(config.neurons, negative=SIGNED) as labels:
         if labels.frame is None:
             raise ConfigError(
                 f"{config.neurons} has no attribute 'resolution', so nobody knows where its voxels "
-                "lie. Add the attributes resolution and offset (nm, zyx) to the dataset, or ingest it "
-                "with a voxel_size."
+                f"lie. Say it in the config: {place_in_config(path_of(config.neurons))}, or add the "
+                "attributes resolution and offset (nm, zyx) to the dataset."
             )
         roi, tables = labels.frame.to_roi(labels.box), [truth, prediction]
         if config.random_baseline is not None:

@@ -18,6 +18,7 @@ from em_blocks.geometry import Box, Frame, Roi, Triple
 from em_blocks.kernels.contingency import negative_ids
 from em_blocks.kernels.positions import as_voxels
 from em_blocks.volumes.hdf5 import Hdf5Dataset, Hdf5Transforms
+from em_blocks.volumes.metadata import place_in_config
 from em_blocks.volumes.metadata.claims import Axes
 from em_blocks.volumes.samples import sample_boxes
 from em_blocks.volumes.sources import USUAL_CHUNK, ReadBox
@@ -255,8 +256,9 @@ def placed(volumes: Sequence[Labels]) -> list[Labels]:
             raise ConfigError(
                 f"{volume.path} has no attribute 'resolution', so nobody knows where its "
                 f"{volume.shape} voxels lie; that it covers the same region as {example.path} with "
-                f"{example.shape} voxels cannot be. Add the attributes resolution and offset "
-                "(nm, zyx) to the dataset, or ingest it with a voxel_size."
+                f"{example.shape} voxels cannot be. Say it in the config: "
+                f"{place_in_config(volume.path)}, or add the attributes resolution and offset (nm, zyx) "
+                "to the dataset."
             )
     return [v if v.frame is not None else replace(v, frame=example.frame) for v in volumes]
 

@@ -202,3 +202,29 @@ def test_an_attribute_scale_of_other_meaning_is_ignored(tmp_path, scale):
     volume = Volume.open(zarr2(tmp_path, "zyx", stored("zyx"), declare))
     assert volume.scale is None
     np.testing.assert_array_equal(volume.read_scaled(BOX), VOXELS[0][BOX.slices].astype("f4"))
+
+
+BDV = {
+    "setup0": {"downsamplingFactors": [[1, 1, 1], [2, 4, 1]]},
+    "setup0/timepoint0": {"multiScale": True, "resolution": [4, 4.6, 40]},
+}
+PAINTERA = {"setup0/timepoint0": {
+    "multiScale": True, "resolution": [4, 4.6, 40], "offset": [-8, 46, 400],
+}}
+
+
+@pytest.mark.parametrize(("groups", "own", "offset"), [
+    (BDV, {}, (0, 0, 0)), (PAINTERA, {"downsamplingFactors": [2, 4, 1]}, FRAME.offset),
+])
+def test_groups_of_n5_tell_the_place_of_levels(tmp_path, groups, own, offset):
+    path = tmp_path / "x.n5/setup0/timepoint0/s1"
+    array = ts.open(
+        {"driver": "n5", "kvstore": f"file://{path}", "metadata": own}, create=True, dtype="uint16",
+        shape=(7, 6, 5),
+    ).result()
+    array.write(VOXELS[0].T).result()
+    for name, attributes in groups.items():
+        (tmp_path / "x.n5" / name / "attributes.json").write_text(json.dumps(attributes))
+    volume = Volume.open(str(path))
+    assert volume.frame == Frame((40, 18.4, 8), offset)
+    np.testing.assert_array_equal(volume.read(volume.box), VOXELS[0])

@@ -4,6 +4,6 @@ One module per dialect collects claims; `resolve` weighs them.
 """
 
 from em_blocks.volumes.metadata.claims import Group, Stored
-from em_blocks.volumes.metadata.resolve import Resolved, resolve, resolve_axes
+from em_blocks.volumes.metadata.resolve import Resolved, place_in_config, resolve, resolve_axes
 
-__all__ = ["Group", "Resolved", "Stored", "resolve", "resolve_axes"]
+__all__ = ["Group", "Resolved", "Stored", "place_in_config", "resolve", "resolve_axes"]

@@ -19,7 +19,6 @@ _SAME_SIZE = 1e-4
 """Relative difference of voxel sizes that are one: some are stored in 32 bits."""
 _SAME_PLACE_VOXELS = 0.501
 """Half a voxel: writers disagree whether positions are centres or corners."""
-_BY_HAND = '{{"path": "{}", "voxel_size": [z, y, x], "offset": [z, y, x]}} (nm)'
 
 
 class Resolved(NamedTuple):
@@ -191,7 +190,7 @@ def _refuse(stored: Stored, problem: Problem, told: VolumeInput) -> None:
         f"The attributes of {stored.source} that tell where its voxels lie cannot be understood: "
         f"{problem.dialect} ({problem.reason}). Correct them - the plainest form is "
         '"voxel_size": [z, y, x] and "offset": [z, y, x], both in nm - or say in the config what is '
-        f"right: {_BY_HAND.format(stored.source)}."
+        f"right: {place_in_config(stored.source)}."
     )
 
 
@@ -260,6 +259,11 @@ def _one_place(one: Nm3, other: Nm3, size: Nm3) -> bool:
     )
 
 
+def place_in_config(path: str) -> str:
+    """What to write into a config for a volume that does not say where it lies; for messages."""
+    return f'{{"path": "{path}", "voxel_size": [z, y, x], "offset": [z, y, x]}} (nm)'
+
+
 # -- what is said ----------------------------------------------------------------------------
 
 
@@ -311,6 +315,6 @@ def _unsaid(stored: Stored, places: list[Place]) -> str:
     )
     return (
         f"{stored.source} does not say how large its voxels are: {found}. Without it no position in nm "
-        f"is right; say it in the config: {_BY_HAND.format(stored.source)}, or add the attributes "
+        f"is right; say it in the config: {place_in_config(stored.source)}, or add the attributes "
         '"voxel_size": [z, y, x] (nm) and "offset": [z, y, x] (nm) to the array.'
     )
