@@ -54,10 +54,12 @@ def bytes_per_voxel(network: torch.nn.Module) -> float:
     voxels, fp32): input and output of a layer, features kept for the way up, the convolution's own.
     """
     sizes: list[int] = []
-    hooks = [
-        module.register_forward_hook(lambda *call: sizes.append(call[-1].numel()))
-        for module in network.modules() if not list(module.children())
-    ]
+
+    def note(module: torch.nn.Module, inputs: tuple, output: object) -> None:
+        if isinstance(output, Tensor):
+            sizes.append(output.numel())
+
+    hooks = [module.register_forward_hook(note) for module in network.modules()]
     shape = [f + 2 * c for f, c in zip(network.tile_factor, network.context, strict=True)]
     with torch.inference_mode():
         network.eval().predict(torch.zeros(1, 1, *shape))
@@ -94,7 +96,8 @@ class TilePredictor:
     ----------
     network : torch module
         With ``predict``, ``context`` and ``check_tile``, as `em_blocks.nets.unet.UNet`;
-        ``predict(raw, names)`` computes the heads of these names.
+        ``predict(raw, names)`` computes the heads of these names. One whose values do not depend on
+        their tile says by which steps tiles may be moved: ``tile_factor``, voxels (z, y, x).
     heads : dict of str to HeadFormat
         Outputs to keep.
     tile_shape : (3,) int

@@ -363,7 +363,9 @@ class Predict(BlockwiseTask):
     @property
     def tiles_are_free(self) -> bool:
         """Whether a voxel's value does not depend on where in its tile it lies."""
-        return any(self._bare_network.context) and self.test_time_augmentation == "none"
+        network = self._bare_network
+        valid = any(network.context) and hasattr(network, "tile_factor")
+        return valid and self.test_time_augmentation == "none"
 
     @property
     def _tile_unit(self) -> Triple:

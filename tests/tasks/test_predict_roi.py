@@ -26,7 +26,7 @@ import torch
 class Padding(torch.nn.Module):
     '''Three-voxel mean and a trend over the tile: what is computed depends on the tile.'''
 
-    context, tile_factor = (0, 0, 0), (1, 1, 1)
+    context = (0, 0, 0)
 
     def check_tile(self, shape):
         pass
