@@ -304,12 +304,16 @@ def test_a_pyramid_is_one_layer_whatever_its_levels_are_called(tmp_path, paths):
     assert all("s0" not in layer["source"]["url"] for layer in shown["layers"])
 
 
-def test_a_pyramid_of_n5_is_one_layer(tmp_path):
+@pytest.mark.parametrize(("where", "says"), [
+    ("em", {"scales": [[1, 1, 1], [2, 2, 1]]}), ("em", {"multiScale": True}),
+    ("em/s1", {"downsamplingFactors": [2, 2, 1]}),
+])
+def test_a_pyramid_of_n5_is_one_layer(tmp_path, where, says):
     for name in ["s0", "s1"]:
         make(tmp_path / "x.n5/em" / name, format="n5")
-    attributes = json.loads((tmp_path / "x.n5/em/attributes.json").read_text())
-    attributes |= {"scales": [[1, 1, 1], [2, 2, 1]]}
-    (tmp_path / "x.n5/em/attributes.json").write_text(json.dumps(attributes))
+    assert len(list(find_volumes(str(tmp_path)))) == 2
+    file = tmp_path / "x.n5" / where / "attributes.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | says))
     assert list(find_volumes(str(tmp_path))) == [str(tmp_path / "x.n5/em")]
     assert Shown.open(str(tmp_path / "x.n5/em"), "em").volume.path == str(tmp_path / "x.n5/em/s0")
 

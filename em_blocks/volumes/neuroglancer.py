@@ -121,20 +121,34 @@ def _volumes_in(folder: str, depth: int, known: Sequence[str]) -> Iterator[str]:
 
 def levels_of(path: str) -> list[str]:
     """Paths of the levels of the pyramid that is the group `path`, the finest first; else none."""
-    for name in (".zattrs", "zarr.json", "attributes.json"):
+    for name in (".zattrs", "zarr.json"):
         attributes = store.read_json(path, name) or {}
         if name == "zarr.json":
             attributes = attributes.get("attributes")
-        if not isinstance(attributes, dict):
-            continue
-        found = [store.join(path, level) for m in multiscales_of(attributes) for level in paths_of(m)]
-        if name == "attributes.json" and not found and attributes.keys() & _OF_N5_PYRAMIDS:
-            found = list(itertools.takewhile(
-                formats.detect, (store.join(path, f"s{level}") for level in range(_MOST_LEVELS))
-            ))
-        if found and formats.detect(found[0]) is not None:
-            return found
-    return []
+        levels = _ngff_levels(path, attributes)
+        if levels:
+            return levels
+    attributes = store.read_json(path, "attributes.json") or {}
+    return _ngff_levels(path, attributes) or _n5_levels(path, attributes)
+
+
+def _ngff_levels(path: str, attributes: object) -> list[str]:
+    if not isinstance(attributes, dict):
+        return []
+    found = [store.join(path, level) for m in multiscales_of(attributes) for level in paths_of(m)]
+    return found if found and formats.detect(found[0]) is not None else []
+
+
+def _n5_levels(path: str, attributes: dict) -> list[str]:
+    """Datasets s0, s1, ..., if the group or the second one says that they are levels."""
+    found = list(itertools.takewhile(
+        lambda level: formats.detect(level) == "n5",
+        (store.join(path, f"s{level}") for level in range(_MOST_LEVELS)),
+    ))
+    if found and attributes.keys() & _OF_N5_PYRAMIDS:
+        return found
+    second = formats.read_attributes(found[1], "n5") if len(found) > 1 else {}
+    return found if "downsamplingFactors" in second else []
 
 
 def layer(shown: Shown, url: str) -> dict:
