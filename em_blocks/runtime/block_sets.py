@@ -22,6 +22,8 @@ class BlockSets:
         Blocks of the grid. What the mask leaves out is masked, whatever its record says.
     hidden : (z, y, x) bool array
         Masked blocks that were done under another mask; their outputs are still there.
+    n_hidden : int
+        Masked blocks that have a record, done or not.
     """
 
     done: np.ndarray
@@ -29,13 +31,15 @@ class BlockSets:
     quarantined: np.ndarray
     masked: np.ndarray
     hidden: np.ndarray
+    n_hidden: int
 
     @classmethod
     def of(cls, store: RunStore, masked: np.ndarray) -> Self:
         """What the database has of a run with this mask."""
         done, *others = (store.mask(masked.shape, state) for state in (DONE, FAILED, QUARANTINED))
         failed, quarantined = (blocks & ~masked for blocks in others)
-        return cls(done & ~masked, failed, quarantined, masked, done & masked)
+        n_hidden = sum(int((blocks & masked).sum()) for blocks in (done, *others))
+        return cls(done & ~masked, failed, quarantined, masked, done & masked, n_hidden)
 
     @property
     def missing(self) -> np.ndarray:
@@ -60,17 +64,11 @@ def counts_of(store: RunStore, run: dict) -> dict[str, int]:
     return store.counts() | {"masked": run["n_masked"]}
 
 
-def mask_document(masked: np.ndarray, recorded: np.ndarray) -> dict:
-    """Fields of a run's document that say which blocks its mask leaves out.
-
-    Parameters
-    ----------
-    masked, recorded : (z, y, x) bool array
-        Blocks that the mask leaves out, and that have a record.
-    """
-    bits = zlib.compress(np.packbits(masked).tobytes(), 1)
+def mask_document(sets: BlockSets) -> dict:
+    """Fields of a run's document that say which blocks its mask leaves out."""
+    bits = zlib.compress(np.packbits(sets.masked).tobytes(), 1)
     return {
-        "n_masked": int(masked.sum()), "n_hidden": int((masked & recorded).sum()),
+        "n_masked": int(sets.masked.sum()), "n_hidden": sets.n_hidden,
         "masked": base64.b64encode(bits).decode(),
     }
 

@@ -219,7 +219,8 @@ class _Session:
             f"{int(self.checked.masked.sum())} masked, {int(self.todo.sum())} to do{wait}."
         )
         check_space(self.task, self.checked.n_voxels(self.todo))
-        self._record_mask()
+        # Kept with the run, for those who look at it later and have no volumes.
+        self.patiently(lambda: self.store.update(**mask_document(sets)))
         document = self.patiently(self.store.load)
         # The ledger first: an array of zeros without one would be taken for somebody's data.
         self.ledgers = Ledgers(self.task, self.checked, self.store, document, self.epoch)
@@ -260,13 +261,6 @@ class _Session:
 
     def _sets(self) -> BlockSets:
         return self.patiently(lambda: BlockSets.of(self.store, self.checked.masked))
-
-    def _record_mask(self) -> None:
-        """Keep the mask with the run, for those who look at it later and have no volumes."""
-        recorded = np.zeros(self.checked.grid.shape, bool)
-        if self.checked.masked.any():
-            recorded = self._blocks(DONE, FAILED, QUARANTINED)
-        self.patiently(lambda: self.store.update(**mask_document(self.checked.masked, recorded)))
 
     def take_back(self) -> np.ndarray:
         """Make blocks due again whose synapses were stored anew since; which these are.
