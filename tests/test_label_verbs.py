@@ -15,6 +15,7 @@ from blockwise import wait_for
 from em_blocks.cli.main import main
 from em_blocks.geometry import Frame
 from em_blocks.volumes import Volume
+from em_blocks.volumes.ledger import LEDGER
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, -9.2))
 SHAPE = (20, 60, 90)
@@ -65,9 +66,9 @@ def call(*arguments):
 
 
 def voxels(folder):
-    """Every stored chunk of the cleaned labels; the attributes hold a fingerprint of paths."""
+    """Every stored chunk of the cleaned labels, without what names the run and its starts."""
     root = folder / "out/seg.zarr/clean/s0"
-    files = (p for p in root.rglob("*") if p.is_file() and p.name != ".zattrs")
+    files = (p for p in root.rglob("*") if p.is_file() and p.name not in (".zattrs", LEDGER))
     return {p.relative_to(root): p.read_bytes() for p in files}
 
 

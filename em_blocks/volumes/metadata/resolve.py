@@ -149,11 +149,12 @@ def _places(stored: Stored, axes: Axes) -> Claims:
         ("info", lambda: _precomputed(stored)),
         ("the attribute 'voxel_size', 'resolution' or 'element_size_um'",
          lambda: plain.places(stored, axes)),
+        # Before those that give centres: what is computed from them is not exact.
+        ("the attribute 'offset'", lambda: plain.offset(stored, axes)),
         ("the attribute 'transform'", lambda: cosem.places(stored)),
         ("the OME-NGFF multiscales around it", lambda: ngff.places(stored)),
         ("the attribute 'pixelResolution', 'resolution' or 'downsamplingFactors'",
          lambda: n5.places(stored, axes)),
-        ("the attribute 'offset'", lambda: plain.offset(stored, axes)),
     ]:
         _with_problems(claims, dialect, lambda found=found: claims.places.extend(_sound(found())))
     return claims
