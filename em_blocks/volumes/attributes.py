@@ -23,6 +23,11 @@ def frame_attributes(frame: Frame, *, channels: bool) -> dict:
     }
 
 
+def are_ours(attributes: dict) -> bool:
+    """Whether these are attributes that `frame_attributes` made."""
+    return {"voxel_size", "offset", "axis_names", "pixelResolution"} <= attributes.keys()
+
+
 def keeps_channel_axis(attributes: dict) -> bool:
     """Whether `frame_attributes` was told of a channel axis, even of one channel."""
-    return "pixelResolution" in attributes and attributes.get("axis_names") == ["c^", *SPACE]
+    return are_ours(attributes) and attributes["axis_names"] == ["c^", *SPACE]

@@ -24,6 +24,7 @@ from em_blocks.config import is_url
 from em_blocks.errors import VolumeError
 from em_blocks.geometry import Frame, Triple
 from em_blocks.volumes import precomputed, store
+from em_blocks.volumes.attributes import are_ours
 from em_blocks.volumes.metadata import Group, Stored
 from em_blocks.volumes.metadata.claims import SPACE
 
@@ -129,9 +130,12 @@ def stored(path: str, format: Format, shape: Sequence[int], attributes: dict) ->
     if format == "precomputed":
         return Stored(path, tuple(shape), attributes, scale=precomputed.scale_metadata(path))
     metadata = (store.read_json(path, "zarr.json") or {}) if format == "zarr3" else {}
+    # An array of ours tells everything itself; what the group says of it may be of one that was
+    # deleted, until its pyramid is finished.
+    groups = [] if are_ours(attributes) else list(_groups(path, format))
     return Stored(
-        path, tuple(shape), attributes, list(_groups(path, format)),
-        metadata.get("dimension_names") or (), n5=format == "n5",
+        path, tuple(shape), attributes, groups, metadata.get("dimension_names") or (),
+        n5=format == "n5",
     )
 
 

@@ -95,6 +95,17 @@ def test_workers_read_what_the_config_tells(tmp_path):
     np.testing.assert_array_equal(made.read(made.box), volume.read(volume.box))
 
 
+def test_a_pyramid_can_be_made_again_at_another_place(tmp_path):
+    volume = own(tmp_path)
+    for offset in ([400, 46, -8], [800, 0, 0]):
+        place = {**foreign(tmp_path, volume, "xyz"), "offset": offset}
+        task = downsample(tmp_path, place, "again")
+        for step in task.steps():
+            run(step, overwrite=True)
+        task.publish()
+        assert [Volume.open(f"{task.output}/s{n}").frame.offset for n in range(2)] == [tuple(offset)] * 2
+
+
 def test_what_is_told_is_part_of_what_identifies_a_run(tmp_path):
     told = foreign(tmp_path, own(tmp_path), "xyz")
     run(downsample(tmp_path, told, "told", level=0))
