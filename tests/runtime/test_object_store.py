@@ -5,7 +5,9 @@ import pytest
 
 from blockwise import FRAME, SHAPE, add_one, block_documents, run, store_of
 from em_blocks.errors import ConfigError
+from em_blocks.runtime.forget import forget_run, removable
 from em_blocks.runtime.verify import damaged_blocks
+from em_blocks.tasks.places import check_places
 from em_blocks.volumes import Volume, store
 
 
@@ -34,3 +36,20 @@ def test_a_run_reads_from_and_writes_to_the_store(raw, bucket, tmp_path):
 def test_a_store_needs_a_run_dir(raw, bucket, tmp_path):
     with pytest.raises(ConfigError, match="'run_dir' must name a local folder"):
         run(add_one(raw, tmp_path, output=f"{bucket}/out.zarr"))
+
+
+def test_a_forgotten_run_leaves_nothing_of_its_own_in_the_store(raw, bucket, tmp_path):
+    task = add_one(raw, tmp_path, output=f"{bucket}/out.zarr", run_dir=str(tmp_path / "run"))
+    assert run(task).ok
+    with store_of(task) as documents:
+        found = removable(documents, task)
+        assert found.outputs == {f"{bucket}/out.zarr/sum": None}
+        forget_run(documents, task)
+    assert store.is_empty(f"{bucket}/out.zarr/sum") and Volume.open(raw.path).shape == SHAPE
+
+
+def test_an_output_that_is_the_input_by_its_address_is_refused(raw, bucket, endpoint, tmp_path):
+    task = add_one(raw, tmp_path, output=f"{bucket}/out.zarr", run_dir=str(tmp_path / "run"))
+    address = task.output_specs()[0].path.replace("s3:/", endpoint)
+    with pytest.raises(ConfigError, match="is the input 'raw'"):
+        check_places(task.model_copy(update={"raw": address}))
