@@ -447,7 +447,7 @@ def test_voxel_sizes_that_contradict_each_other_are_refused_with_both(attributes
 def test_offsets_that_contradict_each_other_are_refused_with_both():
     attributes = {"voxel_size": [40, 4, 4], "offset": [0, 0, 0]}
     group = ngff([scaled("s0", [40, 4, 4], [420, 2, 2])])
-    with pytest.raises(VolumeError, match=r"offset is \[400.0, 0.0, 0.0\] in .* but \[0.0, 0.0, 0.0\]"):
+    with pytest.raises(VolumeError, match=r"offset is \[0.0, 0.0, 0.0\] in .* but \[400.0, 0.0, 0.0\]"):
         read(attributes, group)
     assert read(attributes, group, told={"offset": (400, 0, 0)}) == Frame((40, 4, 4), (400, 0, 0))
 
