@@ -96,4 +96,6 @@ def reopen(task: BlockwiseTask, blocks: Iterable[Sequence[int]] = ()) -> None:
         if output.ledger_path is not None and (ledger := read_ledger(output.ledger_path)) is not None:
             generation = ledger.generation.copy()
             generation[lost] = 0
-            write_ledger(output.ledger_path, ledger.replaced(state="open", generation=generation))
+            # By this process: when it has ended, nobody is at work.
+            opened = ledger.replaced(state="open", owner=this_owner(), generation=generation)
+            write_ledger(output.ledger_path, opened)
