@@ -56,7 +56,7 @@ step() {  # seconds that it may take, its name, the command
 
 part=benchmarks/parts/gpu_steps.py
 if [ -n "$cpu" ]; then
-  rois=1 sizes=(--blocks 2 --block 16 64 64 --tile 16 32 32 --seconds 1 --rounds 1 --workers 1)
+  rois=1 sizes=(--blocks 1 --block 64 64 128 --seconds 1 --rounds 1 --workers 1)
 else
   rois=3 sizes=(--blocks 24 --block 128 256 256 --seconds 1 --rounds 3 --workers 1)
 fi

@@ -78,7 +78,7 @@ def training() -> None:
     phantom = {"phantom": {"shape": [24, 160, 160], "seed": 11}}
     with tempfile.TemporaryDirectory() as folder:
         settings = {
-            "precision": "bf16", "sources": [phantom], "validation": [phantom | {"end": [8, 64, 64]}],
+            "precision": "bf16", "sources": [phantom], "validation": [phantom | {"end": [4, 32, 32]}],
             "output_shape": [4, 32, 32], "validate_every": 6, "checkpoint_every": 6,
         }
         options = [
@@ -87,7 +87,7 @@ def training() -> None:
         ]
         command = [
             sys.executable, ROOT / "pipelines/train.py", SETUPS / "affinities_anisotropic/config.json",
-            "--iterations", "6", "--output", folder, *options,
+            "--iterations", "6", "--output", folder, "--set", "tile_shape=[4, 32, 32]", *options,
         ]
         subprocess.run(command, check=True, cwd=ROOT)
         record = json.loads((Path(folder) / "checkpoints/record.json").read_text())

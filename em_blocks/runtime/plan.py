@@ -257,6 +257,7 @@ class _Planning:
 
     def _step(self, step: BlockwiseTask, checked: Checked, state: _State, probed: bool) -> StepPlan:
         todo, grid = self.todo[step.run], checked.grid
+        measured = self.measured.get(step.run, {})
         cost = self.trial.costs.get(step.run)
         moved = _moved(step, checked, todo, cost)
         times = {}
@@ -276,8 +277,9 @@ class _Planning:
             quarantined=int((state.quarantined & ~(state.done | checked.masked)).sum()),
             left=int(todo.sum()),
             read_amplification=amplification(step), **moved, **times,
-            note=state.note or self.trial.unknown.get(step.run),
-            ways=_ways(self.measured.get(step.run, {})),
+            note=state.note or self.trial.unknown.get(step.run)
+            or (step.said(measured) if measured else None),
+            ways=_ways(measured),
         )
 
     def _works(self) -> list[StepWork]:

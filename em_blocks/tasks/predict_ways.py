@@ -122,8 +122,8 @@ def said(measured: dict) -> str | None:
         return None
     if not timings:
         return (
-            f"{_named(measured)}, as usual: so short a run is not worth timing "
-            f"{measured['ways'] - 1} other ways; the keys 'precision' and 'tile_shape' set them"
+            f"{_named(measured)}, as usual: timing {measured['ways'] - 1} other ways would take too "
+            "much of this run; the keys 'precision' and 'tile_shape' set them"
         )
     chosen = next(t for t in timings if _is(t, measured))
     slowest = min(timings, key=lambda found: found["voxels_per_s"])

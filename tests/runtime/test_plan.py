@@ -14,6 +14,7 @@ from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Frame
 from em_blocks.runtime.forecast import StepCost, StepWork, cost_of, wall_seconds
 from em_blocks.runtime.plan import MEASURED, UNCOMPRESSED, plan
+from em_blocks.runtime.plan import _ways as plan_ways
 from em_blocks.runtime.probe_pool import Sample
 from em_blocks.runtime.small_copy import small_copy
 from em_blocks.runtime.trial import try_blocks
@@ -72,6 +73,28 @@ def test_nothing_left_takes_no_blocks_and_no_probe(raw, tmp_path):
     assert found.total.left == 0 and found.steps[0].wall_s == 0
     assert found.total.wall_s == found.total.fixed_s > 0
     assert found.better_block is None
+
+
+def test_ways_that_were_timed_are_a_table_fastest_first(raw, tmp_path):
+    def timing(precision, tile, rate):
+        return {"precision": precision, "tile_shape": tile, "batch_size": 1, "voxels_per_s": rate}
+
+    measured = {"precision": "fp32", "tile_shape": [64, 128, 128], "batch_size": 1, "timings": [
+        timing("fp32", [64, 64, 64], 146000), timing("fp32", [64, 128, 128], 219000),
+        timing("bf16", [64, 128, 128], 222000),
+    ]}
+    found = plan(add_one(raw, tmp_path), probe=False)
+    assert found.steps[0].ways == []
+    ways = plan_ways(measured)
+    assert [way["chosen"] for way in ways] == [False, True, False]
+    lines = replace(found, steps=[replace(found.steps[0], ways=ways)]).text().splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("network pass"))
+    assert [line.split() for line in lines[start : start + 4]] == [
+        ["network", "pass", "tile", "batch", "Mvoxel/s", "per", "worker"],
+        ["bf16", "64x128x128", "1", "0.222"],
+        ["fp32", "(chosen)", "64x128x128", "1", "0.219"],
+        ["fp32", "64x64x64", "1", "0.146"],
+    ]
 
 
 def test_a_run_with_other_settings_is_said_to_be_refused(raw, tmp_path):

@@ -120,7 +120,7 @@ def test_a_short_run_keeps_the_usual_way_and_says_so(raw, setup_folder, tmp_path
     task = predict(raw, setup_folder, tmp_path, precision="fp32")
     measured = task.measure()
     assert measured["tile_shape"] == [6, 12, 12] and measured["timings"] == []
-    assert "so short a run is not worth timing 4 other ways" in task.said(measured)
+    assert "as usual: timing 4 other ways would take too much" in task.said(measured)
 
 
 def test_a_run_is_timed_from_half_a_minute_of_work_on(raw, setup_folder, tmp_path, monkeypatch):
