@@ -456,7 +456,7 @@ def test_offsets_that_contradict_each_other_are_refused_with_both():
 def test_half_a_voxel_is_no_contradiction(half):
     attributes = {"voxel_size": [40, 4, 4], "offset": [0, 0, 0]}
     group = ngff([scaled("s0", [40, 4, 4], [40 * half, 4 * half, 4 * half])])
-    assert read(attributes, group).voxel_size == (40, 4, 4)
+    assert read(attributes, group) == Frame((40, 4, 4))
     group = ngff([scaled("s0", [40, 4, 4], [20, 2, 2 + 4 * (half + 0.51)])])
     with pytest.raises(VolumeError, match="contradict"):
         read(attributes, group)
