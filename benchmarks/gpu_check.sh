@@ -49,7 +49,7 @@ step() {  # seconds that it may take, its name, the command
   local limit=$1 name=$2 start=$SECONDS
   shift 2
   echo "== $name"
-  timeout --kill-after=10 $((limit * (${#cpu} > 0 ? 5 : 1))) "$@" || { echo "FAILED: $name" >&2; exit 1; }
+  timeout --kill-after=10 $((limit * (${#cpu} > 0 ? 20 : 1))) "$@" || { echo "FAILED: $name" >&2; exit 1; }
   echo "   $((SECONDS - start)) s"
   passed=$((passed + 1))
 }

@@ -14,8 +14,8 @@ import torch
 Triple = tuple[int, int, int]
 Pass = Callable[[], None]
 
-ROUNDS, LEAST_ROUNDS = 7, 3
-QUICK_S = 0.1
+ROUNDS, LEAST_ROUNDS = 7, 2
+QUICK_S, SLOW_S = 0.1, 1.0
 LOSSY, LARGER = 1.05, 1.02
 """How much faster than fp32 another precision, and than the first tile another one, has to be."""
 
@@ -84,7 +84,7 @@ def time_ways(
     """
     first = ways[0]
     passes = {first: pass_of(first)}
-    # Of each way, the first pass only decides whether it is tried: it makes kernels and memory.
+    # The first pass of a way makes kernels and memory: it counts only where it takes long anyway.
     seconds = {first: [_timed(passes[first], clock)]}
     if seconds[first][0] < QUICK_S:
         seconds[first] = [_timed(passes[first], clock)]
@@ -96,11 +96,11 @@ def time_ways(
             continue
         start = clock()
         if (run := _warmed(way, pass_of)) is not None:
-            passes[way], seconds[way] = run, []
+            passes[way], seconds[way] = run, [clock() - start]
             per_round += clock() - start
         spent += clock() - start
     if len(passes) > 1:
-        seconds[first].clear()
+        seconds = {way: [s for s in found if s >= SLOW_S] for way, found in seconds.items()}
         _alternate(passes, seconds, budget - spent, clock)
     return [
         Timed(way, way.voxels / statistics.median(seconds[way])) for way in ways if seconds.get(way)

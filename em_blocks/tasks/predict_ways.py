@@ -18,7 +18,7 @@ from em_blocks.nets.timing import Pass, Timed, Way, fastest, threads, time_ways
 if TYPE_CHECKING:
     from em_blocks.tasks.predict import Predict
 
-WORTH_S, MOST_S, SHARE = 30.0, 30.0, 0.15
+WORTH_S, MOST_S, SHARE = 30.0, 60.0, 0.15
 """Runs of less than the first are not worth timing; others may spend this share, up to the second."""
 LEAST_TILES = 60
 """Per worker: with fewer, no second way fits into that share."""

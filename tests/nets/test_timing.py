@@ -58,8 +58,8 @@ def test_a_pass_that_was_disturbed_does_not_decide():
 
 @pytest.mark.parametrize(
     ("budget", "tried"),
-    # One pass to warm up and three rounds of all: 4 + 3 * (1 + 4) s; 4 + 32 + 3 * (1 + 4 + 32) s.
-    [(18.9, {SMALL}), (19, {SMALL, LARGE}), (146, {SMALL, LARGE}), (147, {SMALL, LARGE, HUGE})],
+    # A first pass and two rounds of all: 4 + 2 * (1 + 4) s; 4 + 32 + 2 * (1 + 4 + 32) s.
+    [(13.9, {SMALL}), (14, {SMALL, LARGE}), (109, {SMALL, LARGE}), (110, {SMALL, LARGE, HUGE})],
 )
 def test_only_ways_that_fit_the_budget_are_tried(budget, tried):
     ways = [way(), way(HUGE), way(LARGE)]

@@ -135,7 +135,7 @@ def test_a_run_is_timed_from_half_a_minute_of_work_on(raw, setup_folder, tmp_pat
     task = predict(raw, setup_folder, tmp_path, precision="fp32", num_workers=1)
     monkeypatch.setattr(predict_ways, "LEAST_TILES", 2 * 4 * 4)
     task.measure()
-    assert asked == [0, pytest.approx(0.15 * 31), 30]
+    assert asked == [0, pytest.approx(0.15 * 31), 60]
     monkeypatch.setattr(predict_ways, "LEAST_TILES", 2 * 4 * 4 + 1)
     predict(raw, setup_folder, tmp_path, precision="fp32").measure()
     assert len(asked) == 3
