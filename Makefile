@@ -2,6 +2,7 @@
 # make demo      a small volume from nothing: generate, predict, draw (demo/panel.png)
 # make test      all tests that need no root
 # make test-slurm  tests on a real Slurm of three nodes on this machine; root
+# make test-validators  what we write, by the validators of the field, which need an environment of their own
 # make system-packages  what these and a browser need from Debian or Ubuntu; root
 # make lint      ruff
 # make schemas   configs/*.schema.json from the models
@@ -10,6 +11,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+VALIDATORS := .venv-validators
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
 INSTALLED := $(VENV)/.installed
@@ -18,7 +20,7 @@ INSTALLED := $(VENV)/.installed
 # CUDA build, which brings several GB of libraries. Empty: what pip is configured to use.
 TORCH_INDEX ?=
 
-.PHONY: install demo test test-slurm system-packages lint schemas bench docker-check
+.PHONY: install demo test test-slurm test-validators system-packages lint schemas bench docker-check
 
 install: $(INSTALLED)
 
@@ -47,6 +49,15 @@ system-packages:
 
 test-slurm: install system-packages
 	$(BIN)/python -m pytest -m slurm -n 3 tests/slurm
+
+# zarr 3 and gunpowder exclude each other.
+$(VALIDATORS)/.installed: Makefile
+	$(PYTHON) -m venv $(VALIDATORS)
+	$(VALIDATORS)/bin/python -m pip install -q ome-zarr-models==1.7 'xarray[io]==2026.9.0' cloud-volume==12.15.2
+	@touch $@
+
+test-validators: install $(VALIDATORS)/.installed
+	EM_BLOCKS_VALIDATORS=$(VALIDATORS)/bin/python $(BIN)/python -m pytest tests/volumes/test_validators.py
 
 lint: install
 	$(BIN)/ruff check .

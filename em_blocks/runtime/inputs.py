@@ -268,7 +268,7 @@ def look_at(
     store : RunStore
         Of the task; where its database also has the run of an input, that decides what is done.
     seen : dict of str to Input, optional
-        Inputs by path that earlier steps of this command looked at; the others are added.
+        Inputs that earlier steps of this command looked at, by what names them; the others are added.
 
     Raises
     ------
@@ -281,8 +281,8 @@ def look_at(
         if path in made_here:
             ledger = made_here[path]
             found.append(Input(name, path, ledger.fingerprint, ledger))
-        elif (source := seen.get(path) or _look(name, ref, store)) is not None:
-            seen[path] = source
+        elif (source := seen.get(repr(ref)) or _look(name, ref, store)) is not None:
+            seen[repr(ref)] = source
             found.append(replace(source, name=name))
     for source in found:
         if source.path not in made_here and source.ledger is not None:

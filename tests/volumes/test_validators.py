@@ -1,10 +1,7 @@
 """What we write, read by the field's own programs.
 
-They need zarr 3, which gunpowder cannot be imported with, and so live in an environment of their own:
-
-    python -m venv /tmp/validators
-    /tmp/validators/bin/pip install ome-zarr-models "xarray[io]" cloud-volume
-    EM_BLOCKS_VALIDATORS=/tmp/validators/bin/python python -m pytest tests/volumes/test_validators.py
+They need zarr 3, which gunpowder cannot be imported with, and so live in an environment of their own, which
+`make test-validators` makes.
 """
 
 import json
