@@ -1,7 +1,7 @@
 """What we write, read by the field's own programs.
 
-They need zarr 3, which gunpowder cannot be imported with, and so live in an environment of their own, which
-`make test-validators` makes.
+They need zarr 3, which gunpowder cannot be imported with, and so live in an environment of their own,
+which `make test-validators` makes.
 """
 
 import json
