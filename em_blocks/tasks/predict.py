@@ -38,6 +38,7 @@ from em_blocks.tasks.predict_options import (
     RoiConfig,
 )
 from em_blocks.tasks.raw_sample import RawSample
+from em_blocks.tasks.usual_chunk import usual_chunk
 from em_blocks.volumes import Volume
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,6 @@ log = logging.getLogger(__name__)
 DEFAULT_SCALE = {"uint8": 255.0, "int8": 127.0}
 VECTOR_SCALE = {"int8": 0.25}
 """Of vectors in nm: 4 nm are stored as 1, and up to 508 nm fit."""
-LEAST_CHUNK, DEFAULT_CHUNK, MOST_CHUNK = 32, 64, 128
 
 
 class Predict(BlockwiseTask):
@@ -164,7 +164,7 @@ class Predict(BlockwiseTask):
 
     def _spec(self, name: str, out: HeadOutput) -> OutputSpec:
         head = self._setup.config.heads[name]
-        chunk = out.chunk_shape or _chunk_shape(self.block_shape)
+        chunk = out.chunk_shape or usual_chunk(self.block_shape)
         vectors = _holds_vectors(head)
         dtype = out.dtype or ("int8" if vectors else "uint8")
         attributes = {}
@@ -479,32 +479,3 @@ class Predict(BlockwiseTask):
 
 def _holds_vectors(head) -> bool:
     return head.kind == "direction_vectors"
-
-
-def _chunk_shape(block_shape: Triple) -> Triple:
-    """Chunks of a size that files and viewers are good at, a whole number of which is a block."""
-    chunk = tuple(_divisor(size) for size in block_shape)
-    if None not in chunk:
-        return chunk
-    near = tuple(_nearest_divisible(size) for size in block_shape)
-    raise BlockAlignmentError(
-        f"block_shape {block_shape} (voxels, zyx) cannot be cut into chunks of {LEAST_CHUNK} to "
-        f"{MOST_CHUNK} voxels per axis; smaller ones would be thousands of tiny files. Use block_shape "
-        f"{near}, or set the 'chunk_shape' of every output."
-    )
-
-
-def _divisor(size: int) -> int | None:
-    """The divisor of `size` that a chunk has: at most 64 if there is one from 32 on, else up to 128."""
-    if size <= LEAST_CHUNK:
-        return size
-    small = (d for d in range(DEFAULT_CHUNK, LEAST_CHUNK - 1, -1) if size % d == 0)
-    large = (d for d in range(DEFAULT_CHUNK + 1, MOST_CHUNK + 1) if size % d == 0)
-    return next(small, None) or next(large, None)
-
-
-def _nearest_divisible(size: int) -> int:
-    """The size nearest to `size` that has such a divisor."""
-    return next(
-        size + sign * step for step in range(size) for sign in (1, -1) if _divisor(size + sign * step)
-    )

@@ -10,8 +10,9 @@ from em_blocks.errors import BlockAlignmentError
 from em_blocks.geometry import Box, Frame
 from em_blocks.nets.timing import Timed, Way
 from em_blocks.tasks import predict_ways
-from em_blocks.tasks.predict import Predict, _divisor, _nearest_divisible
+from em_blocks.tasks.predict import Predict
 from em_blocks.tasks.predict_ways import possible_ways, said
+from em_blocks.tasks.usual_chunk import divisor, nearest_divisible
 from em_blocks.volumes import Volume
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, 9.2))
@@ -228,11 +229,11 @@ def test_a_batch_is_not_larger_than_a_block(raw, setup_folder, tmp_path):
 
 @given(st.integers(1, 2000))
 def test_chunks_divide_the_block_and_are_never_small(size):
-    chunk = _divisor(size)
+    chunk = divisor(size)
     if chunk is None:
-        near = _nearest_divisible(size)
-        assert not any(size % d == 0 for d in range(32, 129)) and _divisor(near) is not None
-        assert not any(_divisor(size + s) for s in range(-abs(near - size) + 1, abs(near - size)))
+        near = nearest_divisible(size)
+        assert not any(size % d == 0 for d in range(32, 129)) and divisor(near) is not None
+        assert not any(divisor(size + s) for s in range(-abs(near - size) + 1, abs(near - size)))
     else:
         assert size % chunk == 0 and min(32, size) <= chunk <= 128
 
@@ -242,7 +243,7 @@ def test_chunks_divide_the_block_and_are_never_small(size):
     [(8, 8), (33, 33), (65, 65), (96, 48), (128, 64), (134, 67), (250, 50), (256, 64), (131, None)],
 )
 def test_chunks_are_near_64(size, chunk):
-    assert _divisor(size) == chunk
+    assert divisor(size) == chunk
 
 
 def test_a_block_that_cannot_be_cut_into_chunks_is_refused(raw, setup_folder, tmp_path):
