@@ -13,7 +13,7 @@ from em_blocks.db.runs import RunStore
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.geometry import BlockGrid, Frame
 from em_blocks.kernels.synapses import Synapses
-from em_blocks.tasks.base import BlockReport, TableSpec
+from em_blocks.tasks.base import BlockReport, TableSpec, fingerprint
 from em_blocks.volumes import Volume
 from em_blocks.volumes.tables import BlockTables
 
@@ -135,7 +135,7 @@ def here(task, database: Database, blocks=None) -> dict[str, int]:
     counts: dict[str, int] = {}
     grid = task.grid()
     for spec in task.output_specs():
-        spec.create(grid, f"of {task.run}")
+        spec.create(grid, fingerprint(task.identity()))
     with connect(database.uri) as client:
         synapses = database.store(client, task.run)
         with task.start({}, synapses) as process:

@@ -30,6 +30,12 @@ WORKING = "working"
 
 _KEYS_AT_ONCE = 50_000
 
+# Of a done block, the epoch in which it got what it holds: not the last one, if that stored the same.
+_THE_SAME = {"$and": [
+    {"$gt": ["$previous.generation", None]}, {"$eq": ["$checksums", "$previous.checksums"]}
+]}
+_GENERATION = {"$cond": [_THE_SAME, "$previous.generation", "$epoch"]}
+
 # Attempts that ended with their worker: they say nothing about the task.
 LOSSES = ["WorkerLost", "BlockTimeout"]
 
@@ -234,24 +240,40 @@ class RunStore:
         """Number of done blocks."""
         return self.blocks.count_documents({"run": self.run, "state": DONE})
 
-    def generations(self, shape: Triple) -> np.ndarray:
-        """uint32 (z, y, x): the epoch in which each done block was recorded; 0 for others."""
+    def generations(self, shape: Triple, blocks: np.ndarray | None = None) -> np.ndarray:
+        """The epoch in which each done block got what it holds, uint32 (z, y, x); 0 for others.
+
+        Parameters
+        ----------
+        blocks : (z, y, x) bool array, optional
+            Only these are asked for.
+        """
         found = np.zeros(shape, np.uint32)
-        query = {"run": self.run, "state": DONE}
         skip = len(self.run) + 1
-        for document in self.blocks.find(query, {"_id": 1, "epoch": 1}, batch_size=100_000):
-            found[tuple(map(int, document["_id"][skip:].split("/")))] = document["epoch"]
+        for part in [{"run": self.run}] if blocks is None else self._parts(blocks):
+            documents = self.blocks.aggregate(
+                [{"$match": {**part, "state": DONE}}, {"$project": {"generation": _GENERATION}}],
+                batchSize=100_000,
+            )
+            for document in documents:
+                index = tuple(map(int, document["_id"][skip:].split("/")))
+                found[index] = document["generation"]
         return found
 
     def requeue_blocks(self, blocks: np.ndarray, why: str) -> int:
-        """Make the done ones of the blocks in a bool array (z, y, x) due again; returns how many."""
+        """Make the done ones of the blocks in a bool array (z, y, x) due again; returns how many.
+
+        What they hold now is kept in mind: one that comes out the same keeps its generation, so what
+        reads it need not be done again.
+        """
         error = {"type": "InputChanged", "message": why, "stage": None, "traceback": None}
+        again = {
+            "state": FAILED, "failures": 0, "error": {"$literal": error},
+            "previous": {"checksums": "$checksums", "generation": _GENERATION},
+        }
         return sum(
-            self.blocks.update_many(
-                {"_id": {"$in": keys}, "state": DONE},
-                {"$set": {"state": FAILED, "failures": 0, "error": error}},
-            ).modified_count
-            for keys in self._keys(blocks)
+            self.blocks.update_many({**part, "state": DONE}, [{"$set": again}]).modified_count
+            for part in self._parts(blocks)
         )
 
     def counts(self) -> dict[str, int]:
@@ -329,6 +351,10 @@ class RunStore:
             {"$group": {"_id": None, "voxels": {"$sum": VOXELS}, **sums}},
         ])), {})
         return [found.get(name, 0) for name in ("voxels", *sums)]
+
+    def _parts(self, blocks: np.ndarray) -> Iterator[dict]:
+        """Queries for the documents of a bool array (z, y, x) of blocks."""
+        return ({"_id": {"$in": keys}} for keys in self._keys(blocks))
 
     def _keys(self, blocks: np.ndarray) -> Iterator[list[str]]:
         """Ids of the block documents of a bool array (z, y, x), so many at a time."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
@@ -212,13 +212,15 @@ class Inputs:
     found: Sequence[Input]
     masked: np.ndarray
 
-    def again(self, made_here: Collection[str], store: RunStore) -> Self:
-        """The same inputs as they are now; those of foreign runs, which may have been at work."""
+    def again(self, made_here: Mapping[str, Ledger], store: RunStore) -> Self:
+        """The same inputs now: by `made_here`, or as another run, at work meanwhile, left them."""
         found = []
         for before in self.found:
-            ledger = None if before.path in made_here else read_ledger(before.path)
+            ledger = made_here.get(before.path)
+            if ledger is None and (stored := read_ledger(before.path)) is not None:
+                ledger = confirmed(stored, store)
             if before.ledger is not None and ledger is not None:
-                before = replace(before, ledger=confirmed(ledger, store))
+                before = replace(before, ledger=ledger)
             found.append(before)
         return replace(self, found=found)
 

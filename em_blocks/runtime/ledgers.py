@@ -30,6 +30,7 @@ class Ledgers:
         self._paths = [o.ledger_path for o in task.output_specs() if o.ledger_path is not None]
         self._store, self._epoch = store, epoch
         self._todo = np.zeros(checked.grid.shape, bool)
+        self._before = np.zeros(checked.grid.shape, np.uint32)
         self._stored: Ledger | None = None
         self.now = Ledger(
             run=task.run, run_id=document["run_id"], task=task.kind,
@@ -53,14 +54,29 @@ class Ledgers:
 
     def close(self, done: np.ndarray) -> None:
         """After the last block."""
-        generation = np.where(self._todo & done, self._epoch, self.now.generation)
-        self.now = self.now.replaced(generation=np.where(done, generation, 0).astype(np.uint32))
+        self.now = self.now.replaced(generation=self._ended(done))
         self._write(self.now)
 
+    @property
+    def anew(self) -> np.ndarray:
+        """Bool (z, y, x): blocks that are to be done again; they may come out as they were."""
+        return self._todo & (self._before > 0)
+
     def planned(self) -> dict[str, Ledger]:
-        """By path, what the outputs hold if every block is done that is to be done."""
-        generation = np.where(self._todo, self._epoch, self.now.generation).astype(np.uint32)
+        """By path, what the outputs hold if all blocks are done, those done again as they were."""
+        expected = np.where(self._before > 0, self._before, np.uint32(self._epoch))
+        generation = np.where(self._todo, expected, self.now.generation)
         return dict.fromkeys(self._paths, self.now.replaced(generation=generation))
+
+    def ended(self, done: np.ndarray) -> dict[str, Ledger]:
+        """By path, what the outputs hold."""
+        return dict.fromkeys(self._paths, self.now.replaced(generation=self._ended(done)))
+
+    def _ended(self, done: np.ndarray) -> np.ndarray:
+        generation = np.where(self._todo & done, np.uint32(self._epoch), self.now.generation)
+        if (anew := self.anew & done).any():
+            generation = np.where(anew, self._store.generations(done.shape, anew), generation)
+        return np.where(done, generation, np.uint32(0))
 
     def _generations(self, done: np.ndarray) -> np.ndarray:
         """The start in which each done block was stored."""
@@ -68,8 +84,11 @@ class Ledgers:
             return np.where(done, np.uint32(self._epoch), np.uint32(0))
         self._stored = read_ledger(self._paths[0])
         known = self._stored
-        if known is None or known.run_id != self.now.run_id or known.state == "open":
-            return self._store.generations(done.shape)  # made by an older version, or not closed
+        if known is None or known.run_id != self.now.run_id:
+            return self._store.generations(done.shape)  # made by an older version
+        self._before = np.maximum(self._before, known.generation)
+        if known.state == "open":
+            return self._store.generations(done.shape)
         if (done & ~known.done).any():
             return self._store.generations(done.shape)
         return np.where(done, known.generation, np.uint32(0))

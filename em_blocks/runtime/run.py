@@ -29,7 +29,7 @@ from em_blocks.runtime.report import RunReport, make_report, write_summaries
 from em_blocks.runtime.schedule import Step, schedule
 from em_blocks.runtime.verify import requeue_damaged
 from em_blocks.tasks.base import BlockwiseTask, RowsSpec, SynapseTask
-from em_blocks.volumes.ledger import named_blocks
+from em_blocks.volumes.ledger import Ledger, named_blocks
 
 Result = TypeVar("Result")
 
@@ -90,7 +90,7 @@ def run_steps(
                     for note in claimed.notes:
                         console.print(f"Run {step.run}: {note}", markup=False, highlight=False)
                     sessions.append(_Session(
-                        step, checked, inputs, tuple(made_here), store, uri, claimed.epoch, console
+                        step, checked, inputs, dict(made_here), store, uri, claimed.epoch, console
                     ))
                     sessions[-1].prepare(requeue=requeue)
                     made_here |= sessions[-1].ledgers.planned()
@@ -134,7 +134,8 @@ def _opened(client, step: BlockwiseTask) -> RunStore:
 def _run(sessions: list[_Session], console: Console) -> list[RunReport]:
     reason = None
     try:
-        given_up, reason = _schedule(sessions, console)
+        in_order = any(session.ledgers.anew.any() for session in sessions)
+        given_up, reason = (_one_by_one if in_order else _schedule)(sessions, console)
         for session in sessions:
             session.left = session.lost() | session.patiently(session.take_back)
             session.left |= session.take_back_stale()
@@ -151,6 +152,24 @@ def _run(sessions: list[_Session], console: Console) -> list[RunReport]:
         reports.append(session.finish(_why(session, reason, complete)))
         complete = complete and reports[-1].ok
     return reports
+
+
+def _one_by_one(sessions: list[_Session], console: Console) -> tuple[bool, str | None]:
+    """As `_schedule`, step by step, where blocks are done again.
+
+    They mostly come out as they were. What reads them is due only if they do not, which is known when
+    the step has ended.
+    """
+    any_given_up, ended = False, {}
+    for session in sessions:
+        session.made_here |= {p: ended[p] for p in session.made_here if p in ended}
+        session.left |= session.take_back_stale()
+        given_up, reason = _schedule([session], console)
+        any_given_up |= given_up
+        if reason is not None:
+            return any_given_up, reason
+        ended |= session.ended()
+    return any_given_up, None
 
 
 def _why(session: _Session, reason: str | None, complete: bool) -> str | None:
@@ -184,7 +203,7 @@ class _Session:
     """One start of a run, from the lease to its release."""
 
     def __init__(
-        self, task, checked: Checked, inputs: Inputs, made_here: tuple[str, ...], store: RunStore, uri,
+        self, task, checked: Checked, inputs: Inputs, made_here: dict[str, Ledger], store: RunStore, uri,
         epoch: int, console: Console,
     ):
         self.task, self.checked, self.store = task, checked, store
@@ -283,10 +302,7 @@ class _Session:
         return lost
 
     def take_back_stale(self) -> np.ndarray:
-        """Make blocks due again that read what another run stored anew since; which of them can be done.
-
-        Only runs outside of this command are asked: the steps of this one do each block once.
-        """
+        """Make blocks due again that read what was stored anew since; which of them can be done."""
         none = np.zeros(self.checked.grid.shape, bool)
         inputs = self.inputs.again(self.made_here, self.store)
         if inputs.document() == self.inputs.document():
@@ -297,6 +313,11 @@ class _Session:
         if not stale.any():
             return stale
         why = "; ".join(difference.note for difference in found if difference.note)
+        n = int((stale & ~self.checked.masked).sum())
+        self.skipped -= n
+        self.console.print(
+            f"Run {self.task.run}: {why}; {n} blocks are done again for that.", markup=False
+        )
         self.patiently(lambda: self.store.requeue_blocks(stale, why))
         self.patiently(lambda: self.store.update(contents=inputs.document()))
         self.inputs = inputs
@@ -305,6 +326,10 @@ class _Session:
         self.patiently(lambda: self.ledgers.open(self._blocks(DONE), self.todo))
         self.measured = self._measured(self.measured, anew=not self._blocks(DONE).any())
         return stale & ~np.logical_or.reduce([none, *self.waiting.values()])
+
+    def ended(self) -> dict[str, Ledger]:
+        """By path, what the outputs of this step hold now."""
+        return self.ledgers.ended(self._blocks(DONE))
 
     def record_lost(self) -> None:
         """Give lost blocks a record: nobody else can."""

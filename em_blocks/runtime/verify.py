@@ -38,7 +38,8 @@ def requeue_damaged(store: RunStore, block: Block, problem: str) -> None:
     error = {"type": "Damaged", "message": problem, "stage": "verify", "traceback": None}
     store.blocks.update_one(
         {"_id": f"{store.run}/{block.key}"},
-        {"$set": {"state": FAILED, "failures": 0, "error": error}},
+        # Who read it may have read the damage: done again, it counts as new even if it is the same.
+        {"$set": {"state": FAILED, "failures": 0, "error": error}, "$unset": {"previous": 1}},
     )
 
 

@@ -6,6 +6,7 @@ import uuid
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import mapping
 from blockwise import (
@@ -27,6 +28,7 @@ from em_blocks.errors import (
 )
 from em_blocks.geometry import Box
 from em_blocks.runtime.ledgers import reopen
+from em_blocks.runtime.run import run_blockwise, run_steps
 from em_blocks.runtime.verify import requeue_damaged
 from em_blocks.volumes import Volume
 from em_blocks.volumes.ledger import LEDGER, read_ledger, write_ledger
@@ -318,10 +320,6 @@ def make_old(task):
 
 
 def test_an_old_run_resumes_and_what_its_record_lacks_is_filled_in_once(first, capsys):
-    from rich.console import Console
-
-    from em_blocks.runtime.run import run_blockwise
-
     assert not run(with_hole(first)).ok
     make_old(first)
     console = Console(record=True, width=200)
@@ -405,3 +403,68 @@ def test_a_run_killed_before_its_output_was_made_leaves_no_array_without_a_ledge
         assert not run(first).ok
     assert read_ledger(Made(first).path).missing.all()
     assert run(first).ok and run(second).ok
+
+
+# -- steps of one command -------------------------------------------------------------------------
+
+
+def chain(raw, folder, databases):
+    """Three steps of one command, each of which reads around its blocks what the one before wrote."""
+    tasks, source = [], raw
+    for name in ("a", "b", "c"):
+        tasks.append(add_one(
+            source, folder, run=name, output=str(folder / f"{name}.zarr"), context=(0, 2, 2),
+            **databases[0],
+        ))
+        source = Made(tasks[-1])
+    return tasks
+
+
+def run_chain(tasks, **options):
+    reports = run_steps(tasks, console=Console(quiet=True), **options)
+    assert all(report.ok for report in reports)
+    return [report.blocks["computed"] for report in reports]
+
+
+def test_what_comes_out_as_it_was_makes_nothing_due(raw, tmp_path, databases):
+    tasks = chain(raw, tmp_path / "chain", databases)
+    assert run_chain(tasks) == [30, 30, 30]
+    stored = [values(task) for task in tasks]
+    damage(tasks[0], HOLE)
+    # Those that read the damaged block may have read the damage; they come out as they were.
+    assert run_chain(tasks) == [1, 6, 0]
+    assert all(np.array_equal(a, values(task)) for a, task in zip(stored, tasks, strict=True))
+    assert run_chain(tasks) == [0, 0, 0]
+
+
+def test_what_comes_out_otherwise_is_followed_through_all_steps(raw, tmp_path, databases):
+    tasks = chain(raw, tmp_path / "chain", databases)
+    assert run_chain(tasks) == [30, 30, 30]
+    changed = raw.read(raw.box)
+    changed[15, 25, 35] = 255
+    raw.write(raw.box, changed)
+    assert run_chain(tasks, adopt=True) == [0, 0, 0]
+    damage(tasks[0], HOLE)
+    assert run_chain(tasks) == [1, 6, 6]  # the middle of the block: one block of each step differs
+    whole = chain(raw, tmp_path / "fresh", [{**databases[0], "db_name": databases[1]["db_name"]}])
+    assert run_chain(whole) == [30, 30, 30]
+    assert all(
+        np.array_equal(values(a), values(b)) for a, b in zip(tasks, whole, strict=True)
+    )
+
+
+def test_killed_while_blocks_are_done_again_nothing_is_forgotten(raw, tmp_path, databases):
+    """The first step has stored other values when the command dies: what reads them is due then."""
+    tasks = chain(raw, tmp_path / "chain", databases)
+    assert run_chain(tasks) == [30, 30, 30]
+    changed = raw.read(raw.box)
+    changed[15, 25, 35] = 255
+    raw.write(raw.box, changed)
+    assert run_chain(tasks, adopt=True) == [0, 0, 0]
+    damage(tasks[0], HOLE)
+    assert run(tasks[0]).blocks["computed"] == 1  # and no further
+    computed = run_chain(tasks)
+    assert computed[0] == 0 and computed[1] == 6 and computed[2] >= 1
+    fresh = chain(raw, tmp_path / "fresh", [{**databases[0], "db_name": databases[1]["db_name"]}])
+    assert run_chain(fresh) == [30, 30, 30]
+    assert np.array_equal(values(tasks[2]), values(fresh[2]))

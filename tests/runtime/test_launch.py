@@ -123,7 +123,7 @@ def test_the_session_of_a_run_is_private_and_does_not_outlive_it(task, monkeypat
 
     monkeypatch.setattr(Session, "save", recording)
     assert run(task).ok
-    assert modes == [("sum.json", 0o600)] and not list(task.home.rglob("sum.json*"))
+    assert modes == [("sum.json", 0o600)] and not list((task.home / "sessions").iterdir())
     with store_of(task) as store:
         assert "db_host" not in store.load()["config"]
 

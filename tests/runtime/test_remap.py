@@ -67,7 +67,7 @@ def map_here(task, database):
         store.create(
             {"task": task.kind, "fingerprint": checked.fingerprint, "identity": checked.identity,
              "config": task.stored_config(), "grid": grid_document(checked.grid),
-             "outputs": {"sites": f"{task.db_name}.synapses"}}, epoch=1,
+             "outputs": {output.name: output.path for output in task.output_specs()}}, epoch=1,
         )
         store.update(state="done")
 
@@ -206,6 +206,7 @@ def test_the_command_changes_the_table_and_says_what_it_did(
         for block in MapSynapses.from_dict(settings).sites().grid().blocks():
             store.blocks.insert_one({"_id": f"mapped.sites/{block.key}", "run": "mapped.sites",
                                      "state": "done", "shape": list(block.write_box.shape),
+                                     "index": list(block.index), "epoch": 1, "checksums": {},
                                      "seconds": {}, "counts": {}})
         store.update(measured={})
     done = CliRunner().invoke(main, call)

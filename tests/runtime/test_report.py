@@ -87,7 +87,7 @@ def test_a_step_that_cannot_begin_is_named_with_its_reason(raw, tmp_path):
 def test_a_run_whose_measuring_fails_says_so(raw, tmp_path, monkeypatch):
     first, _ = steps(raw, tmp_path)
 
-    def measure(self):
+    def measure(self, earlier=None):
         raise EmBlocksError("the volume is nearly constant")
 
     monkeypatch.setattr(type(first), "measure", measure)

@@ -257,7 +257,7 @@ def test_verify_finds_damaged_and_missing_blocks_and_the_next_run_repairs_them(r
 def test_interrupted_while_it_measures_a_run_ends_in_order_and_resumes(raw, tmp_path, monkeypatch):
     task = add_one(raw, tmp_path)
 
-    def interrupted(self):
+    def interrupted(self, earlier=None):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

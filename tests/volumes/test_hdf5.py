@@ -83,7 +83,7 @@ def test_a_missing_file_or_one_that_is_not_hdf5_is_an_error(tmp_path):
     assert f"{tmp_path}/none.h5 cannot be opened" in refused(dataset(tmp_path / "none.h5"))
     (tmp_path / "text.h5").write_text("no")
     assert "cannot be opened" in refused(dataset(tmp_path / "text.h5"))
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be opened"):
         dataset(tmp_path / "none.h5").identity()
 
 
