@@ -42,7 +42,7 @@ demo: install
 	$(BIN)/em-blocks demo
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 system-packages:
 	@tests/cluster/install.sh

@@ -309,18 +309,20 @@ class _Session:
             return none
         done = self._blocks(DONE)
         found = inputs.compare(self.inputs.document(), done)
+        if any(difference.refusal for difference in found):
+            return none  # replaced meanwhile: the record keeps what was, and the next start refuses
         stale = np.logical_or.reduce([none, *(difference.stale for difference in found)])
-        if not stale.any():
-            return stale
         why = "; ".join(difference.note for difference in found if difference.note)
+        self.patiently(lambda: self.store.requeue_blocks(stale, why))
+        self.patiently(lambda: self.store.update(contents=inputs.document()))
+        self.inputs = inputs
+        if not stale.any():
+            return stale  # what is to be done is made of the inputs as they are now
         n = int((stale & ~self.checked.masked).sum())
         self.skipped -= n
         self.console.print(
             f"Run {self.task.run}: {why}; {n} blocks are done again for that.", markup=False
         )
-        self.patiently(lambda: self.store.requeue_blocks(stale, why))
-        self.patiently(lambda: self.store.update(contents=inputs.document()))
-        self.inputs = inputs
         self.waiting = self._waiting(self._sets().missing)
         self.todo = self.todo | stale
         self.patiently(lambda: self.ledgers.open(self._blocks(DONE), self.todo))

@@ -104,7 +104,11 @@ class OutputSpec:
                 grid.volume_shape, np.dtype(self.dtype), grid.frame, self.chunk_shape,
                 self.channels, self.shard_shape,
             )
-            Volume.check_creatable(self.path, self.format, layout)
+            try:
+                Volume.check_creatable(self.path, self.format, layout)
+            except VolumeError:
+                if not self.exists():  # or else another start has just made it: the lease decides
+                    raise
 
     def nbytes(self, n_voxels: int) -> float:
         """Expected bytes on disk of `n_voxels` voxels."""
