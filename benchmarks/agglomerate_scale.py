@@ -27,14 +27,14 @@ from rich.console import Console
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.geometry import Frame
-from em_blocks.kernels.agglomerate import Graph, agglomerate
-from em_blocks.kernels.forest import cut
-from em_blocks.kernels.neighborhood import FULL
-from em_blocks.runtime.run import run_blockwise
+from em_blocks.kernels.segmentation.agglomerate import Graph, agglomerate
+from em_blocks.kernels.segmentation.merge_tree import cut
+from em_blocks.kernels.segmentation.neighborhood import FULL
+from em_blocks.runtime.scheduler.run import run_blockwise
 from em_blocks.tasks.base import BlockwiseTask
-from em_blocks.tasks.segment import Segment
+from em_blocks.tasks.segmentation.segment import Segment
 from em_blocks.volumes import Volume
-from em_blocks.volumes.tables import BlockTables, Columns
+from em_blocks.volumes.stores.tables import BlockTables, Columns
 
 SIDE = 16
 """Fragments along each side of a block, and voxels along each side of the cell of a fragment."""

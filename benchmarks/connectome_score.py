@@ -24,9 +24,9 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from em_blocks.evaluation.connectivity import Evaluated, credit_here, evaluate_connectivity
 from em_blocks.geometry import Box, Frame, Triple
-from em_blocks.tasks.connectivity_evaluation import Evaluated, credit_here, evaluate_connectivity
-from em_blocks.tasks.credit_synapses import CreditSynapses
+from em_blocks.tasks.evaluation.credit_synapses import CreditSynapses
 from em_blocks.volumes import Volume
 
 FRAME = Frame((40.0, 4.0, 4.0), (400.0, 80.0, 40.0))

@@ -25,9 +25,9 @@ from rich.console import Console
 
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import DONE, RunStore, block_fields
-from em_blocks.runtime.inputs import Input, confirmed
-from em_blocks.runtime.run import run_blockwise
-from em_blocks.volumes.ledger import Ledger, read_ledger, write_ledger
+from em_blocks.runtime.runs.inputs import Input, confirmed
+from em_blocks.runtime.scheduler.run import run_blockwise
+from em_blocks.volumes.stores.ledger import Ledger, read_ledger, write_ledger
 from parts.noop import Noop
 
 VOLARA_BLOCKS_S, VOLARA_CHECKS_S = 38, 465

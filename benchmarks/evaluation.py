@@ -16,9 +16,9 @@ import numpy as np
 from skimage.metrics import adapted_rand_error, variation_of_information
 
 from em_blocks.geometry import Box
-from em_blocks.kernels.contingency import count_overlaps, merged
-from em_blocks.kernels.evaluation import evaluate
-from em_blocks.kernels.phantom import phantom
+from em_blocks.kernels.evaluation.contingency import count_overlaps, merged
+from em_blocks.kernels.evaluation.segmentation_scores import evaluate
+from em_blocks.kernels.synthetic.volume import phantom
 
 BLOCK = 128
 

@@ -32,10 +32,15 @@ import click
 import numpy as np
 
 from em_blocks.geometry import BlockGrid
-from em_blocks.kernels.detection import DetectionRule, Detections, detect, direction_vectors_of
-from em_blocks.kernels.partners import centers, pair
+from em_blocks.kernels.synapses.detection import (
+    DetectionRule,
+    Detections,
+    detect,
+    direction_vectors_of,
+)
+from em_blocks.kernels.synapses.pairing import centers, pair
 from em_blocks.tasks.base import BlockReport
-from em_blocks.tasks.site_search import SiteSearch
+from em_blocks.tasks.synapses.site_search import SiteSearch
 from em_blocks.volumes import Volume
 from parts import synful
 from parts.synapse_prediction import FRAME, INDICATOR_SCALE, VECTOR_SCALE, make_prediction

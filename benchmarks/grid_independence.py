@@ -22,11 +22,11 @@ import click
 import numpy as np
 
 from em_blocks.geometry import Triple
-from em_blocks.kernels.contingency import count_overlaps
-from em_blocks.kernels.evaluation import evaluate
+from em_blocks.kernels.evaluation.contingency import count_overlaps
+from em_blocks.kernels.evaluation.segmentation_scores import evaluate
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.masks import masked_blocks
-from em_blocks.tasks.segment import Segment
+from em_blocks.tasks.segmentation.segment import Segment
 from em_blocks.volumes import Volume
 from parts.affinities import segment_config
 

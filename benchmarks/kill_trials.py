@@ -32,7 +32,7 @@ from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import DONE, RunStore
 from em_blocks.db.server import running_uri
 from em_blocks.errors import DatabaseError
-from em_blocks.volumes.ledger import LEDGER
+from em_blocks.volumes.stores.ledger import LEDGER
 from parts.affinities import segment_config
 from parts.noise import small_config
 from parts.synapse_prediction import extract_config

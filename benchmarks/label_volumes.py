@@ -32,20 +32,20 @@ from scipy import ndimage
 from em_blocks.cli.steps import run_all
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
+from em_blocks.evaluation.segmentation import score
 from em_blocks.geometry import Block, Box, Frame
-from em_blocks.kernels.part_rules import part_ids
-from em_blocks.kernels.parts import find_parts
-from em_blocks.kernels.phantom import phantom
+from em_blocks.kernels.components.block_components import find_parts
+from em_blocks.kernels.components.join_components import part_ids
+from em_blocks.kernels.synthetic.volume import phantom
 from em_blocks.tasks.base import BlockwiseTask, TableSpec
-from em_blocks.tasks.clean import Clean
-from em_blocks.tasks.count_overlaps import CountOverlaps
-from em_blocks.tasks.downsample import Downsample
-from em_blocks.tasks.evaluation import score
-from em_blocks.tasks.find_parts import FindParts
-from em_blocks.tasks.relabel import Relabel
+from em_blocks.tasks.components.clean import Clean
+from em_blocks.tasks.components.find_parts import FindParts
+from em_blocks.tasks.evaluation.count_overlaps import CountOverlaps
+from em_blocks.tasks.segmentation.relabel import Relabel
+from em_blocks.tasks.volumes.downsample import Downsample
 from em_blocks.volumes import Volume
 from em_blocks.volumes.downsample import downsample
-from em_blocks.volumes.tables import BlockTables
+from em_blocks.volumes.stores.tables import BlockTables
 
 DATA = Path(os.environ.get("EM_BLOCKS_DATA", Path(__file__).parents[1] / "../shared/data"))
 FRAME = Frame((40.0, 4.0, 4.0), (400.0, 40.0, 20.0))

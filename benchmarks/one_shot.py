@@ -18,9 +18,9 @@ import torch
 from rich.console import Console
 
 from em_blocks.geometry import Box
-from em_blocks.runtime.run import run_blockwise
-from em_blocks.tasks.predict import Predict
-from em_blocks.training.setup import Setup, load_weights
+from em_blocks.models.setup import Setup, load_weights
+from em_blocks.runtime.scheduler.run import run_blockwise
+from em_blocks.tasks.prediction.predict import Predict
 from em_blocks.volumes import Volume
 from parts.noise import small_config
 

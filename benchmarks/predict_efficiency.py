@@ -29,11 +29,11 @@ from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.geometry import Frame
 from em_blocks.nets.timing import Way
-from em_blocks.runtime.job import Job
-from em_blocks.runtime.launch import worker_environment
-from em_blocks.runtime.run import run_blockwise
-from em_blocks.tasks.predict import Predict
-from em_blocks.tasks.predict_ways import choose_way, pass_of, possible_ways
+from em_blocks.runtime.launchers.base import worker_environment
+from em_blocks.runtime.scheduler.job import Job
+from em_blocks.runtime.scheduler.run import run_blockwise
+from em_blocks.tasks.prediction.predict import Predict
+from em_blocks.tasks.prediction.ways import choose_way, pass_of, possible_ways
 from em_blocks.volumes import Volume
 from parts.noise import SETUPS, noise
 

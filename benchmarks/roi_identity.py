@@ -14,9 +14,9 @@ import click
 import numpy as np
 
 from em_blocks.geometry import Box, Frame, Triple
+from em_blocks.models.setup import Setup
 from em_blocks.tasks.base import BlockReport
-from em_blocks.tasks.predict import Predict
-from em_blocks.training.setup import Setup
+from em_blocks.tasks.prediction.predict import Predict
 from em_blocks.volumes import Volume
 from parts.noise import SETUPS, noise
 

@@ -28,7 +28,7 @@ from cluster.runs import Site  # noqa: E402
 from cluster.slots import CONTROLLER  # noqa: E402
 from cluster.slurm import Slurm  # noqa: E402
 from em_blocks.db.connect import connect  # noqa: E402
-from em_blocks.volumes.ledger import LEDGER  # noqa: E402
+from em_blocks.volumes.stores.ledger import LEDGER  # noqa: E402
 
 EM_BLOCKS = Path(sys.executable).with_name("em-blocks")
 # Smaller blocks than those of the configs, so that there is something to lose in the middle.

@@ -23,7 +23,7 @@ import psutil
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.geometry import Roi
-from em_blocks.kernels.synapses import Synapses
+from em_blocks.kernels.synapses.table import Synapses
 
 PER_BLOCK = 1000
 BLOCK_NM = np.array([4000.0, 4000.0, 4000.0])  # 15 synapses per cubic micrometre

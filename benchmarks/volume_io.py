@@ -20,7 +20,7 @@ import zarr
 from numcodecs import Blosc
 
 from em_blocks.geometry import Box, Frame
-from em_blocks.kernels.phantom import phantom
+from em_blocks.kernels.synthetic.volume import phantom
 from em_blocks.volumes import Volume
 
 CHUNK, BLOCK = (64,) * 3, 128

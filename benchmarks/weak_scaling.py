@@ -28,7 +28,7 @@ from rich.console import Console
 
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
-from em_blocks.runtime.run import run_blockwise
+from em_blocks.runtime.scheduler.run import run_blockwise
 from parts.busy import Busy, steps_per_second
 
 HERE = Path(__file__).parent

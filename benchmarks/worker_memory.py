@@ -12,8 +12,8 @@ from rich.console import Console
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.geometry import Frame
-from em_blocks.runtime.run import run_blockwise
-from em_blocks.tasks.predict import Predict
+from em_blocks.runtime.scheduler.run import run_blockwise
+from em_blocks.tasks.prediction.predict import Predict
 from parts.noise import SETUPS, noise
 
 SETUP = SETUPS / "affinities_anisotropic"

@@ -1,7 +1,7 @@
 """Clean a segmentation by connected components, block by block: ``clean.py CONFIG``."""
 
 from em_blocks.cli.steps import steps_command
-from em_blocks.tasks.clean import Clean
+from em_blocks.tasks.components.clean import Clean
 
 main = steps_command(
     Clean,

@@ -21,9 +21,9 @@ from em_blocks.volumes import Volume
 
 if TYPE_CHECKING:
     from em_blocks.cli.demo_synapses import Partners
-    from em_blocks.runtime.report import RunReport
+    from em_blocks.runtime.runs.report import RunReport
     from em_blocks.tasks.base import RunConfig
-    from em_blocks.tasks.segment import Segment
+    from em_blocks.tasks.segmentation.segment import Segment
 
 SETUP = Path(em_blocks.setups.__file__).parent / "affinities_anisotropic"
 SHAPE, SEED, SYNAPSES_PER_UM3 = (32, 384, 384), 2026, 8.0
@@ -108,7 +108,7 @@ def _run_new(folder: Path, name: str, values: dict) -> RunConfig:
 
 def _run(config: RunConfig) -> None:
     """Run all steps of a config; the demo ends where one does not end well."""
-    from em_blocks.runtime.run import run_steps
+    from em_blocks.runtime.scheduler.run import run_steps
 
     reports = run_steps(config.steps())
     for report in reports:
@@ -126,7 +126,7 @@ def _stop_unless_done(report: RunReport) -> None:
 def make_volume(folder: Path) -> None:
     """Write a phantom to volume.zarr, all of it or nothing."""
     from em_blocks.cli.generate import write_zarr
-    from em_blocks.kernels.phantom import phantom
+    from em_blocks.kernels.synthetic.volume import phantom
 
     folder.mkdir(parents=True, exist_ok=True)
     made = phantom(
@@ -173,8 +173,8 @@ def write_config(folder: Path, name: str, values: dict) -> Path:
 
 def read_result(folder: Path, segment: Segment) -> Result:
     """Read all volumes; membranes are as thick in the interior as they were in training."""
-    from em_blocks.kernels.affinities import erode_labels
-    from em_blocks.training.setup import Setup
+    from em_blocks.kernels.segmentation.affinities import erode_labels
+    from em_blocks.models.setup import Setup
 
     def read(path: str) -> np.ndarray:
         volume = Volume.open(path)
@@ -197,8 +197,8 @@ def read_result(folder: Path, segment: Segment) -> Result:
 
 def show_precision(result: Result) -> float:
     """Print how well cut pairs of voxels are found; the mean average precision of all channels."""
-    from em_blocks.kernels.affinities import affinities
-    from em_blocks.training.scores import average_precision, f1
+    from em_blocks.kernels.segmentation.affinities import affinities
+    from em_blocks.training.scores.voxels import average_precision, f1
 
     click.echo("Pairs of voxels that a membrane separates, predicted against truth:")
     precisions = []
@@ -220,8 +220,8 @@ def show_scores(result: Result) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from em_blocks.kernels.contingency import count_overlaps
-    from em_blocks.kernels.evaluation import evaluate
+    from em_blocks.kernels.evaluation.contingency import count_overlaps
+    from em_blocks.kernels.evaluation.segmentation_scores import evaluate
 
     found = []
     for labels in (result.fragments, result.segments):
@@ -240,8 +240,8 @@ def show_scores(result: Result) -> None:
 
 def draw(result: Result, folder: Path, partners: Partners, precision: float) -> None:
     """Write a picture of one section, from raw to segments and partners, and what is wrong."""
-    from em_blocks.kernels.drawing import grey_picture, overlay_picture, panel
-    from em_blocks.kernels.seams import renamed_like
+    from em_blocks.kernels.evaluation.seams import renamed_like
+    from em_blocks.kernels.plots.sections import grey_picture, overlay_picture, panel
 
     z = _section(result, partners)
     nearest = [result.neighborhood.index(shift) for shift in ([0, -1, 0], [0, 0, -1])]

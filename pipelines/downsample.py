@@ -1,7 +1,7 @@
 """Make a pyramid of a volume, level by level, block by block: ``downsample.py CONFIG``."""
 
 from em_blocks.cli.steps import steps_command
-from em_blocks.tasks.downsample import Downsample
+from em_blocks.tasks.volumes.downsample import Downsample
 
 main = steps_command(
     Downsample,

@@ -1,7 +1,7 @@
 """Find synaptic partners in predictions, block by block: ``extract_synapses_blockwise.py CONFIG``."""
 
 from em_blocks.cli.blockwise import blockwise_command
-from em_blocks.tasks.extract_synapses import ExtractSynapses
+from em_blocks.tasks.synapses.extract_synapses import ExtractSynapses
 
 main = blockwise_command(
     ExtractSynapses,

@@ -1,7 +1,7 @@
 """Make a chunked volume of images or HDF5, block by block: ``ingest.py CONFIG``."""
 
 from em_blocks.cli.blockwise import blockwise_command
-from em_blocks.tasks.ingest import Ingest
+from em_blocks.tasks.volumes.ingest import Ingest
 
 main = blockwise_command(
     Ingest,

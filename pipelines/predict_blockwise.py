@@ -1,7 +1,7 @@
 """Predict a volume, block by block: ``predict_blockwise.py CONFIG``."""
 
 from em_blocks.cli.blockwise import blockwise_command
-from em_blocks.tasks.predict import Predict
+from em_blocks.tasks.prediction.predict import Predict
 
 main = blockwise_command(
     Predict,

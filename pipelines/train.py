@@ -45,9 +45,9 @@ def main(
         overrides = (*overrides, f"training.iterations={iterations}")
     try:
         # Imported late: --help should not load torch and gunpowder.
+        from em_blocks.models.setup import Setup
         from em_blocks.training.run import train
-        from em_blocks.training.setup import Setup
-        from em_blocks.volumes.apart import check_outside, paths_in
+        from em_blocks.volumes.stores.apart import check_outside, paths_in
 
         setup = Setup.from_folder(config.parent, overrides, name=config.name)
         read = dict(paths_in(setup.config.training.model_dump(mode="json")))

@@ -19,10 +19,10 @@ from em_blocks.config import Shape3, StorePath
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.geometry import BlockGrid, Frame
-from em_blocks.runtime.run import RunReport, run_blockwise
+from em_blocks.runtime.scheduler.run import RunReport, run_blockwise
 from em_blocks.tasks.base import BlockwiseTask, OutputSpec
 from em_blocks.volumes import Volume
-from em_blocks.volumes.ledger import LEDGER
+from em_blocks.volumes.stores.ledger import LEDGER
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, 9.2))
 SHAPE = (20, 30, 50)
@@ -169,7 +169,7 @@ def start_in_background(
         "import json, sys\n"
         f"sys.path[:0] = {[p for p in sys.path if p]!r}\n"
         f"from {kind.__module__} import {kind.__name__} as Task\n"
-        "from em_blocks.runtime.run import run_blockwise\n"
+        "from em_blocks.runtime.scheduler.run import run_blockwise\n"
         "from rich.console import Console\n"
         f"job = json.load(open({str(job)!r}))\n"
         "task = Task.from_dict(job['task'])\n"

@@ -45,7 +45,7 @@ def setup_folder(tmp_path_factory):
     import torch
     from safetensors.torch import save_file
 
-    from em_blocks.training.setup import Setup
+    from em_blocks.models.setup import Setup
 
     torch.manual_seed(1)
     network = Setup.from_folder(folder).build()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from em_blocks.geometry import BlockGrid, Frame
-from em_blocks.runtime.dispatch import Work
+from em_blocks.runtime.scheduler.dispatch import Work
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, 9.2))
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from blockwise import AddOne
 from em_blocks.geometry import Frame
-from em_blocks.tasks.extract_synapses import ExtractSynapses
+from em_blocks.tasks.synapses.extract_synapses import ExtractSynapses
 from em_blocks.volumes import Volume
 
 FRAME = Frame((40.0, 4.0, 4.6), (400.0, -46.0, 9.2))

@@ -12,10 +12,10 @@ from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.geometry import BlockGrid, Frame
-from em_blocks.kernels.synapses import Synapses
+from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.tasks.base import BlockReport, TableSpec, fingerprint
 from em_blocks.volumes import Volume
-from em_blocks.volumes.tables import BlockTables
+from em_blocks.volumes.stores.tables import BlockTables
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, -9.2))
 SHAPE = (9, 22, 25)

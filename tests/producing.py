@@ -13,21 +13,21 @@ from unittest import mock
 import numpy as np
 from rich.console import Console
 
-import em_blocks.runtime.run as runs
+import em_blocks.runtime.scheduler.run as runs
 from em_blocks.config import Shape3, StorePath, path_of
 from em_blocks.db.commits import CommitWriter, WorkerIdentity
 from em_blocks.db.connect import connect
 from em_blocks.db.runs import RunStore
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.geometry import BlockGrid, Box
-from em_blocks.runtime.ledgers import reopen
-from em_blocks.runtime.report import RunReport
-from em_blocks.runtime.schedule import Step
-from em_blocks.runtime.verify import requeue_damaged
-from em_blocks.runtime.worker import describe_error
+from em_blocks.runtime.runs.ledgers import reopen
+from em_blocks.runtime.runs.report import RunReport
+from em_blocks.runtime.runs.verify import requeue_damaged
+from em_blocks.runtime.scheduler.schedule import Step
+from em_blocks.runtime.worker.loop import describe_error
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec
 from em_blocks.volumes import Volume
-from em_blocks.volumes.tables import BlockTables
+from em_blocks.volumes.stores.tables import BlockTables
 
 WORKER = {"worker": "here", "host": "here", "pid": 1, "device": "cpu", "slot": "", "state": "working",
           "reason": None, "blocks": []}
@@ -325,7 +325,7 @@ def in_process():
     """
     with (
         mock.patch.object(runs, "schedule", _do),
-        mock.patch("em_blocks.runtime.claim.owner_lives", return_value=False),
+        mock.patch("em_blocks.runtime.runs.claim.owner_lives", return_value=False),
     ):
         yield
 

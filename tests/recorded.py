@@ -13,7 +13,7 @@ from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore, block_fields, grid_document
 from em_blocks.geometry import BlockGrid, Frame
 from em_blocks.runtime.dashboard.server import open_dashboard
-from em_blocks.runtime.overview import Step
+from em_blocks.runtime.monitoring.overview import Step
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, 9.2))
 BLOCK = (10, 100, 100)

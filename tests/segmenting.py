@@ -10,16 +10,16 @@ from rich.console import Console
 from scipy.ndimage import gaussian_filter
 
 from em_blocks.geometry import Block, Frame
-from em_blocks.kernels.affinities import affinities
-from em_blocks.kernels.contingency import count_overlaps
-from em_blocks.kernels.evaluation import evaluate
-from em_blocks.kernels.neighborhood import FULL
-from em_blocks.runtime.run import run_steps
+from em_blocks.kernels.evaluation.contingency import count_overlaps
+from em_blocks.kernels.evaluation.segmentation_scores import evaluate
+from em_blocks.kernels.segmentation.affinities import affinities
+from em_blocks.kernels.segmentation.neighborhood import FULL
+from em_blocks.runtime.scheduler.run import run_steps
 from em_blocks.tasks.base import BlockReport, BlockwiseTask
 from em_blocks.tasks.masks import masked_blocks
-from em_blocks.tasks.segment import Segment
+from em_blocks.tasks.segmentation.segment import Segment
 from em_blocks.volumes import Volume
-from em_blocks.volumes.tables import BlockTables
+from em_blocks.volumes.stores.tables import BlockTables
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, -9.2))
 SHAPE = (19, 45, 53)

@@ -8,9 +8,9 @@ import pytest
 
 from em_blocks.cli.schemas import as_text, schemas
 from em_blocks.config import read_json
+from em_blocks.evaluation.partners_config import EvaluateSynapses
+from em_blocks.models.config import SetupConfig
 from em_blocks.tasks import task_class
-from em_blocks.tasks.evaluate_synapses import EvaluateSynapses
-from em_blocks.training.config import SetupConfig
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = [path for path in sorted(ROOT.glob("configs/*.json")) if ".schema." not in path.name]

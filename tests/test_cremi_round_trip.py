@@ -16,7 +16,7 @@ from cremi_scorer import (
 )
 from em_blocks.cli.main import main
 from em_blocks.geometry import Frame
-from em_blocks.kernels.phantom import phantom
+from em_blocks.kernels.synthetic.volume import phantom
 from em_blocks.volumes.synapse_files import write_synapses
 from em_blocks.volumes.synapse_files.cremi import CremiVolume
 

@@ -7,9 +7,9 @@ from scipy import ndimage
 import mapping
 import segmenting
 from em_blocks.geometry import Frame
-from em_blocks.tasks.clean import Clean
-from em_blocks.tasks.downsample import Downsample
-from em_blocks.tasks.segment import Segment
+from em_blocks.tasks.components.clean import Clean
+from em_blocks.tasks.segmentation.segment import Segment
+from em_blocks.tasks.volumes.downsample import Downsample
 from walking import SEEDS, Verb, Walk, voxels
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, -9.2))

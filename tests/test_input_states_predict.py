@@ -6,7 +6,7 @@ from scipy import ndimage
 
 import mapping
 from em_blocks.geometry import Frame
-from em_blocks.tasks.predict import Predict
+from em_blocks.tasks.prediction.predict import Predict
 from walking import SEEDS, Verb, Walk, voxels
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, -9.2))

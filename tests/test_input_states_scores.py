@@ -9,13 +9,13 @@ from click.testing import CliRunner
 import segmenting
 from em_blocks.cli.main import main
 from em_blocks.errors import IncompleteInputError
+from em_blocks.evaluation.connectivity import evaluate_connectivity
+from em_blocks.evaluation.segmentation import score
 from em_blocks.json_text import json_text
-from em_blocks.tasks.connectivity_evaluation import evaluate_connectivity
-from em_blocks.tasks.count_overlaps import CountOverlaps
-from em_blocks.tasks.credit_synapses import CreditSynapses
-from em_blocks.tasks.evaluation import score
-from em_blocks.training.config import DataSource
-from em_blocks.training.sources import open_source
+from em_blocks.models.config import DataSource
+from em_blocks.tasks.evaluation.count_overlaps import CountOverlaps
+from em_blocks.tasks.evaluation.credit_synapses import CreditSynapses
+from em_blocks.training.data.sources import open_source
 from em_blocks.volumes import Volume
 from producing import Input, in_process
 from test_input_states import FRAME, SHAPE, affinities, segment, uri  # noqa: F401  one server

@@ -11,10 +11,10 @@ from em_blocks.db.connect import connect
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import IncompleteInputError
 from em_blocks.json_text import json_text
-from em_blocks.kernels.synapses import Synapses
-from em_blocks.runtime.verify import requeue_damaged
-from em_blocks.tasks.cluster_clefts import ClusterClefts
-from em_blocks.tasks.map_synapses import MapSynapses
+from em_blocks.kernels.synapses.table import Synapses
+from em_blocks.runtime.runs.verify import requeue_damaged
+from em_blocks.tasks.synapses.cluster_clefts import ClusterClefts
+from em_blocks.tasks.synapses.map_synapses import MapSynapses
 from em_blocks.volumes import Volume
 from mapping import RUN, make_supervoxels
 from producing import Input, opened, run
@@ -87,7 +87,7 @@ def mapped(tmp_path_factory):
     import sys
     from pathlib import Path
 
-    sys.path.insert(0, str(Path(__file__).parent / "tasks"))
+    sys.path.insert(0, str(Path(__file__).parent / "tasks" / "synapses"))
     from test_map_skeletons import make_nodes
 
     folder = tmp_path_factory.mktemp("labels")

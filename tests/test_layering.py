@@ -1,6 +1,7 @@
 """Imports only point down, and importing em_blocks loads nothing heavy."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +14,37 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"pipelines", "workers", "setups", "cli"},
     {"runtime"},
+    {"evaluation", "export"},
     {"tasks"},
     {"training"},
+    {"models"},
     {"nets"},
+    {"outputs"},
     {"volumes"},
     {"db"},
     {"kernels"},
     {"geometry", "config", "errors", "json_text"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# The same order for the packages within a layer; those of one line do not import each other.
+ROOMS = {
+    "kernels": [
+        {"plots"},
+        {"evaluation", "connectome", "skeletons", "synthetic", "neuroglancer"},
+        {"synapses"},
+        {"components"},
+        {"segmentation", "transforms"},
+    ],
+    "runtime": [
+        {"dashboard"},
+        {"planning", "monitoring"},
+        {"worker"},
+        {"scheduler"},
+        {"runs"},
+        {"launchers"},
+    ],
+}
+MOST_FILES = 15  # of a package, its __init__ apart
 # Kernels know arrays. Everything that knows bytes, blocks or processes is someone else's work.
 NOT_IN_KERNELS = {"pathlib", "os", "daisy", "pymongo", "tensorstore", "torch", "zarr", "h5py"}
 HEAVY = ("torch", "gunpowder", "pymongo", "daisy", "scipy", "tensorstore")
@@ -77,6 +100,48 @@ def test_imports_point_down(part, file):
     assert not above, f"{part} must not know {above}"
 
 
+def package_of(file):
+    """The package that a module lies in, as a tuple of names: ("em_blocks", "kernels", "plots")."""
+    return file.relative_to(ROOT).parent.parts
+
+
+def packages_used(file):
+    """Packages of em_blocks that a file imports from, its own one apart."""
+    found = set()
+    for name in imported(file):
+        parts = name.split(".")
+        while len(parts) > 1 and not ROOT.joinpath(*parts).with_suffix(".py").exists():
+            parts.pop()
+        if parts[0] == "em_blocks" and len(parts) > 2:
+            found.add(tuple(parts[:-1]))
+    return found - {package_of(file)}
+
+
+def test_no_package_depends_on_one_that_depends_on_it():
+    graph = {}
+    for _, file in MODULES:
+        if file.is_relative_to(ROOT / "em_blocks"):
+            graph.setdefault(package_of(file), set()).update(packages_used(file))
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("layer", ROOMS)
+def test_the_packages_of_a_layer_have_an_order(layer):
+    level = {name: level for level, names in enumerate(ROOMS[layer]) for name in names}
+    for part, file in MODULES:
+        if part == layer and len(package_of(file)) > 2:
+            own = package_of(file)[2]
+            used = {package[2] for package in packages_used(file)
+                    if package[:2] == ("em_blocks", layer) and len(package) > 2} - {own}
+            assert all(level[name] > level[own] for name in used), (file, used)
+
+
+def test_packages_are_small_and_say_what_they_are_for():
+    for init in (ROOT / "em_blocks").rglob("__init__.py"):
+        assert len(list(init.parent.glob("*.py"))) - 1 <= MOST_FILES, init.parent
+        assert ast.get_docstring(ast.parse(init.read_text())), init
+
+
 def test_only_db_imports_pymongo():
     users = {part for part, file in MODULES if "pymongo" in outside(file)}
     assert users <= {"db"}
@@ -108,14 +173,16 @@ def test_importing_em_blocks_is_cheap():
 
 
 def test_asking_for_the_status_of_a_run_needs_no_torch():
-    loaded = loaded_by("import em_blocks.cli.main, em_blocks.cli.status, em_blocks.tasks.predict")
+    loaded = loaded_by(
+        "import em_blocks.cli.main, em_blocks.cli.runs.status, em_blocks.tasks.prediction.predict"
+    )
     assert not loaded & {"torch", "gunpowder", "daisy"}
 
 
 def test_predicting_needs_nothing_of_the_extra_for_training():
     loaded = loaded_by(
         "import em_blocks.pipelines.demo, em_blocks.pipelines.predict_blockwise, "
-        "em_blocks.workers.predict_worker, em_blocks.nets.inference, em_blocks.training.setup, "
-        "em_blocks.training.scores"
+        "em_blocks.workers.predict_worker, em_blocks.nets.inference, em_blocks.models.setup, "
+        "em_blocks.training.scores.voxels"
     )
     assert not loaded & {"dask", "gunpowder", "tensorboardX", "waterz", "zarr"}

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from blockwise import add_one, make_raw, run, store_of
 from em_blocks.cli.main import main
 from em_blocks.db.synapses import SynapseStore
-from em_blocks.kernels.synapses import Synapses
-from em_blocks.runtime.status import run_status
+from em_blocks.kernels.synapses.table import Synapses
+from em_blocks.runtime.monitoring.status import run_status
 from em_blocks.tasks import KINDS, task_class
 
 ROOT = Path(__file__).parents[1]

@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from em_blocks.cli.main import main
+from em_blocks.export.connectome import write_connectome
 from em_blocks.geometry import Frame
-from em_blocks.kernels.connectome_graph import connectome
-from em_blocks.kernels.synapses import LARGEST_ID, UNMAPPED, Synapses
+from em_blocks.kernels.connectome.graph import connectome
+from em_blocks.kernels.synapses.table import LARGEST_ID, UNMAPPED, Synapses
 from em_blocks.volumes import Volume
-from em_blocks.volumes.connectome_files import write_connectome
 from em_blocks.volumes.synapse_files import read_synapses, write_synapses
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, -92.0))

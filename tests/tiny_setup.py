@@ -76,7 +76,7 @@ def write_synapse_data(folder, offset=(400.0, 46.0, 9.2)):
     """Raw, labels and synapses for `synapse_config`; returns the synapses, nm in the world."""
     import zarr
 
-    from em_blocks.kernels.synapses import Synapses
+    from em_blocks.kernels.synapses.table import Synapses
     from em_blocks.volumes.synapse_files import write_synapses
 
     rng = np.random.default_rng(5)

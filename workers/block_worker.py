@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from em_blocks.runtime.worker import main
+from em_blocks.runtime.worker.loop import main
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))

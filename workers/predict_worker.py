@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from em_blocks.runtime.worker import main
+from em_blocks.runtime.worker.loop import main
 
 if __name__ == "__main__":
     # torch counts the machine's cores otherwise, and the slots would fight for them. On a

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from em_blocks.geometry import Frame, Triple
-from em_blocks.kernels.affinities import affinities
-from em_blocks.kernels.phantom import phantom
+from em_blocks.kernels.segmentation.affinities import affinities
+from em_blocks.kernels.synthetic.volume import phantom
 from em_blocks.volumes import Volume
 
 NEIGHBORHOOD = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-3, 0, 0), (0, -3, 0), (0, 0, -3))

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from scipy import ndimage
 
 from em_blocks.geometry import Frame
-from em_blocks.kernels.phantom import phantom
-from em_blocks.training.setup import Setup
+from em_blocks.kernels.synthetic.volume import phantom
+from em_blocks.models.setup import Setup
 from em_blocks.volumes import Volume
 from parts.noise import SETUPS
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from em_blocks.cli.common import load_config
 from em_blocks.db.runs import RunStore
-from em_blocks.volumes.ledger import LEDGER
+from em_blocks.volumes.stores.ledger import LEDGER
 
 BLOCK_FIELDS = ("state", "index", "offset", "shape", "counts", "checksums")
 RUN_FIELDS = ("task", "state", "fingerprint", "identity", "grid", "n_blocks", "n_masked", "measured")

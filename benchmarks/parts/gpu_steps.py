@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from em_blocks.geometry import Frame
+from em_blocks.models.setup import Setup, load_weights
 from em_blocks.nets.inference import (
     HeadFormat,
     TilePredictor,
@@ -22,9 +23,8 @@ from em_blocks.nets.inference import (
     device_name,
     hardware_precisions,
 )
-from em_blocks.runtime.run import run_blockwise
-from em_blocks.tasks.predict import Predict
-from em_blocks.training.setup import Setup, load_weights
+from em_blocks.runtime.scheduler.run import run_blockwise
+from em_blocks.tasks.prediction.predict import Predict
 from em_blocks.volumes import Volume
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

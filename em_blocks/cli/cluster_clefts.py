@@ -1,7 +1,7 @@
 """``em-blocks cluster-clefts CONFIG``."""
 
 from em_blocks.cli.steps import steps_command
-from em_blocks.tasks.cluster_clefts import ClusterClefts
+from em_blocks.tasks.synapses.cluster_clefts import ClusterClefts
 
 main = steps_command(
     ClusterClefts,

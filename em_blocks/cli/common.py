@@ -20,7 +20,7 @@ from em_blocks.db.connect import connect, database_home, database_uri, redacted
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import ConfigError, DatabaseError, EmBlocksError
 from em_blocks.json_text import json_text
-from em_blocks.runtime.overview import Step
+from em_blocks.runtime.monitoring.overview import Step
 from em_blocks.tasks import task_class
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
 

@@ -10,10 +10,10 @@ import numpy as np
 
 import em_blocks.setups
 from em_blocks.cli.common import opened_store
-from em_blocks.kernels.drawing import grey_picture
-from em_blocks.kernels.partner_ids import ids_of_partners
-from em_blocks.kernels.synapse_matching import PartnerScore, cremi_score
-from em_blocks.kernels.synapses import Synapses
+from em_blocks.kernels.evaluation.partner_matching import PartnerScore, cremi_score
+from em_blocks.kernels.plots.sections import grey_picture
+from em_blocks.kernels.synapses.partner_ids import ids_of_partners
+from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.volumes import Volume
 
 if TYPE_CHECKING:

@@ -25,16 +25,16 @@ from em_blocks.cli.filters import FORMS, FilterType
 from em_blocks.cli.params import ThreePositive
 from em_blocks.errors import ConfigError
 from em_blocks.json_text import json_text
-from em_blocks.kernels.synapse_filters import Filter, Score
-from em_blocks.runtime.preflight import check_writable
-from em_blocks.volumes.whole_files import written_whole
+from em_blocks.kernels.synapses.filters import Filter, Score
+from em_blocks.runtime.runs.preflight import check_writable
+from em_blocks.volumes.stores.whole_files import written_whole
 
 if TYPE_CHECKING:
     from em_blocks.db.synapses import SynapseStore
+    from em_blocks.export.synapses import FilterCount
     from em_blocks.geometry import Nm3
-    from em_blocks.kernels.synapses import Synapses
+    from em_blocks.kernels.synapses.table import Synapses
     from em_blocks.tasks.base import RunConfig
-    from em_blocks.tasks.export_synapses import FilterCount
 
 # Where a config says which run's synapses it is about.
 SYNAPSES_OF = {"extract_synapses": "run", "map_synapses": "synapses"}
@@ -113,9 +113,9 @@ def graph(output: Path, objects: str, min_weight: int, as_json: bool, **options)
     Synapses with a site on background, or unmapped, connect nobody. FILE.statistics.json describes
     the network, a PNG of the same name shows degrees, weights and the strongest neurons.
     """
-    from em_blocks.kernels.connectome_graph import ConnectomeCounter
-    from em_blocks.kernels.network_statistics import network_statistics
-    from em_blocks.volumes.connectome_files import write_connectome, writer_of
+    from em_blocks.export.connectome import write_connectome, writer_of
+    from em_blocks.kernels.connectome.graph import ConnectomeCounter
+    from em_blocks.kernels.connectome.statistics import network_statistics
 
     writer_of(output)
     counter = ConnectomeCounter(objects)
@@ -151,7 +151,7 @@ def annotations(
     `em-blocks view FOLDER` shows it. Elsewhere, FOLDER.state.json is what neuroglancer shows it by
     (the {} button there); the server must allow other origins and understand byte ranges.
     """
-    from em_blocks.volumes.annotations import viewer_state, write_annotations
+    from em_blocks.volumes.viewer.annotations import viewer_state, write_annotations
 
     with _selected(output, **options) as found:
         layer = write_annotations(output, found.tables)
@@ -186,10 +186,10 @@ def _selected(
 ) -> Iterator[_Selected]:
     from em_blocks.db.runs import RunStore
     from em_blocks.db.synapses import SynapseStore
-    from em_blocks.runtime.mapped import require_mapped
-    from em_blocks.tasks.export_synapses import filtered
+    from em_blocks.export.synapses import filtered
+    from em_blocks.runtime.monitoring.mapped import require_mapped
     from em_blocks.tasks.places import places_of
-    from em_blocks.volumes.apart import check_outside
+    from em_blocks.volumes.stores.apart import check_outside
 
     task = load_config(config, overrides)
     run = run_of_synapses(config, task)
@@ -227,7 +227,7 @@ def run_of_synapses(config: Path, task: RunConfig) -> str:
 def _state(synapses: SynapseStore, unfinished: bool) -> str:
     """State of the run; raises `ConfigError` unless it is done."""
     from em_blocks.db.runs import RunStore
-    from em_blocks.runtime.status import run_status
+    from em_blocks.runtime.monitoring.status import run_status
 
     database = synapses.synapses.database
     status = run_status(RunStore(database.client, database.name, synapses.run))
@@ -271,7 +271,7 @@ def _check_mapped(counter, objects: str) -> None:
 def _write_preview(path: Path, made) -> None:
     from PIL import Image
 
-    from em_blocks.kernels.connectome_plots import connectome_preview
+    from em_blocks.kernels.plots.connectome import connectome_preview
 
     with written_whole(path) as file:
         Image.fromarray(connectome_preview(made)).save(file)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from em_blocks.kernels.synapse_filters import (
+from em_blocks.kernels.synapses.filters import (
     Duplicates,
     Filter,
     Length,
@@ -17,7 +17,7 @@ from em_blocks.kernels.synapse_filters import (
     Score,
     SelfLinks,
 )
-from em_blocks.kernels.synapses import LARGEST_ID, UNMAPPED
+from em_blocks.kernels.synapses.table import LARGEST_ID, UNMAPPED
 
 FORMS = (
     "score=LEAST", "background", "unmapped", "self", "duplicates[=NM[,post|pre][,best|mean]]",

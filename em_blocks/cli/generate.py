@@ -14,10 +14,10 @@ from em_blocks.cli.common import shows_errors
 from em_blocks.cli.params import ThreePositive
 from em_blocks.errors import RefusedError, VolumeError
 from em_blocks.geometry import Frame, Triple
-from em_blocks.runtime.preflight import check_writable
+from em_blocks.runtime.runs.preflight import check_writable
 
 if TYPE_CHECKING:
-    from em_blocks.kernels.phantom import Phantom
+    from em_blocks.kernels.synthetic.volume import Phantom
 
 CHUNK_SHAPE = (16, 128, 128)
 
@@ -43,7 +43,7 @@ def main(output: Path, shape, voxel_size, seed, neurite_nm, synapses_per_um3) ->
     the partners in synapses.parquet. All of it is made in memory, which takes about 65 bytes per
     voxel.
     """
-    from em_blocks.kernels.phantom import phantom
+    from em_blocks.kernels.synthetic.volume import phantom
 
     write = _writer(output)
     _check_free(output)

@@ -12,7 +12,7 @@ import click
 from em_blocks.cli.common import shows_errors
 from em_blocks.cli.steps import steps_command
 from em_blocks.config import is_url
-from em_blocks.tasks.map_synapses import MapSynapses
+from em_blocks.tasks.synapses.map_synapses import MapSynapses
 
 
 def _with_lut(command: click.Command) -> click.Command:
@@ -37,7 +37,7 @@ def _with_lut(command: click.Command) -> click.Command:
 
 
 def _change_table(task: MapSynapses, dry_run: bool) -> None:
-    from em_blocks.runtime.remap import remap
+    from em_blocks.runtime.runs.remap import remap
 
     found = remap(task.sites(), dependents=task.skeleton_steps(), dry_run=dry_run)
     if found is None:

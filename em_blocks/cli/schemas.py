@@ -14,8 +14,8 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def schemas() -> dict[str, dict]:
     """One JSON Schema per kind of config, by file name."""
-    from em_blocks.tasks.evaluate_synapses import EvaluateSynapses
-    from em_blocks.training.config import SetupConfig
+    from em_blocks.evaluation.partners_config import EvaluateSynapses
+    from em_blocks.models.config import SetupConfig
 
     models = {kind: task_class(kind) for kind in KINDS} | {
         "evaluate_synapses": EvaluateSynapses, "setup": SetupConfig

@@ -8,7 +8,7 @@ import json
 import click
 
 from em_blocks.cli.steps import steps_command
-from em_blocks.tasks.segment import Segment
+from em_blocks.tasks.segmentation.segment import Segment
 
 
 def _with_thresholds(command: click.Command) -> click.Command:

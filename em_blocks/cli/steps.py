@@ -25,7 +25,7 @@ from em_blocks.json_text import json_text
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
 
 if TYPE_CHECKING:
-    from em_blocks.runtime.report import RunReport
+    from em_blocks.runtime.runs.report import RunReport
 
 def steps_command(
     task_type: type[RunConfig], name: str, help: str, *,
@@ -56,9 +56,9 @@ def steps_command(
         config: Path, overrides: tuple[str, ...], dry_run: bool, print_only: bool, as_json: bool,
         retry: bool, **options,
     ) -> None:
-        from em_blocks.runtime.job_scripts import hand_script
-        from em_blocks.runtime.plan import plan
-        from em_blocks.runtime.preflight import check_steps
+        from em_blocks.runtime.launchers.job_scripts import hand_script
+        from em_blocks.runtime.planning.plan import plan
+        from em_blocks.runtime.runs.preflight import check_steps
 
         task = task_type.from_file(config, overrides)
         tasks = task.steps()
@@ -86,8 +86,8 @@ def run_all(tasks: list[BlockwiseTask], **options) -> list[RunReport]:
     They run block by block if their blocks are of the same voxels, and else one after the other.
     """
     from em_blocks.db.connect import database_uri
-    from em_blocks.runtime.report import write_summaries
-    from em_blocks.runtime.run import run_blockwise, run_steps
+    from em_blocks.runtime.runs.report import write_summaries
+    from em_blocks.runtime.scheduler.run import run_blockwise, run_steps
 
     grids = [task.grid() for task in tasks]
     if len({(grid.frame, grid.volume_shape) for grid in grids}) == 1:

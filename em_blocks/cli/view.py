@@ -16,13 +16,13 @@ from em_blocks.cli.common import json_option, load_config, opened_store, shows_e
 from em_blocks.cli.export import SYNAPSES_OF, run_of_synapses
 from em_blocks.config import VolumeInput, is_url, path_of, without_file_scheme
 from em_blocks.errors import ConfigError, VolumeError
-from em_blocks.kernels.synapses import Synapses
-from em_blocks.runtime.serve import FileServer
+from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.tasks.base import RunConfig
-from em_blocks.volumes import annotations, neuroglancer
-from em_blocks.volumes.ledger import named_blocks, read_ledger
-from em_blocks.volumes.neuroglancer import ROLES, Shown, find_volumes
+from em_blocks.volumes.stores.ledger import named_blocks, read_ledger
 from em_blocks.volumes.synapse_files import FORMATS, IN_VOXELS, read_synapses
+from em_blocks.volumes.viewer import annotations, neuroglancer
+from em_blocks.volumes.viewer.file_server import FileServer
+from em_blocks.volumes.viewer.neuroglancer import ROLES, Shown, find_volumes
 
 CLIENT = "https://neuroglancer-demo.appspot.com"
 

@@ -11,7 +11,7 @@ from pymongo import ReplaceOne
 
 from em_blocks.db.synapse_rows import table_of
 from em_blocks.db.synapses import ScratchSynapses, SynapseStore
-from em_blocks.kernels.synapses import Synapses
+from em_blocks.kernels.synapses.table import Synapses
 
 _BATCH = 10_000
 

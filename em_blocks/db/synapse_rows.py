@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from em_blocks.kernels.synapses import UNMAPPED, Synapses
+from em_blocks.kernels.synapses.table import UNMAPPED, Synapses
 
 Flags = Mapping[str, np.ndarray]
 """Which rows carry a flag: (n,) bool by its name."""

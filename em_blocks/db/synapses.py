@@ -15,7 +15,7 @@ from em_blocks.db.runs import DURABLE
 from em_blocks.db.synapse_rows import Flags, changes_of, documents_of, flags_of, table_of
 from em_blocks.errors import DatabaseError
 from em_blocks.geometry import Roi
-from em_blocks.kernels.synapses import LARGEST_ID, Synapses
+from em_blocks.kernels.synapses.table import LARGEST_ID, Synapses
 
 Site = Literal["post", "pre", "either"]
 Ids = int | Sequence[int] | np.ndarray

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from em_blocks.kernels.symmetry import (
+from em_blocks.kernels.transforms.symmetry import (
     Symmetry,
     undo_affinities,
     undo_descriptors,
     undo_vectors,
 )
-from em_blocks.kernels.tiles import Triple, blend_window, tile_offsets
+from em_blocks.kernels.transforms.tiles import Triple, blend_window, tile_offsets
 
 Slices = tuple[slice, slice, slice]
 

@@ -8,17 +8,17 @@ from em_blocks.errors import ConfigError
 from em_blocks.tasks.base import RunConfig
 
 KINDS = {
-    "ingest": "em_blocks.tasks.ingest:Ingest",
-    "clean": "em_blocks.tasks.clean:Clean",
-    "downsample": "em_blocks.tasks.downsample:Downsample",
-    "predict": "em_blocks.tasks.predict:Predict",
-    "segment": "em_blocks.tasks.segment:Segment",
-    "relabel": "em_blocks.tasks.relabel:Relabel",
-    "map_synapses": "em_blocks.tasks.map_synapses:MapSynapses",
-    "extract_synapses": "em_blocks.tasks.extract_synapses:ExtractSynapses",
-    "cluster_clefts": "em_blocks.tasks.cluster_clefts:ClusterClefts",
-    "count_overlaps": "em_blocks.tasks.count_overlaps:CountOverlaps",
-    "credit_synapses": "em_blocks.tasks.credit_synapses:CreditSynapses",
+    "ingest": "em_blocks.tasks.volumes.ingest:Ingest",
+    "clean": "em_blocks.tasks.components.clean:Clean",
+    "downsample": "em_blocks.tasks.volumes.downsample:Downsample",
+    "predict": "em_blocks.tasks.prediction.predict:Predict",
+    "segment": "em_blocks.tasks.segmentation.segment:Segment",
+    "relabel": "em_blocks.tasks.segmentation.relabel:Relabel",
+    "map_synapses": "em_blocks.tasks.synapses.map_synapses:MapSynapses",
+    "extract_synapses": "em_blocks.tasks.synapses.extract_synapses:ExtractSynapses",
+    "cluster_clefts": "em_blocks.tasks.synapses.cluster_clefts:ClusterClefts",
+    "count_overlaps": "em_blocks.tasks.evaluation.count_overlaps:CountOverlaps",
+    "credit_synapses": "em_blocks.tasks.evaluation.credit_synapses:CreditSynapses",
 }
 
 

@@ -21,11 +21,11 @@ from em_blocks.db.synapse_rows import Flags
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import BlockAlignmentError, ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
-from em_blocks.kernels.synapses import Synapses
+from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.tasks.cluster import Cluster, Container
 from em_blocks.tasks.outputs import Output, OutputSpec, RowsSpec, TableSpec, checksum
 from em_blocks.volumes import Volume
-from em_blocks.volumes.tables import BlockTables, checksum_of_columns
+from em_blocks.volumes.stores.tables import BlockTables, checksum_of_columns
 
 __all__ = [
     "Block", "BlockReport", "BlockwiseTask", "OutputSpec", "ProcessBlock", "RowsSpec", "SynapseTask",

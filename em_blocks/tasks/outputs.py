@@ -13,10 +13,11 @@ from em_blocks.db.synapse_rows import Flags, checksum_of_rows
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import VolumeError
 from em_blocks.geometry import Block, BlockGrid, Triple
-from em_blocks.kernels.synapses import Synapses
-from em_blocks.volumes import Volume, store
-from em_blocks.volumes.formats import Format, Layout, detect
-from em_blocks.volumes.tables import BlockTables, checksum_of_columns
+from em_blocks.kernels.synapses.table import Synapses
+from em_blocks.volumes import Volume
+from em_blocks.volumes.formats.storage import Format, Layout, detect
+from em_blocks.volumes.stores import store
+from em_blocks.volumes.stores.tables import BlockTables, checksum_of_columns
 
 Damage = Callable[[Block, int | None], str | None]
 """What is wrong with a stored block that should have this checksum, or None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
 from em_blocks.tasks.outputs import RowsSpec
-from em_blocks.volumes.apart import check_apart, check_outside, paths_in
+from em_blocks.volumes.stores.apart import check_apart, check_outside, paths_in
 
 
 def input_places(task: BlockwiseTask) -> dict[str, str]:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from em_blocks.errors import CheckpointError, ConfigError, RefusedError, RunFailedError
-from em_blocks.training.setup import CHECKPOINTS, numbered_checkpoints
+from em_blocks.models.setup import CHECKPOINTS, numbered_checkpoints
 
 BEST = "best.safetensors"
 KEPT = 2  # the newest may be the one that a full disk or a crash spoiled

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from em_blocks.errors import ConfigError
-from em_blocks.training.config import SetupConfig
-from em_blocks.training.domain import Domain
+from em_blocks.models.config import SetupConfig
+from em_blocks.training.data.domain import Domain
+from em_blocks.training.data.sources import TrainingData
 from em_blocks.training.heads import HeadTraining
-from em_blocks.training.sources import TrainingData
 
 N_SECTIONS, TAILS = 9, (0.1, 99.9)
 FAR, LEAST_CONTRAST = 2.0, 0.1

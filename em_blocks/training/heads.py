@@ -12,26 +12,26 @@ import gunpowder as gp
 import numpy as np
 from torch import Tensor
 
-from em_blocks.kernels.affinities import affinities, erode_labels
-from em_blocks.kernels.shape_descriptors import reach, shape_descriptors
-from em_blocks.kernels.synapse_targets import partner_vectors, site_balls
-from em_blocks.kernels.synapses import Synapses
-from em_blocks.nets.losses import balanced_bce, indicator_loss, masked_mse, masked_vector_mse
-from em_blocks.training import scores
-from em_blocks.training.config import (
+from em_blocks.kernels.segmentation.affinities import affinities, erode_labels
+from em_blocks.kernels.segmentation.lsd import reach, shape_descriptors
+from em_blocks.kernels.synapses.table import Synapses
+from em_blocks.kernels.synapses.targets import partner_vectors, site_balls
+from em_blocks.models.config import (
     DirectionVectorHead,
     HeadConfig,
     IndicatorHead,
     SetupConfig,
     scheduled,
 )
-from em_blocks.training.graph import LABELS, SYNAPSES
-from em_blocks.training.targets import (
+from em_blocks.nets.losses import balanced_bce, indicator_loss, masked_mse, masked_vector_mse
+from em_blocks.training.data.graph import LABELS, SYNAPSES
+from em_blocks.training.data.targets import (
     AffinityTarget,
     DirectionVectorTarget,
     IndicatorTarget,
     LsdTarget,
 )
+from em_blocks.training.scores import voxels as scores
 
 
 class HeadTraining:

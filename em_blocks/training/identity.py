@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from em_blocks.errors import ConfigError
-from em_blocks.training.setup import Setup
-from em_blocks.training.sources import TrainingData, describe
+from em_blocks.models.setup import Setup
+from em_blocks.training.data.sources import TrainingData, describe
 
 _IRRELEVANT = (".raw", ".labels", ".synapses", ".name", ".initial", ".snapshot_every")
 _CHECKED_ONLY = "config.intensities."

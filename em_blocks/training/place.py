@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 from em_blocks.errors import RefusedError
+from em_blocks.models.setup import CONFIG, NETWORK, Setup
 from em_blocks.training.checkpoints import write_whole
 from em_blocks.training.identity import portable_config
-from em_blocks.training.setup import CONFIG, NETWORK, Setup
 
 _OF_THE_NETWORK = {"voxel_size", "network", "heads", "normalization"}
 """What a prediction reads of config.json, and the weights do not hold."""

@@ -14,8 +14,11 @@ from pathlib import Path
 import torch
 
 from em_blocks.errors import ConfigError, RefusedError, RunFailedError
+from em_blocks.models.setup import Setup, load_initial_weights
 from em_blocks.training.checkpoints import BEST, TrainingFiles
 from em_blocks.training.checks import check_intensities, check_labels, check_synapses
+from em_blocks.training.data.samples import Sample
+from em_blocks.training.data.sources import open_source
 from em_blocks.training.heads import head_trainings
 from em_blocks.training.identity import differences, identity
 from em_blocks.training.interruption import Interruption
@@ -23,11 +26,8 @@ from em_blocks.training.lock import TrainingLock
 from em_blocks.training.log import TrainingLog
 from em_blocks.training.place import SetupCopy
 from em_blocks.training.progress import Progress
-from em_blocks.training.samples import Sample
-from em_blocks.training.selection import best_of, better
-from em_blocks.training.setup import Setup, load_initial_weights
-from em_blocks.training.snapshots import FOLDER, Snapshots
-from em_blocks.training.sources import open_source
+from em_blocks.training.scores.selection import best_of, better
+from em_blocks.training.scores.snapshots import FOLDER, Snapshots
 from em_blocks.training.stream import BatchStream
 from em_blocks.training.trainer import Step, Trainer
 from em_blocks.training.validation import UNDEFINED, Validation

@@ -9,8 +9,8 @@ import gunpowder as gp
 import numpy as np
 
 from em_blocks.errors import GeometryError
-from em_blocks.training.config import SetupConfig, scheduled
-from em_blocks.training.graph import (
+from em_blocks.models.config import SetupConfig, scheduled
+from em_blocks.training.data.graph import (
     LABELS,
     RAW,
     SYNAPSES,
@@ -19,10 +19,10 @@ from em_blocks.training.graph import (
     sample_graph,
     world,
 )
+from em_blocks.training.data.points import count_inside, offset_nm, sites_of
+from em_blocks.training.data.samples import Sample, draw_batch, prefetch
+from em_blocks.training.data.sources import TrainingData
 from em_blocks.training.heads import HeadTraining
-from em_blocks.training.points import count_inside, offset_nm, sites_of
-from em_blocks.training.samples import Sample, draw_batch, prefetch
-from em_blocks.training.sources import TrainingData
 
 
 class BatchStream:

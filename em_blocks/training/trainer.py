@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from em_blocks.errors import ConfigError, RunFailedError
+from em_blocks.models.config import TrainingConfig
 from em_blocks.nets.inference import best_device
-from em_blocks.training.config import TrainingConfig
 
 MAX_BAD_STEPS = 10
 FINAL_LEARNING_RATE = 0.01  # of the highest

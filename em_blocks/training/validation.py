@@ -9,12 +9,12 @@ import numpy as np
 from torch import nn
 
 from em_blocks.errors import ConfigError
-from em_blocks.training.config import SetupConfig
+from em_blocks.models.config import SetupConfig
+from em_blocks.training.data.sources import TrainingData
 from em_blocks.training.heads import HeadTraining
-from em_blocks.training.inference import predict_box
-from em_blocks.training.scores import NO_SCORE, kind_of, mean_of_known
-from em_blocks.training.sources import TrainingData
-from em_blocks.training.synapse_scores import partner_scores, synapses_of_box
+from em_blocks.training.scores.inference import predict_box
+from em_blocks.training.scores.partners import partner_scores, synapses_of_box
+from em_blocks.training.scores.voxels import NO_SCORE, kind_of, mean_of_known
 
 Outputs = dict[str, np.ndarray]
 UNDEFINED = "undefined"

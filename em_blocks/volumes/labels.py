@@ -15,13 +15,13 @@ import numpy as np
 from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.geometry import Box, Frame, Roi, Triple
-from em_blocks.kernels.contingency import negative_ids
-from em_blocks.kernels.positions import as_voxels
-from em_blocks.volumes.hdf5 import Hdf5Dataset, Hdf5Transforms
+from em_blocks.kernels.evaluation.contingency import negative_ids
+from em_blocks.kernels.transforms.positions import as_voxels
+from em_blocks.volumes.imports.hdf5 import Hdf5Dataset, Hdf5Transforms
+from em_blocks.volumes.imports.sources import USUAL_CHUNK, ReadBox
 from em_blocks.volumes.metadata import place_in_config
 from em_blocks.volumes.metadata.claims import Axes
 from em_blocks.volumes.samples import sample_boxes
-from em_blocks.volumes.sources import USUAL_CHUNK, ReadBox
 from em_blocks.volumes.volume import Volume
 
 _HDF5 = re.compile(r"^(?P<file>.+?\.(?:h5|hdf5|hdf))(?:(?P<separator>[:/])(?P<dataset>.*))?$", re.I)

@@ -8,9 +8,9 @@ v3 groups 0.5 (https://ngff.openmicroscopy.org/0.4, /0.5).
 from __future__ import annotations
 
 from em_blocks.geometry import Frame
-from em_blocks.volumes import store
-from em_blocks.volumes.formats import Format, write_group_attributes
+from em_blocks.volumes.formats.storage import Format, write_group_attributes
 from em_blocks.volumes.metadata.claims import SPACE
+from em_blocks.volumes.stores import store
 from em_blocks.volumes.volume import Volume
 
 

@@ -12,12 +12,13 @@ import tensorstore as ts
 from em_blocks.config import VolumeInput
 from em_blocks.errors import BlockAlignmentError, GeometryError, VolumeError
 from em_blocks.geometry import Box, Frame, Roi, Triple
-from em_blocks.volumes import formats, precomputed, store
-from em_blocks.volumes.attributes import frame_attributes, keeps_channel_axis
-from em_blocks.volumes.formats import Format, Layout
+from em_blocks.volumes.formats import storage as formats
+from em_blocks.volumes.formats.storage import Format, Layout, precomputed
 from em_blocks.volumes.metadata import Stored, resolve
 from em_blocks.volumes.metadata.arrangement import Arrangement
+from em_blocks.volumes.metadata.attributes import frame_attributes, keeps_channel_axis
 from em_blocks.volumes.metadata.claims import SPACE
+from em_blocks.volumes.stores import store
 
 Outside = Literal["constant", "reflect", "error"]
 """What lies beyond the end of a volume: a constant (0), its mirror image, or nothing."""

@@ -20,7 +20,7 @@ from em_blocks.db.evaluations import save_evaluations
 from em_blocks.db.synapse_mapping import prepare_mapping, replace_segments, sites_without
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import DatabaseError
-from em_blocks.kernels.synapses import UNMAPPED, Synapses
+from em_blocks.kernels.synapses.table import UNMAPPED, Synapses
 from mongods import Mongod, mongod
 
 N_BLOCKS, PER_BLOCK = 24, 400

@@ -12,7 +12,7 @@ from em_blocks.db.synapse_rows import checksum_of_rows
 from em_blocks.db.synapses import INDEXES, ScratchSynapses, SynapseStore
 from em_blocks.errors import DatabaseError
 from em_blocks.geometry import Roi
-from em_blocks.kernels.synapses import UNMAPPED, Synapses
+from em_blocks.kernels.synapses.table import UNMAPPED, Synapses
 
 COLUMNS = [*Synapses.columns(), "flags"]
 

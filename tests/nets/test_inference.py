@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from em_blocks.kernels.symmetry import Symmetry, symmetries
+from em_blocks.kernels.transforms.symmetry import Symmetry, symmetries
 from em_blocks.nets.inference import HeadFormat, TilePredictor, quantise
 
 NEIGHBORHOOD = [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, -2, 0), (0, 0, -2)]

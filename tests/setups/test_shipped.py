@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from em_blocks.training.config import SetupConfig
+from em_blocks.models.config import SetupConfig
+from em_blocks.models.setup import Setup, load_weights
 from em_blocks.training.heads import head_trainings
-from em_blocks.training.setup import Setup, load_weights
 
 SETUPS = Path(__file__).parents[2] / "setups"
 FOLDERS = sorted(path.parent for path in SETUPS.glob("*/config.json"))

@@ -10,13 +10,13 @@ from click.testing import CliRunner
 from em_blocks.cli.main import main
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Frame
-from em_blocks.tasks.clean import Clean
-from em_blocks.tasks.downsample import Downsample
-from em_blocks.tasks.ingest import Ingest
+from em_blocks.tasks.components.clean import Clean
 from em_blocks.tasks.places import check_places, input_places, output_places
-from em_blocks.tasks.predict import Predict
-from em_blocks.tasks.relabel import Relabel
-from em_blocks.tasks.segment import Segment
+from em_blocks.tasks.prediction.predict import Predict
+from em_blocks.tasks.segmentation.relabel import Relabel
+from em_blocks.tasks.segmentation.segment import Segment
+from em_blocks.tasks.volumes.downsample import Downsample
+from em_blocks.tasks.volumes.ingest import Ingest
 from em_blocks.volumes import Volume
 
 FRAME = Frame((40.0, 4.6, 4.6), (80.0, 0.0, 9.2))

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from em_blocks.kernels.affinities import affinities
-from em_blocks.kernels.shape_descriptors import shape_descriptors
-from em_blocks.kernels.synapse_targets import partner_vectors, site_balls
-from em_blocks.kernels.synapses import Synapses
-from em_blocks.training.config import SetupConfig
+from em_blocks.kernels.segmentation.affinities import affinities
+from em_blocks.kernels.segmentation.lsd import shape_descriptors
+from em_blocks.kernels.synapses.table import Synapses
+from em_blocks.kernels.synapses.targets import partner_vectors, site_balls
+from em_blocks.models.config import SetupConfig
 from em_blocks.training.heads import head_trainings
 from tiny_setup import tiny_config
 

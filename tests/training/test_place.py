@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from em_blocks.errors import ConfigError, RefusedError
+from em_blocks.models.setup import Setup
 from em_blocks.training.place import SetupCopy
-from em_blocks.training.setup import Setup
 from tiny_setup import tiny_config, write_setup
 
 

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from em_blocks.models.setup import Setup, load_weights
 from em_blocks.training.checkpoints import TrainingFiles
-from em_blocks.training.setup import Setup, load_weights
 from tiny_setup import tiny_config, write_setup
 
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from em_blocks.errors import ConfigError, RefusedError, RunFailedError
+from em_blocks.models.setup import Setup
 from em_blocks.training.run import train
-from em_blocks.training.setup import Setup
 from em_blocks.training.trainer import Trainer
 from em_blocks.training.validation import Validation
 from tiny_setup import tiny_config, write_setup

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from em_blocks.errors import ConfigError, GeometryError
-from em_blocks.kernels.affinities import affinities
-from em_blocks.kernels.shape_descriptors import shape_descriptors
-from em_blocks.training.config import SetupConfig
-from em_blocks.training.graph import largest_read, world
+from em_blocks.kernels.segmentation.affinities import affinities
+from em_blocks.kernels.segmentation.lsd import shape_descriptors
+from em_blocks.models.config import SetupConfig
+from em_blocks.training.data.graph import largest_read, world
+from em_blocks.training.data.samples import draw_batch, prefetch
+from em_blocks.training.data.sources import TrainingData
 from em_blocks.training.heads import head_trainings
-from em_blocks.training.samples import draw_batch, prefetch
-from em_blocks.training.sources import TrainingData
 from em_blocks.training.stream import BatchStream
 from tiny_setup import tiny_config
 

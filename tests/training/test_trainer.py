@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from em_blocks.errors import RunFailedError
-from em_blocks.training.config import TrainingConfig
+from em_blocks.models.config import TrainingConfig
 from em_blocks.training.trainer import MAX_BAD_STEPS, Trainer, learning_rate
 from tiny_setup import tiny_config
 

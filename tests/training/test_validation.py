@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from em_blocks.errors import ConfigError
-from em_blocks.kernels.synapses import Synapses
-from em_blocks.training.config import SetupConfig
+from em_blocks.kernels.synapses.table import Synapses
+from em_blocks.models.config import SetupConfig
+from em_blocks.training.data.sources import TrainingData
 from em_blocks.training.heads import head_trainings
-from em_blocks.training.sources import TrainingData
 from em_blocks.training.validation import UNDEFINED, Validation
 from tiny_setup import tiny_config
 

@@ -3,9 +3,10 @@
 import pytest
 
 from em_blocks.geometry import Frame
-from em_blocks.volumes import Volume, store
+from em_blocks.volumes import Volume
 from em_blocks.volumes.metadata import Group, Stored, resolve
 from em_blocks.volumes.multiscale import level_path, ngff_multiscale, write_multiscales
+from em_blocks.volumes.stores import store
 
 FRAMES = {
     "s0": Frame((40.0, 4.6, 4.6), (400.0, 46.0, -9.2)),

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from em_blocks.errors import BlockAlignmentError, GeometryError, VolumeError
 from em_blocks.geometry import Box, Frame, Roi
-from em_blocks.volumes import Volume, store
-from em_blocks.volumes.formats import detect
+from em_blocks.volumes import Volume
+from em_blocks.volumes.formats.storage import detect
+from em_blocks.volumes.stores import store
 
 FORMATS = ["zarr", "zarr3", "n5", "precomputed"]
 SHAPE = (20, 33, 40)

@@ -27,9 +27,9 @@ from starlette.staticfiles import StaticFiles
 
 from em_blocks.db.progress import answered_within
 from em_blocks.errors import ConfigError, EmBlocksError
-from em_blocks.runtime.block_map import section_map
-from em_blocks.runtime.overview import block_details
-from em_blocks.runtime.watch import PERIOD_S, SHARE, Away, Watcher
+from em_blocks.runtime.monitoring.block_map import section_map
+from em_blocks.runtime.monitoring.overview import block_details
+from em_blocks.runtime.monitoring.watch import PERIOD_S, SHARE, Away, Watcher
 
 STATIC = Path(__file__).parent / "static"
 QUERY_S = 20.0

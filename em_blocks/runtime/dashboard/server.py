@@ -13,8 +13,8 @@ import uvicorn
 
 from em_blocks.errors import ConfigError
 from em_blocks.runtime.dashboard.app import make_app
-from em_blocks.runtime.overview import Step
-from em_blocks.runtime.watch import Database, Watcher
+from em_blocks.runtime.monitoring.overview import Step
+from em_blocks.runtime.monitoring.watch import Database, Watcher
 from em_blocks.tasks.base import BlockwiseTask
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})

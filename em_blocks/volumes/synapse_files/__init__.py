@@ -20,8 +20,8 @@ from pathlib import Path
 from types import ModuleType
 
 from em_blocks.errors import SynapseFileError
-from em_blocks.kernels.synapses import Synapses
-from em_blocks.volumes.whole_files import written_whole
+from em_blocks.kernels.synapses.table import Synapses
+from em_blocks.volumes.stores.whole_files import written_whole
 
 # Compared from the first to the last; endings of whole names are possible.
 FORMATS = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from em_blocks.errors import SynapseFileError
-from em_blocks.kernels.synapses import LARGEST_ID, TOO_FAR, UNMAPPED, Synapses
+from em_blocks.kernels.synapses.table import LARGEST_ID, TOO_FAR, UNMAPPED, Synapses
 
 Convert = Callable[[Any], Any]
 

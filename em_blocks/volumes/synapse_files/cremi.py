@@ -24,8 +24,8 @@ import numpy as np
 
 from em_blocks.errors import SynapseFileError
 from em_blocks.geometry import Frame, Nm3
-from em_blocks.kernels.cremi_marks import BACKGROUND
-from em_blocks.kernels.synapses import LARGEST_ID, Synapses
+from em_blocks.kernels.evaluation.cremi_marks import BACKGROUND
+from em_blocks.kernels.synapses.table import LARGEST_ID, Synapses
 from em_blocks.volumes.synapse_files.checks import malformed
 from em_blocks.volumes.synapse_files.cremi_locations import (
     GROUP,

@@ -15,7 +15,7 @@ import numpy as np
 
 from em_blocks.errors import SynapseFileError
 from em_blocks.geometry import Frame, Nm3
-from em_blocks.kernels.positions import ROUNDING_VOXELS
+from em_blocks.kernels.transforms.positions import ROUNDING_VOXELS
 
 GROUP = "annotations"
 

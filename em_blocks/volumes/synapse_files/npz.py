@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from em_blocks.errors import SynapseFileError
-from em_blocks.kernels.synapses import Synapses
+from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.volumes.synapse_files.checks import table_of
 
 _KINDS = {"ids": "ui", "positions": "uif", "scores": "uif", "cleft_score": "uif"}

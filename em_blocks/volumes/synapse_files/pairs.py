@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from em_blocks.errors import SynapseFileError
-from em_blocks.kernels.synapses import UNMAPPED, Synapses
+from em_blocks.kernels.synapses.table import UNMAPPED, Synapses
 from em_blocks.volumes.synapse_files.checks import (
     columns_of,
     finite,

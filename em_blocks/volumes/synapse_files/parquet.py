@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from em_blocks.errors import SynapseFileError
-from em_blocks.kernels.synapses import Synapses
+from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.volumes.synapse_files.checks import malformed, table_of
 
 _SCORES = ("score", "cleft_score")

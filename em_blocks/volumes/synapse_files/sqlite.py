@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from em_blocks.errors import SynapseFileError
-from em_blocks.kernels.synapses import Synapses
+from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.volumes.synapse_files.checks import malformed, table_of
 
 _POSITIONS = {

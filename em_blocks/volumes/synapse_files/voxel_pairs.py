@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from em_blocks.errors import SynapseFileError
-from em_blocks.kernels.positions import as_voxels
-from em_blocks.kernels.synapses import Synapses
+from em_blocks.kernels.synapses.table import Synapses
+from em_blocks.kernels.transforms.positions import as_voxels
 from em_blocks.volumes.synapse_files.checks import finite, malformed, table_of
 
 _SIDES = ("pre", "post")

@@ -1,0 +1,1 @@
+"""Connected components, of blocks and of sparse voxels."""

@@ -1,0 +1,1 @@
+"""Graphs of neurons and their statistics."""

@@ -1,0 +1,1 @@
+"""Scores of segmentations, objects, partners and connectivity."""

@@ -1,0 +1,1 @@
+"""Pictures of sections, curves and networks."""

@@ -1,0 +1,1 @@
+"""Affinities, watershed, region graphs and agglomeration."""

@@ -1,0 +1,1 @@
+"""Neurons as skeletons: text, mapping and run length."""

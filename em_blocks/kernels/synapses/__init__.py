@@ -1,0 +1,1 @@
+"""Synapses as a table; detection, pairing, filters and clefts."""

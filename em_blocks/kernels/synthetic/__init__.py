@@ -1,0 +1,1 @@
+"""EM-like volumes with known truth."""

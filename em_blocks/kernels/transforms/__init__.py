@@ -1,0 +1,1 @@
+"""Tiles, symmetries, deformation and noise of arrays."""

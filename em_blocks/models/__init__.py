@@ -1,0 +1,1 @@
+"""Setups: networks, their configs and weights."""

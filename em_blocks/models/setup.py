@@ -1,0 +1,283 @@
+"""A setup folder: config.json, network.py and checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from em_blocks.errors import CheckpointError, ConfigError
+from em_blocks.models.config import SetupConfig
+
+CHECKPOINTS = "checkpoints"
+CONFIG, NETWORK = "config.json", "network.py"
+_NEEDED = ("context", "check_tile", "predict")
+_NUMBERED = re.compile(r"checkpoint_(\d+)\.safetensors$")
+
+
+class Setup:
+    """A network, how it was trained, and its weights.
+
+    Attributes
+    ----------
+    folder : Path
+    config : SetupConfig
+    """
+
+    def __init__(self, folder: Path, config: SetupConfig):
+        self.folder = folder
+        self.config = config
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path | str, overrides: tuple[str, ...] = (), *, name: str = CONFIG
+    ) -> Self:
+        """Read a setup; `overrides` are ``key.path=value`` strings, `name` is that of its config.
+
+        Raises
+        ------
+        ConfigError
+            If the folder, its config or its network.py is missing or wrong.
+        """
+        folder = Path(folder).absolute()
+        if not folder.is_dir():
+            raise ConfigError(
+                f"The setup {folder} is not a folder. A setup is a folder with config.json, "
+                "network.py and checkpoints/; the shipped ones are in the folder setups/."
+            )
+        if not (folder / NETWORK).is_file():
+            raise ConfigError(
+                f"The setup {folder} has no network.py, which defines build(config) and returns "
+                "the network. Copy the one of a shipped setup and change it."
+            )
+        return cls(folder, SetupConfig.from_file(folder / name, overrides))
+
+    def build(self) -> nn.Module:
+        """The network with random weights, made by ``build(config)`` of network.py.
+
+        Raises
+        ------
+        ConfigError
+            If network.py fails or defines no ``build``.
+        """
+        path = self.folder / NETWORK
+        namespace: dict = {"__file__": str(path), "__name__": f"setup_{self.config.name}"}
+        try:
+            exec(compile(path.read_text(), str(path), "exec"), namespace)
+            network = namespace["build"](self.config)
+        except Exception as error:
+            raise ConfigError(
+                f"{path} could not build the network: {type(error).__name__}: {error}. The file "
+                "must define build(config) and return a torch module for this config.json."
+            ) from error
+        if missing := [name for name in _NEEDED if not hasattr(network, name)]:
+            raise ConfigError(
+                f"{path} builds a {type(network).__name__} without {', '.join(missing)}. Training and "
+                "prediction need them to know which voxels the network reads: return an "
+                "em_blocks.nets.unet.UNet, or a module with these attributes."
+            )
+        return network
+
+    def checkpoint_path(self, which: str | int | Path = "best") -> Path:
+        """File of a checkpoint: "best", "latest", an iteration, or a path.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no such file; lists those that exist.
+        """
+        folder = self.folder / CHECKPOINTS
+        numbered = numbered_checkpoints(folder)
+        if which == "best":
+            path = folder / "best.safetensors"
+        elif which == "latest":
+            path = numbered[max(numbered)] if numbered else folder / "best.safetensors"
+        elif str(which).isdecimal():
+            path = numbered.get(int(which), folder / f"checkpoint_{which}.safetensors")
+        else:
+            path = Path(which)
+        if not path.is_file():
+            raise CheckpointError(self._missing(which, path))
+        return path
+
+    def _missing(self, which: str | int | Path, path: Path) -> str:
+        folder = self.folder / CHECKPOINTS
+        found = sorted(file.name for file in folder.glob("*.safetensors")) or "none"
+        state = "is a folder" if path.is_dir() else "does not exist"
+        text = (
+            f"The checkpoint {str(which)!r} of setup {self.config.name} needs the file {path}, which "
+            f"{state}. In {folder} there are: {found}. "
+        )
+        if path.parent != folder and (folder / path.name).is_file():
+            return text + (
+                "A path counts from the folder of the config that names it, not from the setup: "
+                f'write {folder / path.name}, or "best", "latest" or an iteration.'
+            )
+        return text + (
+            'Use "best", "latest", an iteration or a path of an existing file (it counts from the '
+            "folder of the config that names it), or train the setup first."
+        )
+
+    def fingerprint(self, checkpoint: Path) -> str:
+        """sha256 (hex) of all that decides what the network computes."""
+        config = self.config.model_dump(
+            mode="json", include={"network", "heads", "normalization", "voxel_size"}
+        )
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        digest.update((self.folder / NETWORK).read_bytes())
+        digest.update(hashlib.sha256(Path(checkpoint).read_bytes()).digest())
+        return digest.hexdigest()
+
+
+def numbered_checkpoints(folder: Path) -> dict[int, Path]:
+    """Files checkpoint_<iteration>.safetensors of a folder, by iteration."""
+    matches = ((_NUMBERED.match(file.name), file) for file in folder.glob("checkpoint_*"))
+    return {int(match.group(1)): file for match, file in matches if match}
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load weights into `network`; nothing in the file is executed.
+
+    Parameters
+    ----------
+    network : torch module
+    path : Path
+        .safetensors, or a .pt file that holds tensors only.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is unreadable, holds anything but tensors, or is of
+        another architecture (names the keys that differ).
+    """
+    weights = _read_weights(Path(path))
+    expected = network.state_dict()
+    if problems := _differences(expected, weights):
+        raise CheckpointError(
+            f"{path} holds the weights of another network: {'; '.join(problems)}. Use a checkpoint "
+            "of this setup, or the setup that the checkpoint was trained with."
+        )
+    network.load_state_dict(weights)
+
+
+def load_initial_weights(network: nn.Module, path: Path) -> list[str]:
+    """Load weights for a network that may have other heads and more convolutions.
+
+    Heads that `path` lacks, or has with other channels, keep their random weights. Convolutions
+    that it lacks begin as identities: behind a ReLU they change nothing at first, so a network
+    can be made deeper, and see farther, without losing what it has learnt.
+
+    Parameters
+    ----------
+    network : torch module
+        Its heads are the parameters "heads.<name>.*", as in `em_blocks.nets.unet.UNet`.
+    path : Path
+        As for `load_weights`.
+
+    Returns
+    -------
+    list of str
+        Heads that keep their random weights.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is unreadable, or differs in anything else.
+
+    References
+    ----------
+    Deeper networks: Chen et al. 2016, arXiv:1511.05641.
+    """
+    weights, own = _read_weights(Path(path)), network.state_dict()
+    fresh = {
+        _head(key)
+        for key, value in own.items()
+        if _head(key) and (key not in weights or weights[key].shape != value.shape)
+    }
+    kept = {key: value for key, value in weights.items() if not _head(key) or key in own}
+    kept |= {key: value for key, value in own.items() if _head(key) in fresh}
+    kept |= {
+        key: _identity(value)
+        for key, value in own.items()
+        if key not in kept and not _head(key) and _keeps_channels(value)
+    }
+    if problems := _differences(own, kept):
+        raise CheckpointError(
+            f"{path} cannot be trained further as this setup: {'; '.join(problems)}. Use weights "
+            "of a network with the same `features`, `pooling` and first `kernels` of every "
+            "level, or train from random weights (without `initial`)."
+        )
+    network.load_state_dict(kept)
+    return sorted(fresh)
+
+
+def _keeps_channels(value: torch.Tensor) -> bool:
+    return value.ndim == 1 or value.shape[0] == value.shape[1]
+
+
+def _identity(value: torch.Tensor) -> torch.Tensor:
+    """Weight or bias of a convolution that passes its input on."""
+    value = torch.zeros_like(value)
+    if value.ndim > 1:
+        torch.nn.init.dirac_(value)
+    return value
+
+
+def _head(key: str) -> str | None:
+    """The head that a parameter belongs to."""
+    return key.split(".")[1] if key.startswith("heads.") else None
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"There is no file {path} to load weights from. A relative path counts from the folder of "
+            "the config that names it; correct it, or bring the file back."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{path} cannot be loaded as network weights: {reason} Only "
+            ".safetensors files and .pt files with nothing but tensors are accepted; a pickle "
+            "that holds code is never executed. Use another checkpoint, or train again."
+        ) from error
+    if isinstance(weights, dict) and "trainer" in weights:
+        raise CheckpointError(
+            f"{path} is the state of a training, from which `em-blocks train --resume` goes on. Use the "
+            "weights beside it: best.safetensors or a checkpoint_*.safetensors."
+        )
+    if not isinstance(weights, dict) or not all(
+        isinstance(value, torch.Tensor) for value in weights.values()
+    ):
+        raise CheckpointError(
+            f"{path} holds a {type(weights).__name__} instead of a plain dict of tensors. Save the "
+            "network's state_dict(), best as .safetensors."
+        )
+    return weights
+
+
+def _differences(expected: dict, found: dict) -> list[str]:
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    misshaped = [
+        f"{key} is {tuple(found[key].shape)}, needed {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in found and found[key].shape != value.shape
+    ]
+    named = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
+    return [f"{what}: {_some(keys)}" for what, keys in named if keys]
+
+
+def _some(keys: list[str], limit: int = 5) -> str:
+    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
+    return ", ".join(keys[:limit]) + more

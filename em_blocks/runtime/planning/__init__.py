@@ -1,0 +1,1 @@
+"""Blocks, bytes, memory and time of a run before it starts."""

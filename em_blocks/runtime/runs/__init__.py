@@ -1,0 +1,1 @@
+"""A run in the database and on disk: claim, inputs, ledgers, ownership."""

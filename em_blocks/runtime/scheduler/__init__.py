@@ -1,0 +1,1 @@
+"""Scheduling of blocks: dispatch, gateway, monitors."""

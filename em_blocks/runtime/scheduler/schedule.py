@@ -1,0 +1,155 @@
+"""One start of a run: gateway, workers and watch, from the first block to the last."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from em_blocks.db.connect import ServerError
+from em_blocks.db.runs import RunStore
+from em_blocks.errors import DatabaseLostError
+from em_blocks.runtime.launchers.local import Processes
+from em_blocks.runtime.launchers.slurm_array import Arrays
+from em_blocks.runtime.scheduler.dispatch import Dispatcher, Work
+from em_blocks.runtime.scheduler.gateway import Gateway
+from em_blocks.runtime.scheduler.job import Job, Session, session_path
+from em_blocks.runtime.scheduler.monitor import Monitor, Monitors
+from em_blocks.runtime.scheduler.roster import Roster
+from em_blocks.runtime.scheduler.wire import new_secret
+from em_blocks.tasks.base import BlockwiseTask
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+DRAIN_S = 30.0
+
+COMING = {
+    "local": "they load what they need",
+    "slurm": "they may wait in the queue of Slurm (squeue)",
+    "lsf": "they may wait in the queue of LSF (bjobs)",
+    "external": "start some with `em-blocks join CONFIG`, here or on another host",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is to be done of one run, and what the workers need for it."""
+
+    work: Work
+    job: Job
+    store: RunStore
+
+
+def schedule(steps: Sequence[Step], console: Console) -> tuple[bool, str | None]:
+    """Hand blocks to workers until none is left to try.
+
+    Returns
+    -------
+    bool, str or None
+        Whether any block was given up; why the run ended early, if it did.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After SIGINT, when the blocks in work have ended or were handed back.
+    EmBlocksError
+        If the scheduler cannot listen, or the cluster takes no workers.
+    """
+    task = steps[0].work.task
+    dispatcher = Dispatcher([step.work for step in steps])
+    roster = Roster([step.store for step in steps], [step.job.epoch for step in steps])
+    secret, path = new_secret(), session_path(task)
+    monitors = Monitors(
+        [Monitor(step.store, step.job.epoch, step.work, progress, roster)
+         for step, progress in zip(steps, dispatcher.progress, strict=True)],
+        roster, console, outage_s=task.db_outage_s,
+    )
+    gateway = Gateway(
+        dispatcher, roster, host=task.scheduler_host, port=task.scheduler_port, secret=secret,
+        timeout_s=task.worker_timeout_s, on_event=monitors.tell,
+    )
+    with gateway:
+        Session([step.job for step in steps], gateway.address, secret).save(path)
+        pool = _pool(steps, path)
+        monitors.last_words, monitors.how_workers_come = pool.last_words, COMING[task.launcher]
+        try:
+            with monitors:
+                _watch(gateway, pool, roster, monitors, console)
+        finally:
+            path.unlink(missing_ok=True)
+            gateway.close()
+            pool.stop()
+            if not monitors.hopeless:
+                _write_last(roster)
+    if monitors.hopeless:
+        raise DatabaseLostError(
+            f"Run {task.run!r} ends: {monitors.reason}. What the database has confirmed is safe; start "
+            "the same command again when it is back."
+        )
+    return monitors.any_failed, monitors.reason
+
+
+def _write_last(roster: Roster) -> None:
+    """What workers did since the last beat, and that they have left."""
+    try:
+        roster.flush()
+    except ServerError as error:  # blocks are recorded by the workers; this is only for readers
+        log.warning("the last state of the workers is not in the database: %s", error)
+
+
+def _watch(gateway: Gateway, pool, roster: Roster, monitors: Monitors, console: Console) -> None:
+    try:
+        while not gateway.finished.wait(POLL_S) and monitors.reason is None:
+            pool.poll(gateway, roster)
+        gateway.check()
+        if monitors.reason is not None and not monitors.hopeless:
+            _drain(gateway, monitors)
+    except KeyboardInterrupt:
+        console.print(
+            f"Stopping: {gateway.n_held} blocks in work are finished first, for {DRAIN_S:.0f} s at "
+            "most. Once more, and they are handed back at once."
+        )
+        _drain(gateway, monitors)
+        raise
+
+
+def _drain(gateway: Gateway, monitors: Monitors) -> None:
+    """Let workers finish what they have; a second Ctrl-C raises."""
+    gateway.stop()
+    deadline = time.monotonic() + DRAIN_S
+    while not gateway.finished.wait(POLL_S) and time.monotonic() < deadline:
+        if monitors.hopeless:
+            return
+
+
+def _pool(steps: Sequence[Step], session: Path):
+    """What starts the workers of all steps; no more than there are blocks for."""
+    task: BlockwiseTask = steps[0].work.task
+    n = min(
+        max(step.work.task.num_workers for step in steps),
+        sum(int(step.work.todo.sum()) for step in steps),
+    )
+    logs = task.home / "logs" / task.run
+    if task.launcher == "external":
+        return NoPool()
+    if task.launcher == "slurm" and task.cluster.array:
+        return Arrays(task, session, logs, n)
+    return Processes(task, session, logs, n)
+
+
+class NoPool:
+    """Workers are started by somebody else."""
+
+    def poll(self, gateway, roster) -> None:
+        """Nothing is missing that could be started here."""
+
+    def stop(self) -> None:
+        """They know that the run has ended."""
+
+    def last_words(self) -> str:
+        return "nothing that could be seen here"

@@ -1,0 +1,244 @@
+"""The worker loop: take, process, write, commit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from em_blocks.db.commits import CommitWriter, WorkerIdentity, peak_memory_mb
+from em_blocks.db.connect import connect, scrub
+from em_blocks.db.runs import RunStore
+from em_blocks.db.synapses import SynapseStore
+from em_blocks.errors import CommitRefusedError, EmBlocksError, SchedulerLostError
+from em_blocks.geometry import Block, BlockGrid
+from em_blocks.runtime.scheduler.job import Job, Session
+from em_blocks.runtime.scheduler.wire import Key
+from em_blocks.runtime.worker.client import Client
+from em_blocks.runtime.worker.walltime import Walltime
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 20.0
+EXIT_LEFT = 4
+
+
+def main(session_path: Path) -> None:
+    """A worker process, from its session file to its exit code."""
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        run_worker(Session.load(session_path))
+    except EmBlocksError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.flush()
+        # Threads may still compute a block that no longer counts.
+        os._exit(error.exit_code)
+
+
+def run_worker(session: Session) -> None:
+    """Do blocks until none is left. The entry point of a worker process.
+
+    What `open` of a task loads (a network, volumes) is loaded once. A failing block is recorded and
+    the process goes on.
+
+    Raises
+    ------
+    SchedulerLostError
+        If the scheduler is gone, or gave this worker up.
+    CommitRefusedError
+        If the scheduler was replaced.
+    DatabaseError
+        If the database stayed away.
+    """
+    # Ctrl-C reaches every process of a terminal; what follows from it is the scheduler's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    identity = WorkerIdentity.of_this_process()
+    client = Client(session.address, session.secret, {
+        "worker": identity.worker, "host": identity.host, "pid": identity.pid,
+        "device": identity.device, "slot": os.environ.get("EM_BLOCKS_SLOT", ""),
+    })
+    signal.signal(signal.SIGTERM, lambda *_: client.leave(within_s=GRACE_S))
+    with ExitStack() as stack:
+        steps = Steps(session.steps, identity, client, stack)
+        Walltime.of_this_job(steps.tasks[0].cluster.walltime_min).leave_in_time(client)
+        _work(steps, client)
+
+
+class Steps:
+    """The steps of a session; each is opened at its first block and stays open.
+
+    Parameters
+    ----------
+    jobs : list of Job
+    identity : WorkerIdentity
+    client : Client
+    stack : contextlib.ExitStack
+        Closes them.
+    """
+
+    def __init__(self, jobs: list[Job], identity: WorkerIdentity, client: Client, stack: ExitStack):
+        self._jobs, self._identity, self._client, self._stack = jobs, identity, client, stack
+        self._opened: dict[int, _Step] = {}
+        self._opening = threading.Lock()
+        self.tasks = [job.task() for job in jobs]
+
+    def __getitem__(self, step: int) -> _Step:
+        with self._opening:
+            if step not in self._opened:
+                self._opened[step] = self._open(step)
+            return self._opened[step]
+
+    @property
+    def n_threads(self) -> int:
+        """Blocks to hold at a time, which every step can do."""
+        return min(task.concurrent_blocks for task in self.tasks)
+
+    def hurry(self) -> None:
+        """Have commits written at once: there is no next block yet."""
+        for step in list(self._opened.values()):
+            step.commits.hurry()
+
+    @property
+    def error(self) -> Exception | None:
+        """Why commits are no longer possible, if so."""
+        errors = (step.commits.error for step in list(self._opened.values()))
+        return next((error for error in errors if error is not None), None)
+
+    def close(self) -> None:
+        """Have everything written that is done. Raises why it could not be."""
+        for step in list(self._opened.values()):
+            step.commits.close()
+
+    def _open(self, number: int) -> _Step:
+        job, task, identity = self._jobs[number], self.tasks[number], self._identity
+        mongo = self._stack.enter_context(connect(job.uri, outage_s=task.db_outage_s))
+        store = RunStore(mongo, task.db_name, task.run)
+        own = WorkerIdentity(identity.worker, job.epoch, identity.device, identity.host, identity.pid)
+        synapses = SynapseStore(
+            mongo, task.db_name, task.run, guard=lambda: store.check_worker(own.worker, own.epoch),
+            outage_s=task.db_outage_s,
+        )
+        try:
+            process = self._stack.enter_context(task.start(job.measured, synapses))
+        except Exception as error:
+            record_start_failure(store, own, error)
+            raise
+        grid = task.grid()
+        commits = CommitWriter(
+            store, grid, own, max_failures=task.max_retries + 1, outage_s=task.db_outage_s,
+            on_durable=lambda blocks: self._tell(number, blocks),
+        )
+        self._stack.callback(commits.close)
+        return _Step(task, grid, process, commits)
+
+    def _tell(self, number: int, blocks: list[Block]) -> None:
+        self._client.done(*((number, *block.index) for block in blocks))
+
+
+@dataclass(frozen=True)
+class _Step:
+    task: BlockwiseTask
+    grid: BlockGrid
+    process: ProcessBlock
+    commits: CommitWriter
+
+
+def record_start_failure(store: RunStore, identity: WorkerIdentity, error: Exception) -> None:
+    """Let the scheduler know that workers cannot even start."""
+    store.attempts.insert_one({
+        "_id": f"{store.run}/start/{identity.worker}", "run": store.run, "block": None,
+        "epoch": identity.epoch, "worker": identity.worker, "host": identity.host,
+        "finished": store.now(), "error": describe_error(error, "start"),
+    })
+
+
+def _work(steps: Steps, client: Client) -> None:
+    """Hold several blocks at a time, each in a thread.
+
+    While one computes, others read and write: the task's stages take turns by locks.
+    """
+    failures: list[BaseException] = []
+    threads = [
+        threading.Thread(target=_loop, args=(steps, client, failures), name=f"block-{n}", daemon=True)
+        for n in range(steps.n_threads)
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        threads[0].join(0.05) if threads[0].is_alive() else time.sleep(0.05)
+        if not failures and (error := steps.error) is not None:
+            # Nobody may ask for another block: the scheduler would wait for those that are done.
+            failures.append(error)
+            client.leave(within_s=GRACE_S)
+        if client.deadline is not None and time.monotonic() > client.deadline:
+            _hand_back(steps, client)
+    if failures:
+        client.bye(f"{type(failures[0]).__name__}: {failures[0]}"[:300], fault=True)
+        raise failures[0]
+    _end(steps, client)
+
+
+def _loop(steps: Steps, client: Client, failures: list[BaseException]) -> None:
+    try:
+        while not failures and (key := client.take(idle=steps.hurry)) is not None:
+            _do(key, steps[key[0]], client)
+    except BaseException as error:  # to the main thread, which raises it
+        failures.append(error)
+        client.leave(within_s=GRACE_S)
+
+
+def _do(key: Key, step: _Step, client: Client) -> None:
+    report, started = BlockReport(fence=client.wait_until_fresh), time.time()
+    block = step.grid.block(key[1:])
+    try:
+        step.process(block, report)
+    except (SchedulerLostError, CommitRefusedError):
+        raise  # no fault of the block, and nobody would take the record of it
+    except Exception as error:  # a block must not end the worker: the model stays loaded
+        log.exception("block %s failed in stage %s", block.key, report.stage)
+        step.commits.failed(block, started, describe_error(error, report.stage))
+        client.failed(key)
+        return
+    step.commits.done(block, started, report)
+    client.longest_s = max(client.longest_s, time.time() - started)
+
+
+def _hand_back(steps: Steps, client: Client) -> None:
+    """Leave at once: what is finished is recorded, what is in work goes to others."""
+    steps.hurry()
+    time.sleep(0.5)
+    if client.out_of_time and not client.longest_s:
+        client.bye("its walltime ended before it had done a single block", too_long=True)
+    else:
+        client.bye("it had to go before its blocks were finished")
+    log.info("handed back what was in work (scheduler: %s)", client.lost or "still there")
+    sys.stderr.flush()
+    os._exit(EXIT_LEFT)
+
+
+def _end(steps: Steps, client: Client) -> None:
+    steps.close()
+    if client.lost is not None and not client.dismissed:
+        raise SchedulerLostError(f"The scheduler was lost ({client.lost}); this worker ends.")
+    client.bye("no further blocks")
+    if not client.dismissed:
+        sys.exit(EXIT_LEFT)  # told to go by a signal or its walltime: there may be more to do
+
+
+def describe_error(error: BaseException, stage: str | None) -> dict:
+    """An error as stored in block and attempt documents."""
+    return {
+        "type": type(error).__name__,
+        "message": scrub(str(error))[:2000],
+        "stage": stage,
+        "traceback": scrub("".join(traceback.format_exception(error)))[-8000:],
+        "peak_memory_mb": peak_memory_mb(),
+    }

@@ -1,0 +1,1 @@
+"""Connected components over the blocks of a volume."""

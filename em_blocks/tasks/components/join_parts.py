@@ -1,0 +1,175 @@
+"""Which parts of ids stay: the parts of all blocks, joined over the whole volume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from em_blocks.config import Shape3, StorePath, VolumeRef
+from em_blocks.errors import ConfigError, VolumeError
+from em_blocks.geometry import Block, BlockGrid
+from em_blocks.kernels.components.join_components import JoinedParts, join_parts, part_ids
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
+from em_blocks.tasks.components.find_parts import identity_of
+from em_blocks.volumes import Volume
+from em_blocks.volumes.stores import store
+from em_blocks.volumes.stores.tables import BlockTables, Columns
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+_READERS = 8
+
+
+class JoinParts(BlockwiseTask):
+    """Second step of a clean-up, in one piece: what becomes of each part.
+
+    Reads the tables of `FindParts` and writes one table for every row of blocks (those that differ
+    in x only, named like the first of them): block (its index in x), voxel (the first of a part in
+    this block) and id, for the parts whose id changes. Memory: some 150 bytes for every part in a
+    block, none for voxels.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("labels",)
+
+    kind: Literal["join_parts"]
+    labels: VolumeRef = Field(description="Volume of ids.")
+    tables: StorePath = Field(description="Folder of the tables that `find_parts` wrote.")
+    output: StorePath = Field(description="Folder of the table of changes.")
+    block_shape: Shape3 = Field(description="Voxels (z, y, x) of the blocks whose parts are joined.")
+    fraction: Fraction = Field(0.1, description="Share of an id's voxels that makes a part an object.")
+    min_size: PositiveInt = Field(100, description="Voxels that an object has at least.")
+    largest_id: PositiveInt = Field(description="The largest id that the cleaned volume can hold.")
+
+    def grid(self) -> BlockGrid:
+        labels = self._labels
+        return BlockGrid(labels.frame, labels.shape, labels.shape)
+
+    @property
+    def parts_grid(self) -> BlockGrid:
+        """The blocks that the parts were found in."""
+        return BlockGrid(self._labels.frame, self._labels.shape, self.block_shape)
+
+    def sources(self) -> dict[str, str]:
+        return super().sources() | {"tables of parts": store.join(self.tables, "parts")}
+
+    def inputs(self) -> dict:
+        # None before the tables are made, when nothing can be compared yet.
+        tables = TableSpec("parts", store.join(self.tables, "parts"))
+        return {"labels": identity_of(self._labels), "parts": tables.stored_fingerprint()}
+
+    def output_specs(self) -> list[TableSpec]:
+        return [TableSpec("changes", self.output)]
+
+    def grown_inputs(self) -> set[str]:
+        return {"tables"}  # a folder for all tables of a clean-up, those of changes too
+
+    def outputs_root(self) -> str:
+        return self.output
+
+    @classmethod
+    def locations(cls) -> set[str]:
+        return {"output", "tables"}
+
+    def relocated(self, folder: Path) -> Self:
+        return self.model_copy(update={"output": str(folder / "changes"), "run_dir": folder})
+
+    @contextmanager
+    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+        def process(block: Block, report: BlockReport) -> None:
+            with report.measure("read"):
+                parts, first_row = self._parts()
+                edges = self._edges(first_row)
+            with report.measure("compute"):
+                joined = join_parts(parts["id"], parts["size"], parts["voxel"], edges)
+                ids = self._new_ids(joined)
+            with report.measure("write"):
+                changed = ids[joined.member] != parts["id"]
+                self._write(block, report, parts["voxel"], ids[joined.member], changed, first_row)
+            report.counts.update(_counts(joined, ids))
+
+        yield process
+
+    def _parts(self) -> tuple[Columns, np.ndarray]:
+        """The parts of all blocks, and the row at which those of each block begin."""
+        found = self._read("parts")
+        first_row = np.cumsum([0, *(len(table["id"]) for table in found)])
+        return {name: _joined(found, name) for name in ("id", "size", "voxel")}, first_row
+
+    def _edges(self, first_row: np.ndarray) -> np.ndarray:
+        """Rows of two parts that touch across a border."""
+        faces, links = (
+            [(table["part"] - 1 + row, table["voxel"])
+             for table, row in zip(self._read(name), first_row, strict=False)]
+            for name in ("faces", "links")
+        )
+        (face_rows, face_voxels), (rows, voxels) = (
+            [np.concatenate(column) for column in zip(*side, strict=True)] for side in (faces, links)
+        )
+        if not np.isin(voxels, face_voxels).all():
+            raise VolumeError(
+                f"The tables in {self.tables} do not fit together: a block saw voxels of its neighbour "
+                "that the neighbour does not have. The labels were changed while their parts were "
+                "found; run the clean-up again with --overwrite."
+            )
+        order = np.argsort(face_voxels, kind="stable")
+        places = np.searchsorted(face_voxels, voxels, sorter=order)
+        return np.stack([rows, face_rows[order[places]]], axis=1)
+
+    def _new_ids(self, joined: JoinedParts) -> np.ndarray:
+        ids = part_ids(
+            joined.ids, joined.sizes, joined.first, fraction=self.fraction, min_size=self.min_size
+        )
+        if len(ids) and ids.max() > self.largest_id:
+            raise ConfigError(
+                f"Parts that become objects need new ids up to {ids.max()}, above the largest one of "
+                f"{self.labels}, but the dtype of the output ends at {self.largest_id}. Set the key "
+                "'dtype' to \"uint64\", or number the labels anew first."
+            )
+        return ids
+
+    def _write(self, block: Block, report: BlockReport, voxels, ids, changed, first_row) -> None:
+        """Store what changes, row of blocks by row of blocks."""
+        tables, (_, _, n_x) = BlockTables(self.output), self.parts_grid.shape
+        for first in range(0, self.parts_grid.n_blocks, n_x):
+            rows = np.arange(first_row[first], first_row[first + n_x])
+            rows = rows[changed[rows]]
+            columns = {
+                "block": np.searchsorted(first_row[first : first + n_x], rows, side="right") - 1,
+                "voxel": voxels[rows], "id": ids[rows],
+            }
+            if first == 0:  # has the name of the one block of this task, which the database checks
+                report.write_table("changes", tables, block, columns)
+            else:
+                tables.write(self._key(first), columns)
+
+    def _key(self, number: int) -> str:
+        return "/".join(map(str, np.unravel_index(number, self.parts_grid.shape)))
+
+    def _read(self, name: str) -> list[Columns]:
+        """A table of all blocks, in the order of the blocks."""
+        tables = BlockTables(store.join(self.tables, name))
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(tables.read, map(self._key, range(self.parts_grid.n_blocks))))
+
+    @cached_property
+    def _labels(self) -> Volume:
+        return Volume.open(self.labels)
+
+
+def _joined(tables: list[Columns], name: str) -> np.ndarray:
+    return np.concatenate([table[name] for table in tables])
+
+
+def _counts(joined: JoinedParts, ids: np.ndarray) -> dict[str, int]:
+    """What the user wants to know of the clean-up."""
+    return {
+        "ids": len(np.unique(joined.ids)), "parts": len(ids), "kept": int((ids == joined.ids).sum()),
+        "new": int(((ids != 0) & (ids != joined.ids)).sum()), "erased": int((ids == 0).sum()),
+        "erased_voxels": int(joined.sizes[ids == 0].sum()),
+    }

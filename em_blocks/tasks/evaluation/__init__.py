@@ -1,0 +1,1 @@
+"""Counts and assignments, block by block, from which scores are made."""

@@ -1,0 +1,88 @@
+"""Parts of a prediction's config."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    model_validator,
+)
+
+from em_blocks.config import Position3, Shape3, StrictModel, VoxelSize, is_url, resolve_path
+from em_blocks.volumes.formats.storage import Format
+
+
+def _resolve_checkpoint(value: Any, info: ValidationInfo) -> Any:
+    """A path becomes absolute like every path of a config; a word or an iteration stays."""
+    if not isinstance(value, str) or value in CHECKPOINT_WORDS or value.isdecimal():
+        return value
+    path = resolve_path(value, (info.context or {}).get("folder"))
+    if is_url(path):
+        raise ValueError(
+            "weights are read from a file of this machine: copy it here, then give its path"
+        )
+    return path
+
+
+CHECKPOINT_WORDS = ("best", "latest")
+
+Checkpoint = Annotated[str | PositiveInt, BeforeValidator(_resolve_checkpoint)]
+"""Which weights: a word of `CHECKPOINT_WORDS`, an iteration, or a file (``./best`` if it has the
+name of a word), absolute once the model is made."""
+
+
+class RoiConfig(StrictModel):
+    """A region of the world."""
+
+    offset: Position3 = Field(description="First corner, nm (z, y, x).")
+    shape: VoxelSize = Field(description="Size, nm (z, y, x).")
+
+
+class HeadOutput(StrictModel):
+    """Where and how one head of the network is stored."""
+
+    dataset: str | None = Field(None, description="Name in the output; default: the head's name.")
+    dtype: Literal["uint8", "int8", "float16", "float32"] | None = Field(
+        None, description="Default: uint8, for direction vectors int8."
+    )
+    scale: PositiveFloat | None = Field(
+        None,
+        description="Stored = output * scale. Default: 255 for uint8, 127 for int8; 0.25 for int8 of "
+        "direction vectors, which is 4 nm and reaches to 508 nm.",
+    )
+    format: Format = "zarr"
+    chunk_shape: Shape3 | None = Field(
+        None,
+        description="Voxels (z, y, x). Default: the divisor of the block next to 64, from 32 to 128.",
+    )
+
+
+class LinearNormalization(StrictModel):
+    """The network sees ``raw * scale + shift``."""
+
+    scale: float
+    shift: float
+
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class PercentileNormalization(StrictModel):
+    """Two percentiles of the whole volume, measured once per run, become -1 and 1."""
+
+    percentiles: tuple[Percent, Percent]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.percentiles[0] >= self.percentiles[1]:
+            raise ValueError(f"percentiles must rise, got {self.percentiles}")
+        return self
+
+
+NormalizationChoice = LinearNormalization | PercentileNormalization | Literal["dtype"]
+"""``"dtype"``: the whole range of raw's dtype (floats: 0 to 1) is that of the training data."""

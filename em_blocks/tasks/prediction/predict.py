@@ -1,0 +1,481 @@
+"""Apply a trained network to a raw volume, block by block."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+)
+
+from em_blocks.config import LocalPath, Shape3, StorePath, VolumeRef, is_url
+from em_blocks.errors import BlockAlignmentError, ConfigError, GeometryError
+from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
+from em_blocks.tasks.prediction.domain import (
+    check_finite,
+    check_sample,
+    check_voxel_size,
+    measured_normalization,
+)
+from em_blocks.tasks.prediction.options import (
+    Checkpoint,
+    HeadOutput,
+    LinearNormalization,
+    NormalizationChoice,
+    RoiConfig,
+)
+from em_blocks.tasks.prediction.raw_sample import RawSample
+from em_blocks.tasks.usual_chunk import usual_chunk
+from em_blocks.volumes import Volume
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SCALE = {"uint8": 255.0, "int8": 127.0}
+VECTOR_SCALE = {"int8": 0.25}
+"""Of vectors in nm: 4 nm are stored as 1, and up to 508 nm fit."""
+
+
+class Predict(BlockwiseTask):
+    """Apply a trained setup to one raw volume."""
+
+    worker_module: ClassVar[str] = "em_blocks.workers.predict_worker"
+    concurrent_blocks: ClassVar[int] = 3  # one is read, one computed, one written
+    operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {
+        "batch_size", "voxel_size_tolerance", "worker_memory_gb",
+    }
+
+    reads: ClassVar[tuple[str, ...]] = ("raw",)
+
+    _chosen: dict | None = PrivateAttr(None)
+
+    kind: Literal["predict"]
+    raw: VolumeRef = Field(description="Raw volume: path or URL of the array.")
+    roi: RoiConfig | None = Field(None, description="Region to predict; default: all of raw.")
+    setup: LocalPath = Field(description="Folder with config.json, network.py and checkpoints/.")
+    checkpoint: Checkpoint = Field(
+        "best",
+        description='"best", "latest", an iteration, or the path of a file, relative to the config.',
+    )
+    output: StorePath = Field(description="Container of the predictions: a local path or URL.")
+    outputs: dict[str, HeadOutput] = Field(
+        default_factory=dict, description="Heads to store; default: all, as uint8."
+    )
+    tile_shape: Shape3 | None = Field(
+        None,
+        description="Output voxels of one network pass. Default: the fastest multiple of the setup's "
+        "that divides the block, timed once per run; the setup's where values depend on the tile.",
+    )
+    batch_size: PositiveInt | None = Field(
+        None, description="Tiles in one network pass. Default: the fastest on a GPU, 1 on a CPU."
+    )
+    worker_memory_gb: PositiveFloat | None = Field(
+        None,
+        description="Memory of one worker, which limits the tiles that are tried. Default: "
+        "cluster.memory_gb, else its share of half of the machine.",
+    )
+    normalization: NormalizationChoice | None = Field(
+        None,
+        description='How raw is scaled for the network. "dtype": the whole range of its dtype (floats: '
+        "0 to 1) becomes that of training. Default: as in training, refused for other intensities.",
+    )
+    voxel_size_tolerance: NonNegativeFloat = Field(
+        0.01, description="Accepted difference from the voxel size of training, as a share of it."
+    )
+    padding: Literal["reflect", "constant"] = Field(
+        "reflect", description="What the network sees beyond the raw volume."
+    )
+    test_time_augmentation: Literal["none", "mirrors", "mirrors_transposes"] = Field(
+        "none", description="Average over 8 mirrors, or these and their transposes in the section."
+    )
+    overlap: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = Field(
+        (0, 0, 0), description="Voxels that tiles share and blend, for networks that pad."
+    )
+    precision: Literal["fp32", "bf16", "fp16"] | None = Field(
+        None,
+        description="Default: the fastest of those that the device computes in hardware, timed once "
+        "per run; fp32 where others gain less than 5 %.",
+    )
+
+    # -- what the blocks are ----------------------------------------------------------
+
+    def outputs_root(self) -> str:
+        return self.output
+
+    @classmethod
+    def locations(cls) -> set[str]:
+        # The network is identified by its content, which is part of the inputs.
+        return {"output", "setup", "checkpoint"}
+
+    def relocated(self, folder: Path) -> Predict:
+        return self.model_copy(update={"output": str(folder / "predictions.zarr"), "run_dir": folder})
+
+    def grid(self) -> BlockGrid:
+        return BlockGrid(self._frame, self._raw_box.shape, self.block_shape)
+
+    def read_context(self) -> Triple:
+        seen = self._seen_by_block()
+        return tuple(
+            max(-b, e - s) for b, e, s in zip(seen.offset, seen.end, self.block_shape, strict=True)
+        )
+
+    def read_reach(self) -> Triple:
+        context = self.read_context()
+        if not self._measures_raw:
+            return context
+        # Every block is scaled by the percentiles of the whole region.
+        return tuple(c + s for c, s in zip(context, self._raw_box.shape, strict=True))
+
+    def read_shape(self) -> Triple:
+        return self._seen_by_block().shape
+
+    def inputs(self) -> dict:
+        raw = self._raw
+        # Earlier versions laid tiles from the corner of the ROI, and their runs go on where that
+        # makes no difference.
+        anchored = {"tiles_from": "voxel 0 of raw"} if any(self._shift) else {}
+        return {
+            **anchored,
+            "raw": {
+                "shape": list(raw.shape), "dtype": str(raw.dtype),
+                "voxel_size": list(raw.frame.voxel_size), "offset": list(raw.frame.offset),
+            },
+            "network": self._setup.fingerprint(self._checkpoint_path),
+        }
+
+    def outputs_by_head(self) -> dict[str, HeadOutput]:
+        """The heads that are stored; all of them unless the config chooses."""
+        return self.outputs or {name: HeadOutput() for name in self._setup.config.heads}
+
+    def output_specs(self) -> list[OutputSpec]:
+        return [self._spec(name, out) for name, out in self.outputs_by_head().items()]
+
+    def _spec(self, name: str, out: HeadOutput) -> OutputSpec:
+        head = self._setup.config.heads[name]
+        chunk = out.chunk_shape or usual_chunk(self.block_shape)
+        vectors = _holds_vectors(head)
+        dtype = out.dtype or ("int8" if vectors else "uint8")
+        attributes = {}
+        if scale := out.scale or (VECTOR_SCALE if vectors else DEFAULT_SCALE).get(dtype):
+            attributes["scale"] = scale
+        if neighborhood := getattr(head, "neighborhood", None):
+            attributes["neighborhood"] = [list(shift) for shift in neighborhood]
+        return OutputSpec(
+            name=name, path=f"{self.output}/{out.dataset or name}", dtype=dtype,
+            chunk_shape=chunk, channels=head.channels, format=out.format,
+            shard_shape=self.block_shape if out.format == "zarr3" else None, attributes=attributes,
+        )
+
+    # -- checks -----------------------------------------------------------------------
+
+    def check(self) -> None:
+        self._check_heads()
+        self._check_raw()
+        check_voxel_size(self._raw, self._setup.config, self.voxel_size_tolerance)
+        self._check_tiles()
+        self._check_symmetries()
+        self._network()  # loads the checkpoint: its errors come before the first worker
+
+    def _check_raw(self) -> None:
+        raw = self._raw
+        if raw.channels is not None:
+            raise ConfigError(
+                f"raw is {raw.path} with {raw.channels} channels, shape {(raw.channels, *raw.shape)}, "
+                "but a raw volume has three axes (z, y, x). Name one image channel, or ingest it."
+            )
+        if raw.dtype.kind not in "uif" or raw.dtype.itemsize > 4:
+            raise ConfigError(
+                f"raw is {raw.path} of dtype {raw.dtype}, which holds labels rather than "
+                "intensities. The network would see noise; name the image volume."
+            )
+        if is_url(self.output):
+            _ = self.home  # run_dir is needed then
+
+    def _check_heads(self) -> None:
+        known = self._setup.config.heads
+        for name in self.outputs:
+            if name not in known:
+                raise ConfigError(
+                    f"'outputs' names the head {name!r}, but the setup {self.setup} has the heads "
+                    f"{', '.join(known)}. Use one of these."
+                )
+        for name, out in self.outputs.items():
+            if _holds_vectors(known[name]) and out.dtype == "uint8":
+                raise ConfigError(
+                    f"'outputs' stores the vectors of the head {name!r} as uint8, which has no negative "
+                    'numbers: half of all partners would be lost. Use "int8" (steps of 4 nm), '
+                    '"float16" or "float32".'
+                )
+        datasets = [out.dataset or name for name, out in self.outputs_by_head().items()]
+        if len(set(datasets)) < len(datasets):
+            raise ConfigError(f"Two heads are stored in the same dataset: {datasets}.")
+
+    def _check_tiles(self) -> None:
+        tile, network = self.usual_tile, self._bare_network
+        network.check_tile(tile)
+        if any(self.overlap) and any(network.context):
+            raise ConfigError(
+                f"'overlap' is {self.overlap}, but the network of {self.setup} computes only valid "
+                "voxels: its tiles agree exactly and need no blending. Leave 'overlap' out."
+            )
+        if any(2 * o > t for o, t in zip(self.overlap, tile, strict=True)):
+            raise ConfigError(
+                f"'overlap' {self.overlap} is more than half of the tile {tile} (voxels, zyx); three "
+                "tiles would share a voxel. Use at most half."
+            )
+        stride = tuple(t - o for t, o in zip(tile, self.overlap, strict=True))
+        if any(b % s for b, s in zip(self.block_shape, stride, strict=True)):
+            nearest = tuple(
+                max(1, round(b / s)) * s for b, s in zip(self.block_shape, stride, strict=True)
+            )
+            raise BlockAlignmentError(
+                f"block_shape {self.block_shape} is not a multiple of the tile stride {stride} (voxels, "
+                "zyx). Tiles would be cut and computed twice. Use block_shape "
+                f"{nearest}, or a tile_shape that divides the block."
+            )
+
+    def _check_symmetries(self) -> None:
+        if self.test_time_augmentation != "mirrors_transposes":
+            return
+        _, y, x = self._raw.frame.voxel_size
+        tile = self.usual_tile
+        if y != x or tile[1] != tile[2]:
+            raise ConfigError(
+                f"'test_time_augmentation' transposes y and x, but the voxel size is {(y, x)} nm and "
+                f"the tile {tile[1:]} voxels (y, x). Use \"mirrors\", or equal sizes."
+            )
+
+    def survey(self) -> None:
+        for remark in check_sample(
+            self._sample, self._raw, self._setup.config, self.normalization
+        ):
+            log.warning(remark)
+
+    # -- work -------------------------------------------------------------------------
+
+    def alike(self) -> dict:
+        from em_blocks.tasks.prediction.ways import alike
+
+        return alike(self)
+
+    def measure(self, earlier: dict | None = None) -> dict:
+        """Precision, tile and normalisation, the same for all blocks and all starts of the run."""
+        return {
+            **self._way(earlier),
+            "normalization": self._measured_normalization(self._sample),
+        }
+
+    def measured_anew(self, measured: dict) -> dict:
+        sample = RawSample(self._raw, self._raw_box)
+        return {**measured, "normalization": self._measured_normalization(sample)}
+
+    def _measured_normalization(self, sample: RawSample) -> dict[str, float]:
+        return measured_normalization(
+            sample, self._raw, self._setup.config, self.normalization
+        )
+
+    @property
+    def _measures_raw(self) -> bool:
+        """Whether the scale of every block follows from a sample of all raw."""
+        return self.normalization is not None and not isinstance(
+            self.normalization, LinearNormalization
+        )
+
+    @contextmanager
+    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+        """Load the network once per worker; yield the block function."""
+        volumes = {s.name: Volume.open(s.path, mode="r+") for s in self.output_specs()}
+        raw, anchor = self._raw, self._anchor
+        predictor = self.predictor(measured)
+        computing = threading.Lock()  # one block computes while others are read and written
+
+        def process(block: Block, report: BlockReport) -> None:
+            # In voxels from the anchor, where the tiles begin.
+            placed = block.write_box.shift(self._shift)
+            begin, end = placed.offset, placed.end
+            with report.measure("read"):
+                seen = Box.between(*predictor.input_box(begin, end)).shift(anchor)
+                values = raw.read(seen, outside=self.padding)
+                check_finite(raw, seen, values)
+            with computing, report.measure("compute"):
+                outputs, saturated = predictor.predict(values, begin, end)
+            with report.measure("write"):
+                for name, array in outputs.items():
+                    report.write(name, volumes[name], block.write_box, array)
+            report.counts["saturated"] = saturated
+
+        yield process
+
+    def said(self, measured: dict) -> str | None:
+        from em_blocks.tasks.prediction.ways import said
+
+        return said(measured)
+
+    def predictor(self, measured: dict):
+        """The network, ready for arrays; `measured` as returned by `measure`."""
+        from em_blocks.kernels.transforms.symmetry import Symmetry, symmetries
+        from em_blocks.nets.inference import HeadFormat, TilePredictor
+
+        augmented = self.test_time_augmentation
+        # Runs of earlier versions kept no tile and no batch.
+        tile = tuple(measured.get("tile_shape") or self.usual_tile)
+        batch = self.batch_size or measured.get("batch_size") or 1
+        heads = {
+            spec.name: HeadFormat(
+                spec.dtype, spec.attributes.get("scale"),
+                [tuple(s) for s in spec.attributes.get("neighborhood", [])] or None,
+                kind=self._setup.config.heads[spec.name].kind,
+            )
+            for spec in self.output_specs()
+        }
+        return TilePredictor(
+            self._network(), heads=heads,
+            tile_shape=tile, batch_size=min(batch, self.tiles_per_block(tile)),
+            **measured["normalization"], precision=measured["precision"], overlap=self.overlap,
+            symmetries=[Symmetry()] if augmented == "none"
+            else symmetries(transposes=augmented == "mirrors_transposes"),
+        )
+
+    def _seen_by_block(self) -> Box:
+        """What the tiles of a whole block read, in voxels from its first one."""
+        from em_blocks.kernels.transforms.tiles import tile_offsets
+
+        block = Box(self._shift, self.block_shape)
+        # Tiles that are whole parts of a block read alike; others at most as one of the whole block.
+        free = self.tile_shape is None and self.tiles_are_free and any(self._shift)
+        tile = self.block_shape if free else self.usual_tile
+        offsets = tile_offsets(block.offset, block.end, tile, self.overlap)
+        end = tuple(o + t for o, t in zip(offsets[-1], tile, strict=True))
+        return Box.between(offsets[0], end).grow(self._bare_network.context).relative_to(block)
+
+    @property
+    def tiles_are_free(self) -> bool:
+        """Whether a voxel's value does not depend on where in its tile it lies."""
+        network = self._bare_network
+        valid = any(network.context) and hasattr(network, "tile_factor")
+        return valid and self.test_time_augmentation == "none"
+
+    @property
+    def _tile_unit(self) -> Triple:
+        """Voxels by which tiles may be moved without a change of any value.
+
+        That of a valid network is the product of its poolings. What a network that pads computes
+        depends on where its tiles begin, and so do turned affinities: some have their other voxel
+        beyond the tile, and fewer of them are averaged there.
+        """
+        if self.tiles_are_free:
+            return self._bare_network.tile_factor
+        return tuple(t - o for t, o in zip(self.usual_tile, self.overlap, strict=True))
+
+    @cached_property
+    def _shift(self) -> Triple:
+        """Voxels from where tiles begin to the first voxel that is predicted.
+
+        Tiles begin at voxels of raw, not of the ROI, that are multiples of `_tile_unit`: whatever the
+        ROI is, a voxel gets the same value, to the bit, because tiles of one shape give the same.
+        """
+        return tuple(o % u for o, u in zip(self._raw_box.offset, self._tile_unit, strict=True))
+
+    @property
+    def _anchor(self) -> Triple:
+        """The voxel of raw where tiles begin."""
+        return self._raw_box.shift(tuple(-s for s in self._shift)).offset
+
+    # -- opened once ------------------------------------------------------------------
+    # torch is imported where it is used: `em-blocks status` reads configs without it.
+
+    @cached_property
+    def _raw(self) -> Volume:
+        return Volume.open(self.raw)
+
+    @cached_property
+    def _sample(self) -> RawSample:
+        return RawSample(self._raw, self._raw_box)
+
+    @cached_property
+    def _raw_box(self) -> Box:
+        """The ROI in voxels of the raw volume."""
+        raw = self._raw
+        if self.roi is None:
+            return raw.box
+        box = raw.frame.to_box(Roi(self.roi.offset, self.roi.shape))
+        if not raw.box.contains(box) or box.size == 0:
+            raise GeometryError(
+                f"The ROI with offset {self.roi.offset} and shape {self.roi.shape} (nm, zyx) is not "
+                f"inside the raw volume {raw.path}, which has offset {raw.roi.offset} and shape "
+                f"{raw.roi.shape}. There is nothing to predict outside; correct the ROI."
+            )
+        return box
+
+    @cached_property
+    def _frame(self) -> Frame:
+        return Frame(
+            self._raw.frame.voxel_size, self._raw.frame.to_roi(self._raw_box).offset
+        )
+
+    @cached_property
+    def _setup(self):
+        from em_blocks.models.setup import Setup
+
+        return Setup.from_folder(self.setup)
+
+    @cached_property
+    def _checkpoint_path(self) -> Path:
+        return self._setup.checkpoint_path(self.checkpoint)
+
+    @cached_property
+    def _bare_network(self):
+        """The network without its weights, for sizes."""
+        return self._setup.build()
+
+    def _network(self):
+        from em_blocks.models.setup import load_weights
+
+        network = self._setup.build()
+        load_weights(network, self._checkpoint_path)
+        return network
+
+    def _way(self, earlier: dict | None) -> dict:
+        from em_blocks.tasks.prediction.ways import choose_way
+
+        if self._chosen is None:  # timed once, for all copies of this task too
+            self._chosen = choose_way(self, earlier)
+        return self._chosen
+
+    def tiles_per_block(self, tile: Triple) -> int:
+        """Tiles of a block that begins where one of them does."""
+        return math.prod(-(-b // t) for b, t in zip(self.block_shape, tile, strict=True))
+
+    def trained_normalization(self) -> dict[str, float]:
+        """Scale and shift of training."""
+        return self._setup.config.normalization.model_dump()
+
+    @property
+    def network_context(self) -> Triple:
+        """Voxels (z, y, x) per side that the network sees beyond a tile."""
+        return tuple(self._bare_network.context)
+
+    def bare_network(self):
+        """The network without its weights, for sizes."""
+        return self._bare_network
+
+    @property
+    def usual_tile(self) -> Triple:
+        """The tile of the config, else of the setup."""
+        return self.tile_shape or self._setup.config.tile_shape
+
+
+def _holds_vectors(head) -> bool:
+    return head.kind == "direction_vectors"

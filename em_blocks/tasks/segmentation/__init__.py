@@ -1,0 +1,1 @@
+"""From affinities to segments."""

@@ -1,0 +1,1 @@
+"""Extraction of synapses, and their mapping to segments and clefts."""

@@ -1,0 +1,278 @@
+"""The cleft between the sites of stored synapses, and where the partners of a cleft meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from em_blocks.config import Shape3, StorePath, VolumeRef
+from em_blocks.db.clefts import (
+    checksum_of_clefts,
+    prepare_clefts,
+    remove_clefts,
+    replace_clefts,
+    rows_by_cleft,
+)
+from em_blocks.db.synapses import SynapseStore
+from em_blocks.geometry import Block, BlockGrid, Box, Triple
+from em_blocks.kernels.synapses.clefts import clefts_on_lines, connectors
+from em_blocks.kernels.synapses.table import BACKGROUND, UNMAPPED, Synapses
+from em_blocks.tasks.base import (
+    BlockReport,
+    ProcessBlock,
+    RowsSpec,
+    RunName,
+    SynapseTask,
+    TableSpec,
+)
+from em_blocks.tasks.outputs import Damage, fingerprint_of
+from em_blocks.tasks.synapses.label_lookup import inside
+from em_blocks.tasks.synapses.map_sites import MappedSites, check_database, check_rows, sites_in
+from em_blocks.volumes import Volume
+from em_blocks.volumes.stores.tables import BlockTables
+
+_COLUMNS = ["cleft", "cleft_score"]
+_READERS = 8
+
+
+class CleftTask(SynapseTask):
+    """A task over the voxels of predicted clefts that writes about stored synapses."""
+
+    reads: ClassVar[tuple[str, ...]] = ("prediction",)
+
+    prediction: VolumeRef = Field(description="Volume of predicted clefts.")
+    clefts: StorePath = Field(description="Volume of the ids of clefts.")
+    synapses: RunName = Field(description="The run that detected the synapses.")
+    sums: StorePath = Field(description="Folder of the tables of voxels and places of clefts.")
+
+    @classmethod
+    def locations(cls) -> set[str]:
+        return {"clefts", "sums"}
+
+    def synapse_runs(self) -> list[str]:
+        return [self.synapses]
+
+    def outputs_root(self) -> str:
+        return str(self.home)
+
+    def check_synapses(self, synapses: SynapseStore) -> None:
+        rows = synapses.of_run(self.synapses)
+        prepare_clefts(rows)
+        check_rows(rows, self.run, self.kind)
+
+    def rows_spec(self, name: str) -> dict:
+        """Of the fields of rows that say which cleft they face: values of a `MappedSites`."""
+        return {
+            "name": name, "path": f"{self.db_name}.synapses", "run": self.synapses,
+            "columns": _COLUMNS, "grid": self.grid(), "marks": {"post": "cleft"}, "forgets": _COLUMNS,
+        }
+
+    @cached_property
+    def _prediction(self) -> Volume:
+        return Volume.open(self.prediction)
+
+
+class MarkClefts(CleftTask):
+    """Write the fields ``cleft`` and ``cleft_score`` of rows, and sum up the voxels of clefts.
+
+    A row belongs to the block that holds its postsynaptic site. Both fields are null for a row whose
+    line cannot be followed: it is too long, or leaves the volume.
+    """
+
+    written: ClassVar[frozenset[str]] = frozenset({"sums"})
+
+    kind: Literal["mark_clefts"]
+    max_distance_nm: Annotated[float, Field(gt=0)]
+
+    def grid(self) -> BlockGrid:
+        return BlockGrid(self._prediction.frame, self._prediction.shape, self.block_shape)
+
+    def sources(self) -> dict[str, str]:
+        return super().sources() | {"clefts": self.clefts}
+
+    def inputs(self) -> dict:
+        return {"clefts": fingerprint_of(self.clefts)}
+
+    def output_specs(self) -> list[RowsSpec | TableSpec]:
+        return [MappedSites(**self.rows_spec("rows")), TableSpec("sums", self.sums)]
+
+    def relocated(self, folder: Path) -> Self:
+        return self.model_copy(update={"sums": str(folder / "sums"), "run_dir": folder})
+
+    def read_context(self) -> Triple:
+        sizes = self._prediction.frame.voxel_size
+        return tuple(int(np.ceil(self.max_distance_nm / v)) + 1 for v in sizes)
+
+    def check(self) -> None:
+        check_database(self)
+
+    @contextmanager
+    def start(self, measured: dict, synapses: SynapseStore) -> Iterator[ProcessBlock]:
+        rows, tables = synapses.of_run(self.synapses), BlockTables(self.sums)
+        clefts, grid = Volume.open(self.clefts), self.grid()
+        marks = self.output_specs()[0]
+
+        def process(block: Block, report: BlockReport) -> None:
+            with report.measure("read"):
+                table = sites_in(rows, grid.frame, block.write_box, "post").rows
+                sums = sums_of(clefts.read(block.write_box), block.write_box)
+                marked = self._marked(table, clefts)
+            with report.measure("write"):
+                rows.update(marked, _COLUMNS, nulls=True)
+                report.write_table("sums", tables, block, sums)
+            report.checksums[marks.name] = marks.checksum_of({"post": marked})
+            report.counts.update(
+                rows=len(marked), on_clefts=int((marked.cleft > BACKGROUND).sum()),
+                not_followed=int((marked.cleft == UNMAPPED).sum()),
+            )
+
+        yield process
+
+    def _marked(self, table: Synapses, clefts: Volume) -> Synapses:
+        """Rows with the cleft on their line and the largest value there."""
+        frame, whole = clefts.frame, Box((0, 0, 0), clefts.shape)
+        (pre, covered), (post, _) = (
+            inside(frame, whole, positions) for positions in (table.pre, table.post)
+        )
+        followed = np.flatnonzero(covered & (table.distance <= self.max_distance_nm))
+        ids, scores = np.full(len(table), UNMAPPED), np.full(len(table), np.nan)
+        if len(followed):
+            ends = [np.floor(end[followed]).astype(np.int64) for end in (pre, post)]
+            both = np.concatenate(ends)
+            box = Box.between(both.min(axis=0), both.max(axis=0) + 1)
+            values = self._prediction.read(box).reshape(box.shape)
+            found = clefts_on_lines(clefts.read(box), values, *ends, corner=box.offset)
+            ids[followed] = found.cleft
+            scores[followed] = found.score / (self._prediction.scale or 1.0)
+        return table.replace(cleft=ids, cleft_score=scores)
+
+
+def sums_of(ids: np.ndarray, box: Box) -> dict[str, np.ndarray]:
+    """Voxels of every cleft in a box, and the sums of their places in the volume.
+
+    Parameters
+    ----------
+    ids : (z, y, x) uint64 array
+
+    Returns
+    -------
+    columns
+        ``cleft``, ``voxels``, ``place`` (n, 3); all int64.
+    """
+    places = np.argwhere(ids) + box.offset
+    found, member = np.unique(ids[ids > 0].astype(np.int64), return_inverse=True)
+    sums = np.zeros((len(found), 3), np.int64)
+    np.add.at(sums, member, places)
+    return {"cleft": found, "voxels": np.bincount(member, minlength=len(found)), "place": sums}
+
+
+class Clefts(NamedTuple):
+    """All clefts of a volume."""
+
+    ids: np.ndarray  # (n,) int64, ascending
+    voxels: np.ndarray  # (n,) int64
+    centroids: np.ndarray  # (n, 3) float64, voxels of the volume: centres of mass
+
+
+class ConnectClefts(CleftTask):
+    """Write one document per cleft that partners face: its size, its centre, and its connectors.
+
+    One block for the whole volume; the rows come from the database cleft by cleft. Memory: some 100
+    bytes for every cleft.
+    """
+
+    kind: Literal["connect_clefts"]
+    part_shape: Shape3 = Field(description="Voxels (z, y, x) of the blocks of `mark_clefts`.")
+    split_above: PositiveInt | None = None
+
+    def grid(self) -> BlockGrid:
+        return BlockGrid(self._prediction.frame, self._prediction.shape, self._prediction.shape)
+
+    def sources(self) -> dict[str, str]:
+        return super().sources() | {"tables of clefts": self.sums}
+
+    def inputs(self) -> dict:
+        return {"sums": TableSpec("sums", self.sums).stored_fingerprint()}
+
+    def output_specs(self) -> list[RowsSpec]:
+        return [StoredClefts(**self.rows_spec("connectors"), clefts_of=self.run)]
+
+    @contextmanager
+    def start(self, measured: dict, synapses: SynapseStore) -> Iterator[ProcessBlock]:
+        rows = synapses.of_run(self.synapses)
+        (spec,) = self.output_specs()
+
+        def process(block: Block, report: BlockReport) -> None:
+            with report.measure("read"):
+                clefts = self._clefts()
+            with report.measure("write"):
+                n = replace_clefts(rows, self.run, self._documents(rows, clefts))
+            report.checksums[spec.name] = checksum_of_clefts(rows, self.run)
+            report.counts.update(clefts=len(clefts.ids), with_partners=n)
+
+        yield process
+
+    def _documents(self, rows: SynapseStore, clefts: Clefts) -> Iterator[dict]:
+        frame = self._prediction.frame
+        for cleft, table in rows_by_cleft(rows):
+            place = np.searchsorted(clefts.ids, cleft)
+            size = int(clefts.voxels[place])
+            centroid = (clefts.centroids[place] + 0.5) * frame.voxel_size + frame.offset
+            large = self.split_above is not None and size > self.split_above
+            found = connectors(table.pre, centroid, split=large)
+            yield {
+                "synapses_run": self.synapses, "cleft": cleft, "voxels": size,
+                "centroid": centroid.tolist(), "synapses": len(table),
+                "connectors": [
+                    {"position": table.pre[row].tolist(),
+                     "synapses": table.id[found.member == n].tolist()}
+                    for n, row in enumerate(found.rows)
+                ],
+            }
+
+    def _clefts(self) -> Clefts:
+        """What the tables of all blocks say together."""
+        tables, prediction = BlockTables(self.sums), self._prediction
+        blocks = BlockGrid(prediction.frame, prediction.shape, self.part_shape).blocks()
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = list(pool.map(tables.read, (block.key for block in blocks)))
+        cleft, voxels, place = (
+            np.concatenate([table[name] for table in found]) for name in ("cleft", "voxels", "place")
+        )
+        ids, member = np.unique(cleft, return_inverse=True)
+        n, sums = np.zeros(len(ids), np.int64), np.zeros((len(ids), 3), np.int64)
+        np.add.at(n, member, voxels)
+        np.add.at(sums, member, place)
+        return Clefts(ids, n, sums / n[:, None])
+
+
+@dataclass(frozen=True)
+class StoredClefts(MappedSites):
+    """Documents of the collection ``clefts``, which rows that are stored anew make outdated.
+
+    Parameters
+    ----------
+    clefts_of : str
+        The run that writes them.
+    """
+
+    clefts_of: str = ""
+
+    def remove(self, synapses: SynapseStore) -> None:
+        remove_clefts(synapses, self.clefts_of)
+
+    def damage(self, synapses: SynapseStore) -> Damage:
+        def damage(block: Block, expected: int | None) -> str | None:
+            if checksum_of_clefts(synapses, self.clefts_of) != expected:
+                return f"the clefts of run {self.clefts_of} are not those that were written"
+            return None
+
+        return damage

@@ -1,0 +1,183 @@
+"""What the network saw, should have said and said: samples of a training, stored to be looked at.
+
+A snapshot is a zarr container of volumes in one frame, whose origin is the corner of the raw data::
+
+    <iteration>.zarr/raw                  as the network saw it: augmented and normalised
+    <iteration>.zarr/labels               smaller than raw by the context of the network
+    <iteration>.zarr/<head>/target        what the head should have said
+    <iteration>.zarr/<head>/mask          where the target counts
+    <iteration>.zarr/<head>/prediction    what it said, after the step
+    <iteration>.zarr/synapses.parquet     pairs with a site in the labels, if heads learn synapses
+    <iteration>.png                       one section of all of them
+
+A sample is augmented, so its place in the world is lost: positions count from the corner of raw.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from em_blocks.errors import VolumeError
+from em_blocks.geometry import Frame
+from em_blocks.kernels.plots.sections import grey_picture, overlay_picture, panel
+from em_blocks.kernels.synapses.table import Synapses
+from em_blocks.models.config import HeadConfig, SetupConfig
+from em_blocks.volumes import Volume
+from em_blocks.volumes.synapse_files import write_synapses
+
+FOLDER = "snapshots"
+KEPT = 5  # each is a few MB, and a training makes hundreds
+CHUNK = 64
+_NAME = re.compile(r"(\d+)\.(zarr|png)$")
+
+
+class Snapshots:
+    """Snapshots below one folder; only the newest `KEPT` stay.
+
+    Parameters
+    ----------
+    folder : Path
+    config : SetupConfig
+    """
+
+    def __init__(self, folder: Path, config: SetupConfig):
+        self.folder, self.config = folder, config
+
+    def write(
+        self, iteration: int, batch: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        """Store the first sample of a batch; a snapshot of the same iteration is replaced.
+
+        Parameters
+        ----------
+        iteration : int
+            Iterations done, which names the snapshot.
+        batch : mapping of name to (n, ...) array
+            As of `em_blocks.training.stream.BatchStream`.
+        predicted : mapping of head to (n, channels, z, y, x) array
+            Activated output for ``batch["raw"]``; more than the first is not looked at.
+
+        Returns
+        -------
+        (height, width, 3) uint8 array
+            The picture.
+
+        Raises
+        ------
+        VolumeError
+            If the disk refuses; the snapshots that were there are as they were.
+        """
+        sample = {name: values[0] for name, values in batch.items()}
+        sample |= {f"{name}/prediction": values[0] for name, values in predicted.items()}
+        picture = self._picture(iteration, sample)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as temporary:
+                self._write_volumes(Path(temporary, f"{iteration}.zarr"), sample)
+                Image.fromarray(picture).save(Path(temporary, f"{iteration}.png"))
+                _move(Path(temporary), self.folder)
+            self._prune()
+        except OSError as error:
+            raise VolumeError(
+                f"The snapshot of iteration {iteration} cannot be written to {self.folder}: "
+                f"{error.strerror or error}. Make room on the disk and continue with --resume, or "
+                "set training.snapshot_every to 0."
+            ) from error
+        return picture
+
+    def iterations(self) -> list[int]:
+        """Iterations of which there are snapshots, in rising order."""
+        matches = (_NAME.match(file.name) for file in self.folder.glob("*.*"))
+        return sorted({int(match.group(1)) for match in matches if match})
+
+    def _write_volumes(self, container: Path, sample: Mapping[str, np.ndarray]) -> None:
+        size = np.asarray(self.config.voxel_size)
+        raw = sample["raw"][0]
+        corner = (np.array(raw.shape) - sample["labels"].shape) // 2 * size
+        _write_volume(container / "raw", raw, Frame(size))
+        inner = Frame(size, corner)
+        _write_volume(container / "labels", sample["labels"], inner, labels=True)
+        for head in self.config.heads:
+            for what in ("target", "mask", "prediction"):
+                name = f"{head}/{what}"
+                _write_volume(container / name, sample[name], inner)
+        if "pairs" in sample:
+            write_synapses(container / "synapses.parquet", _synapses(sample["pairs"] + corner))
+
+    def _picture(self, iteration: int, sample: Mapping[str, np.ndarray]) -> np.ndarray:
+        z = _section([sample[f"{head}/target"] for head in self.config.heads])
+        labels = sample["labels"]
+        normal = self.config.normalization
+        grey = (_center(sample["raw"][0], labels.shape)[z] - normal.shift) / normal.scale / 255
+        pictures = {
+            "raw": grey_picture(grey), "labels": overlay_picture(np.clip(grey, 0, 1), labels[z])
+        }
+        for name, head in self.config.heads.items():
+            for what in ("target", "prediction"):
+                values = sample[f"{name}/{what}"][..., z, :, :]
+                pictures[f"{name}: {what}"] = _head_picture(values, head)
+        return panel(
+            pictures, title=f"{self.config.name}, iteration {iteration}", columns=2, width=384,
+            pixel_nm=self.config.voxel_size[2],
+        )
+
+    def _prune(self) -> None:
+        for iteration in self.iterations()[:-KEPT]:
+            shutil.rmtree(self.folder / f"{iteration}.zarr", ignore_errors=True)
+            (self.folder / f"{iteration}.png").unlink(missing_ok=True)
+
+
+def _write_volume(path: Path, values: np.ndarray, frame: Frame, **attributes) -> None:
+    shape = values.shape[-3:]
+    volume = Volume.create(
+        path, shape=shape, dtype=values.dtype, frame=frame, attributes=attributes,
+        channels=len(values) if values.ndim == 4 else None,
+        chunk_shape=tuple(min(n, CHUNK) for n in shape),
+    )
+    volume.write(volume.box, np.ascontiguousarray(values))
+
+
+def _synapses(pairs: np.ndarray) -> Synapses:
+    """Pairs (n, 2, 3), some of which are nan because other samples have more."""
+    pairs = pairs[~np.isnan(pairs).any(axis=(1, 2))]
+    return Synapses(id=np.arange(1, len(pairs) + 1), pre=pairs[:, 0], post=pairs[:, 1])
+
+
+def _move(source: Path, folder: Path) -> None:
+    """Put everything in `source` into `folder`; what has its name there goes to `source`."""
+    old = source / "old"
+    old.mkdir()
+    for new in [path for path in source.iterdir() if path != old]:
+        place = folder / new.name
+        if place.exists():
+            place.rename(old / new.name)
+        new.rename(place)
+
+
+def _center(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The middle of an array (z, y, x)."""
+    sides = [(n - m) // 2 for n, m in zip(values.shape, shape, strict=True)]
+    return values[tuple(slice(s, s + m) for s, m in zip(sides, shape, strict=True))]
+
+
+def _section(targets: list[np.ndarray]) -> int:
+    """The section in which targets differ most: synapses are in few of them."""
+    spread = [target.std(axis=(-1, -2)) for target in targets]  # (..., z)
+    spread = [values.reshape(-1, values.shape[-1]).mean(axis=0) for values in spread]
+    return int(np.argmax(sum(values / max(values.max(), 1e-9) for values in spread)))
+
+
+def _head_picture(values: np.ndarray, head: HeadConfig) -> np.ndarray:
+    """A section (y, x) or (c, y, x) of a head: its first three channels as colours, or grey."""
+    channels = values.reshape(-1, *values.shape[-2:])
+    reach = 2 * head.unit_nm if head.kind == "direction_vectors" else None
+    low, high = (0.0, 1.0) if reach is None else (-reach, reach)
+    grey = [grey_picture(channel, low=low, high=high)[..., 0] for channel in channels[:3]]
+    return np.stack(grey if len(grey) == 3 else grey[:1] * 3, axis=-1)

@@ -1,0 +1,177 @@
+"""Neuroglancer's precomputed format: one ``info`` file describes all scales of a volume.
+
+A path that ends in ``s0``, ``s1``, ... names one scale of the volume in the folder above; the
+folder itself is its first scale. Volumes of other programs are read the same way, and their scales
+by whatever keys they have: ``em/4_4_40``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import tensorstore as ts
+
+from em_blocks.config import is_url
+from em_blocks.geometry import TOLERANCE_VOXELS
+from em_blocks.volumes.formats.compressed_chunks import has_compressed_chunks, open_compressed
+from em_blocks.volumes.stores import store
+
+if TYPE_CHECKING:
+    from em_blocks.volumes.formats.storage import Layout
+
+INFO, ATTRIBUTES = "info", "em_blocks.json"
+_SCALE = re.compile(r"s\d+")
+_DEEPEST_KEY = 3
+"""Folders that a key may name: most are one, ``4_4_40``."""
+
+
+def split_scale(path: str) -> tuple[str, str | None]:
+    """The folder of ``info`` and the key of the scale that a path to be made names; None: the first.
+
+    Only for paths without an ``info`` of their own.
+    """
+    folder, name = store.split_parent(path)
+    return (folder, name) if folder and _SCALE.fullmatch(name) else (path, None)
+
+
+def location(path: str) -> tuple[str, str | None]:
+    """As `split_scale`, for a volume that exists; its scales may have any keys."""
+    if store.read_json(path, INFO) is not None:
+        return path, None
+    return _listed(path) or split_scale(path)
+
+
+def is_scale(path: str) -> bool:
+    """Whether `path` names a scale of the volume in a folder above it, by its key.
+
+    One that em_blocks made has attributes: without them it was deleted, and is still listed.
+    """
+    found = _listed(path)
+    if found is None:
+        return False
+    folder, key = found
+    if store.read_json(path, ATTRIBUTES) is not None:
+        return True
+    return not _SCALE.fullmatch(key) or not (_is_ours(folder) or store.is_empty(path))
+
+
+def _listed(path: str) -> tuple[str, str] | None:
+    """The folder of ``info`` above a path, and the key in it that the path names."""
+    folder, key = store.split_parent(path)
+    for _ in range(_DEEPEST_KEY):
+        if not folder or (is_url(path) and not is_url(folder)):
+            return None
+        scales = _scales(folder)
+        if scales:
+            return (folder, key) if key in [scale.get("key") for scale in scales] else None
+        folder, name = store.split_parent(folder)
+        key = f"{name}/{key}"
+    return None
+
+
+def _is_ours(folder: str) -> bool:
+    """Whether em_blocks made any scale of a volume."""
+    folders = [folder, *(store.join(folder, scale["key"]) for scale in _scales(folder))]
+    return any(store.read_json(one, ATTRIBUTES) is not None for one in folders)
+
+
+def is_taken(path: str) -> bool:
+    """Whether making a scale at `path` would destroy one: of ours, or of any other volume.
+
+    A scale that was deleted, with --overwrite, is still listed in ``info``; its folder is empty.
+    """
+    folder, key = split_scale(path)
+    if key not in [scale["key"] for scale in _scales(folder)]:
+        return _listed(path) is not None
+    whole_volume = store.read_json(folder, ATTRIBUTES) is not None
+    return (whole_volume and _scales(folder)[0]["key"] == key) or not store.is_empty(path)
+
+
+def scale_metadata(path: str) -> dict:
+    """What ``info`` says of the scale at `path`."""
+    folder, key = location(path)
+    return next(s for s in _scales(folder) if key is None or s["key"] == key)
+
+
+def with_compressed_chunks(array: ts.TensorStore, path: str) -> ts.TensorStore:
+    """The scale at `path`, whose chunks may be compressed by themselves, axes (x, y, z, c)."""
+    if store.read_json(path, ATTRIBUTES) is not None:
+        return array  # those of ours never are
+    scale = scale_metadata(path)
+    if scale.get("sharding"):
+        return array  # files of many chunks
+    folder, _ = location(path)
+    chunks = store.join(folder, scale["key"])
+    if not has_compressed_chunks(array, chunks):
+        return array
+    return open_compressed(array, chunks, store.read_bytes(folder, INFO), scale["key"])
+
+
+def forget_scale(path: str) -> None:
+    """Remove from ``info`` what is left of a deleted scale, so that it can be made again."""
+    folder, key = split_scale(path)
+    info = store.read_json(folder, INFO)
+    if key is None or info is None:
+        return
+    kept = [scale for scale in info["scales"] if scale["key"] != key]
+    if not kept:
+        store.delete(folder, INFO)  # an info without scales is invalid
+    elif len(kept) < len(info["scales"]):
+        store.write_json(folder, INFO, {**info, "scales": kept})
+
+
+def spec(path: str | None, layout: Layout, *, labels: bool) -> dict:
+    """The tensorstore spec, without kvstore, that creates a volume or adds a scale to one.
+
+    Parameters
+    ----------
+    path : str or None
+        Where; None to check the layout alone.
+    labels : bool
+        Whether the values are ids: stored compressed, and shown in colours.
+    """
+    encoding = {"encoding": "raw"}
+    if labels and layout.dtype.name in ("uint32", "uint64"):  # no others are possible
+        encoding = {
+            "encoding": "compressed_segmentation", "compressed_segmentation_block_size": [8, 8, 8],
+        }
+    return {
+        "multiscale_metadata": {
+            "type": _type(path) or ("segmentation" if labels else "image"),
+            "data_type": str(layout.dtype),
+            "num_channels": layout.channels or 1,
+        },
+        "scale_metadata": {
+            "key": (path and split_scale(path)[1]) or "s0",
+            "size": list(layout.shape[::-1]),
+            "chunk_size": list(layout.chunk_shape[::-1]),
+            **encoding,
+            "resolution": list(layout.frame.voxel_size[::-1]),
+            "voxel_offset": _voxel_offset(layout)[::-1],
+        },
+    }
+
+
+def _scales(folder: str) -> list[dict]:
+    scales = (store.read_json(folder, INFO) or {}).get("scales")
+    if not isinstance(scales, list):
+        return []
+    return [scale for scale in scales if isinstance(scale, dict)]
+
+
+def _type(path: str | None) -> str | None:
+    """The type of the volume that a scale is added to: it has one for all scales."""
+    return path and (store.read_json(split_scale(path)[0], INFO) or {}).get("type")
+
+
+def _voxel_offset(layout: Layout) -> list[int]:
+    frame = layout.frame
+    voxels = [o / v for o, v in zip(frame.offset, frame.voxel_size, strict=True)]
+    if any(abs(v - round(v)) > TOLERANCE_VOXELS for v in voxels):
+        raise ValueError(
+            f"the precomputed format stores offsets as whole voxels, but the offset {frame.offset} nm "
+            f"is {voxels} voxels of {frame.voxel_size} nm. Choose an offset on the voxel grid, or "
+            "another format"
+        )
+    return [round(v) for v in voxels]

@@ -1,0 +1,1 @@
+"""Image stacks and HDF5 as sources of voxels."""

@@ -1,0 +1,1 @@
+"""Files and key-value stores: places, whole files, ledgers, signatures."""

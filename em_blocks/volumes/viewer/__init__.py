@@ -1,0 +1,1 @@
+"""Volumes, annotations and files for neuroglancer."""

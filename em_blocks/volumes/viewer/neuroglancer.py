@@ -1,0 +1,350 @@
+"""What neuroglancer shows volumes by: a source, a place in the world, and colours.
+
+Written from its description, https://neuroglancer-docs.web.app. Its axes are ours under their names
+x, y, z; its coordinates count voxels of the finest volume shown, from the world's origin.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import numpy as np
+
+from em_blocks.config import VolumeInput, is_url, path_of
+from em_blocks.errors import VolumeError
+from em_blocks.geometry import Box, Frame
+from em_blocks.volumes.formats import precomputed
+from em_blocks.volumes.formats import storage as formats
+from em_blocks.volumes.metadata.claims import SPACE
+from em_blocks.volumes.metadata.ngff import multiscales_of, paths_of
+from em_blocks.volumes.stores import store
+from em_blocks.volumes.volume import Volume
+
+DTYPES = frozenset(["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"])
+"""What neuroglancer can show."""
+ROLES = ("image", "channels", "vectors", "score", "labels")
+"""Kinds of layers, from the bottom to the top."""
+_SCHEMES = {"zarr": "zarr2", "zarr3": "zarr3", "n5": "n5", "precomputed": "precomputed"}
+_OF_N5_PYRAMIDS = {"multiScale", "scales", "downsamplingFactors"}
+_MOST_LEVELS = 32
+_DEEPEST = 8  # folders below the one that was named
+_PIXELS = 500  # of a panel, into which the first volume should fit
+_SAMPLE = (16, 128, 128)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A volume that can be shown.
+
+    Attributes
+    ----------
+    name : str
+    folder : str
+        What the viewer reads: the array, or the group of a pyramid.
+    volume : Volume
+        The array; of a pyramid its finest level.
+    role : str
+        One of `ROLES`.
+    """
+
+    name: str
+    folder: str
+    volume: Volume
+    role: str
+
+    @classmethod
+    def open(cls, place: str | VolumeInput, name: str) -> Shown:
+        """Open an array, or a pyramid by the group of its levels.
+
+        Raises
+        ------
+        VolumeError
+            If there is none, or neuroglancer cannot show it.
+        """
+        folder, finest = path_of(place), place
+        if formats.detect(folder) is None and (levels := levels_of(folder)):
+            finest = levels[0]
+        volume = Volume.open(finest)
+        if volume.format == "precomputed":
+            folder, _ = precomputed.location(volume.path)  # a viewer wants all scales
+        if volume.dtype.name not in DTYPES:
+            raise VolumeError(
+                f"{folder} holds {volume.dtype.name}, which neuroglancer cannot show; it knows "
+                f"{', '.join(sorted(DTYPES))}."
+            )
+        if volume.format == "n5" and volume.channels is not None:
+            raise VolumeError(
+                f"{folder} is an N5 array with channels, which neuroglancer cannot show where its "
+                "voxel size is that of three axes. Store it as zarr."
+            )
+        return cls(name, folder, volume, _role(volume))
+
+    @property
+    def is_pyramid(self) -> bool:
+        return self.folder != self.volume.path
+
+
+def find_volumes(path: str) -> Iterator[str]:
+    """Arrays and pyramids at and below a path, those of a folder before those of folders in it.
+
+    Below an URL nothing is looked for. A pyramid is found as one, by the folder of its levels.
+    """
+    if formats.detect(path) is not None:
+        yield path
+        return
+    levels = levels_of(path)
+    if levels:
+        yield path
+    if not is_url(path) and os.path.isdir(path):
+        yield from _volumes_in(path, _DEEPEST, levels)
+
+
+def _volumes_in(folder: str, depth: int, known: Sequence[str]) -> Iterator[str]:
+    """Volumes in and below a folder, without those that are levels of a pyramid above."""
+    names = [e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".")]
+    deeper = []
+    for path in (store.join(folder, name) for name in sorted(names)):
+        if path in known:
+            continue
+        is_array = formats.detect(path) is not None
+        levels = [] if is_array else levels_of(path)
+        if is_array or levels:
+            yield path
+        if depth and not is_array:
+            deeper.append((path, [*known, *levels]))
+    for path, inner in deeper:
+        yield from _volumes_in(path, depth - 1, inner)
+
+
+def levels_of(path: str) -> list[str]:
+    """Paths of the levels of the pyramid that is the group `path`, the finest first; else none."""
+    for name in (".zattrs", "zarr.json"):
+        attributes = store.read_json(path, name) or {}
+        if name == "zarr.json":
+            attributes = attributes.get("attributes")
+        levels = _ngff_levels(path, attributes)
+        if levels:
+            return levels
+    attributes = store.read_json(path, "attributes.json") or {}
+    return _ngff_levels(path, attributes) or _n5_levels(path, attributes)
+
+
+def _ngff_levels(path: str, attributes: object) -> list[str]:
+    if not isinstance(attributes, dict):
+        return []
+    found = [store.join(path, level) for m in multiscales_of(attributes) for level in paths_of(m)]
+    return found if found and formats.detect(found[0]) is not None else []
+
+
+def _n5_levels(path: str, attributes: dict) -> list[str]:
+    """Datasets s0, s1, ..., if the group or the second one says that they are levels."""
+    found = list(itertools.takewhile(
+        lambda level: formats.detect(level) == "n5",
+        (store.join(path, f"s{level}") for level in range(_MOST_LEVELS)),
+    ))
+    if found and attributes.keys() & _OF_N5_PYRAMIDS:
+        return found
+    second = formats.read_attributes(found[1], "n5") if len(found) > 1 else {}
+    return found if "downsamplingFactors" in second else []
+
+
+def layer(shown: Shown, url: str) -> dict:
+    """The layer of a volume whose folder has this URL."""
+    scheme = _SCHEMES[shown.volume.format]
+    source: dict = {"url": f"{scheme}://{url}"}
+    if transform := _transform(shown):
+        source["transform"] = transform
+    if shown.role == "labels":
+        return {"type": "segmentation", "name": shown.name, "source": source}
+    return {"type": "image", "name": shown.name, "source": source, "shader": _shader(shown),
+            "opacity": 1}  # neuroglancer's default is a half
+
+
+def viewer_state(shown: Sequence[Shown], layers: Sequence[dict]) -> dict:
+    """State of the viewer in front of the middle of the first volume.
+
+    Parameters
+    ----------
+    shown : sequence of Shown
+        At least one.
+    layers : sequence of dict
+        Theirs, and others.
+    """
+    size = np.min([s.volume.frame.voxel_size for s in shown], axis=0)
+    roi = shown[0].volume.roi
+    extent, middle = np.array(roi.shape), np.array(roi.offset) + np.array(roi.shape) / 2
+    return {
+        "dimensions": _dimensions("xyz", size[::-1]),
+        # In the middle of a voxel: sites in that section are seen, too.
+        "position": (np.floor(middle / size) + 0.5)[::-1].tolist(),
+        "crossSectionScale": float(extent[1:].max() / size.min() / _PIXELS),
+        "projectionScale": float(extent.max() / size.min()),
+        "layers": list(layers),
+        "layout": "4panel",
+    }
+
+
+def viewer_url(client: str, state: dict) -> str:
+    """Address that opens a state in a viewer."""
+    return f"{client.rstrip('/')}/#!{quote(json.dumps(state, separators=(',', ':')))}"
+
+
+# -- what a volume holds ---------------------------------------------------------------------
+
+
+def _role(volume: Volume) -> str:
+    labels = volume.attributes.get("labels")
+    if labels if isinstance(labels, bool) else _is_segmentation(volume):
+        return "labels"
+    if volume.channels == 3 and _has_negative(volume):
+        return "vectors"
+    if volume.channels is not None and volume.channels >= 3:
+        return "channels"
+    return "score" if volume.channels == 1 or volume.scale is not None else "image"
+
+
+def _is_segmentation(volume: Volume) -> bool:
+    if volume.format == "precomputed":
+        info = store.read_json(precomputed.location(volume.path)[0], precomputed.INFO)
+        return info["type"] == "segmentation"
+    return volume.dtype.kind == "u" and volume.dtype.itemsize >= 4
+
+
+def _has_negative(volume: Volume) -> bool:
+    if volume.dtype.kind == "u":
+        return False
+    return volume.dtype.kind == "i" or bool((_sample(volume) < 0).any())
+
+
+def _sample(volume: Volume) -> np.ndarray:
+    """Values in the middle of a volume."""
+    shape = np.minimum(volume.shape, _SAMPLE)
+    return volume.read(Box((np.array(volume.shape) - shape) // 2, shape))
+
+
+def _range(values: np.ndarray, volume: Volume) -> list[float]:
+    """What is black and what is white; a volume that is still empty gets all its type can hold."""
+    values = values[np.isfinite(values)]
+    for share in (0.5, 0):
+        low, high = np.percentile(values, [share, 100 - share]) if values.size else (0, 0)
+        if low < high:
+            return [float(low), float(high)]
+    if volume.dtype.kind == "f":
+        return [0.0, 1.0]
+    limits = np.iinfo(volume.dtype)
+    return [float(limits.min), float(limits.max)]
+
+
+# -- where it lies ---------------------------------------------------------------------------
+
+
+def _dimensions(names: Sequence[str], sizes_nm: Sequence[float]) -> dict:
+    return {name: [size * 1e-9, "m"] for name, size in zip(names, sizes_nm, strict=True)}
+
+
+def _transform(shown: Shown) -> dict | None:
+    """What takes the axes of a stored array to x, y, z; None where the format tells enough."""
+    volume = shown.volume
+    if volume.format == "precomputed" or (shown.is_pyramid and volume.channels is None):
+        return None
+    axes = volume.arrangement.axes
+    if volume.format == "n5":
+        axes = axes[::-1]
+    outputs = _outputs(axes, volume)
+    if shown.is_pyramid:
+        return {"outputDimensions": outputs}
+    offset = dict(zip(SPACE, _shift(volume.frame), strict=True))
+    matrix = np.column_stack([np.eye(len(axes)), [offset.get(axis, 0) for axis in axes]])
+    names = _stored_names(volume, len(axes))
+    inputs = dict(zip(names, outputs.values(), strict=True))
+    return {"matrix": matrix.tolist(), "inputDimensions": inputs, "outputDimensions": outputs}
+
+
+def _outputs(axes: Sequence[str], volume: Volume) -> dict:
+    """Dimensions of the viewer that stored axes are shown as."""
+    lengths = dict(zip(SPACE, volume.frame.voxel_size, strict=True))
+    # ^: all channels are there for the shader; ': of this layer alone.
+    others = {"c": "c^" if volume.channels is not None else "c'", "t": "t'"}
+    return {
+        others.get(axis, axis): [lengths[axis] * 1e-9, "m"] if axis in lengths else [1, ""]
+        for axis in axes
+    }
+
+
+def _shift(frame: Frame) -> np.ndarray:
+    """Offset in voxels."""
+    return np.array(frame.offset) / frame.voxel_size
+
+
+def _stored_names(volume: Volume, rank: int) -> list[str]:
+    """How neuroglancer calls the axes of a stored array by itself."""
+    if volume.format == "n5":
+        return volume.attributes.get("axes", ["x", "y", "z"])
+    prefix, key = "d", "_ARRAY_DIMENSIONS"
+    values = volume.attributes
+    if volume.format == "zarr3":
+        prefix, key = "dim_", "dimension_names"
+        values = store.read_json(volume.path, "zarr.json")
+    given = values.get(key) or [None] * rank
+    return [name or f"{prefix}{n}" for n, name in enumerate(given)]
+
+
+# -- how it looks ----------------------------------------------------------------------------
+
+
+def _shader(shown: Shown) -> str:
+    volume = shown.volume
+    if shown.role == "vectors":
+        return _VECTORS.replace("SCALE", repr(float(volume.scale or 1.0)))
+    values = _sample(volume)
+    if shown.role == "channels":
+        ranges = [_range(values[channel], volume) for channel in range(3)]
+        controls = [
+            f"#uicontrol invlerp {name}(range={limits}, channel={channel})\n"
+            for channel, (name, limits) in enumerate(zip(_COLOURS, ranges, strict=True))
+        ]
+        return "".join(controls) + _CHANNELS
+    if shown.role == "score":
+        high = volume.scale or max(1.0, _range(values, volume)[1])
+        return f"#uicontrol invlerp score(range={[0.0, float(high)]})\n{_SCORE}"
+    return f"#uicontrol invlerp contrast(range={_range(values, volume)})\n{_GREY}"
+
+
+_COLOURS = ("red", "green", "blue")
+_GREY = """void main() {
+  emitGrayscale(contrast());
+}
+"""
+_CHANNELS = """void main() {
+  emitRGB(vec3(red(), green(), blue()));
+}
+"""
+# From red to yellow, and raw data where there is nothing.
+_SCORE = """#uicontrol float least slider(min=0, max=1, default=0.1)
+void main() {
+  float value = score();
+  if (value < least) {
+    emitTransparent();
+  } else {
+    emitRGBA(vec4(1.0, value, 0.0, 0.3 + 0.7 * value));
+  }
+}
+"""
+# The colour is the direction (x red, y green, z blue; grey is none), the opacity the length.
+_VECTORS = """#uicontrol float longest_nm slider(min=1, max=1000, default=200)
+void main() {
+  vec3 nm = vec3(float(toRaw(getDataValue(2))), float(toRaw(getDataValue(1))),
+                 float(toRaw(getDataValue(0)))) / SCALE;
+  float far = length(nm);
+  if (far < 1.0) {
+    emitTransparent();
+  } else {
+    emitRGBA(vec4(0.5 + 0.5 * nm / far, min(1.0, far / longest_nm)));
+  }
+}
+"""
