@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOT_SOURCE = shutil.ignore_patterns(
-    ".*", "__pycache__", "*.egg-info", "build", "dist", "data", "runs", "demo"
-)
+MADE_ANYWHERE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
+MADE_AT_THE_TOP = {"build", "dist", "data", "runs", "demo"}
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_{}(sys.argv[1]))"
 # Setups of the checkout that have been trained; one that is being made has no weights yet.
 SETUPS = sorted(path.parents[1].name for path in ROOT.glob("setups/*/checkpoints/best.safetensors"))
+
+
+def not_source(folder, names):
+    """Names of a folder of the checkout that are no sources."""
+    return MADE_ANYWHERE(folder, names) | (MADE_AT_THE_TOP if Path(folder) == ROOT else set())
 
 
 def call(*command, cwd):
@@ -42,7 +46,7 @@ def build(source, kind, target):
 def source(tmp_path_factory):
     """A copy of the sources, so that no earlier build shines through."""
     folder = tmp_path_factory.mktemp("source") / "em_blocks"
-    shutil.copytree(ROOT, folder, ignore=NOT_SOURCE)
+    shutil.copytree(ROOT, folder, ignore=not_source)
     return folder
 
 
