@@ -1,0 +1,45 @@
+"""What is known of one piece of tissue: arrays from which heads make their targets and scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from em_blocks.geometry import Nm3
+
+LABELS, PRE, POST = "labels", "pre", "post"
+"""Names of the only label volume of most sources, and of both ends of its synapses."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Labels, masks and points of one box, on one grid. Axes are z, y, x.
+
+    A head says by its `needs` which entries it reads: "labels/NAME", "masks/NAME", "points/NAME".
+
+    Attributes
+    ----------
+    voxel_size : (3,) floats
+        nm.
+    labels : dict of name to (z, y, x) unsigned array
+        Ids, 0 where nothing is known. A source with one label volume calls it "labels".
+    masks : dict of name to (z, y, x) uint8 array
+        1 where something holds (what is annotated, what is tissue), 0 elsewhere.
+    points : dict of name to (n, 3) float array
+        Positions in nm, in the frame of `offset`; they may lie outside of the box. Row i of "pre"
+        and row i of "post" are the two ends of one synapse.
+    offset : (3,) floats
+        Corner of the first voxel, nm.
+    """
+
+    voxel_size: Nm3
+    labels: dict[str, np.ndarray]
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+    points: dict[str, np.ndarray] = field(default_factory=dict)
+    offset: Nm3 = (0.0, 0.0, 0.0)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels (z, y, x) of every label volume and mask."""
+        return next(iter({**self.labels, **self.masks}.values())).shape
