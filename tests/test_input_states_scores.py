@@ -12,7 +12,7 @@ from em_blocks.errors import IncompleteInputError
 from em_blocks.evaluation.connectivity import evaluate_connectivity
 from em_blocks.evaluation.segmentation import score
 from em_blocks.json_text import json_text
-from em_blocks.models.config import DataSource
+from em_blocks.models.sources import DataSource
 from em_blocks.tasks.evaluation.count_overlaps import CountOverlaps
 from em_blocks.tasks.evaluation.credit_synapses import CreditSynapses
 from em_blocks.training.data.sources import open_source

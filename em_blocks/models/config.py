@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import (
-    AfterValidator,
     Discriminator,
     Field,
     NonNegativeFloat,
@@ -19,33 +16,10 @@ from pydantic import (
 )
 
 from em_blocks.config import LocalPath, Shape3, StrictModel, VoxelSize
+from em_blocks.models.schedules import Fraction, Schedule
+from em_blocks.models.sources import Corner, DataSource
 
 Shift = tuple[int, int, int]
-Corner = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-def _check_rising(points: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
-    iterations = [iteration for iteration, _ in points]
-    if any(later <= earlier for earlier, later in pairwise(iterations)):
-        raise ValueError(
-            f"the iterations of [iteration, value] are {iterations}, but must rise from one to the "
-            "next; between two of them the value is linear"
-        )
-    return points
-
-
-Schedule = Annotated[
-    Annotated[Fraction, Tag("value")]
-    | Annotated[
-        tuple[tuple[NonNegativeInt, Fraction], ...],
-        Field(min_length=1, description="[iteration, value] in rising order; linear in between."),
-        AfterValidator(_check_rising),
-        Tag("schedule"),
-    ],
-    Discriminator(lambda value: "schedule" if isinstance(value, (list, tuple)) else "value"),
-]
-"""A value of the whole training, or one that changes with the iteration (a curriculum)."""
 
 
 class NetworkConfig(StrictModel):
@@ -157,38 +131,6 @@ class Normalization(StrictModel):
     shift: float
 
 
-class PhantomSpec(StrictModel):
-    """A volume from the generator instead of from disk."""
-
-    shape: Shape3
-    seed: NonNegativeInt
-    neurite_nm: PositiveFloat = 400.0
-    synapses_per_um3: NonNegativeFloat = 0.0
-
-
-class DataSource(StrictModel):
-    """Raw data with labels: two zarr arrays, or a phantom."""
-
-    raw: LocalPath | None = None
-    labels: LocalPath | None = None
-    synapses: LocalPath | None = Field(
-        None, description="Synaptic partners of the raw data; needed by heads that learn synapses."
-    )
-    phantom: PhantomSpec | None = None
-    begin: Corner = Field((0, 0, 0), description="First voxel used (z, y, x).")
-    end: Shape3 | None = Field(None, description="End of the used voxels, excluded; default all.")
-    weight: PositiveFloat = Field(1.0, description="Relative share of the samples.")
-
-    @model_validator(mode="after")
-    def _arrays_or_phantom(self) -> Self:
-        arrays = self.raw is not None and self.labels is not None
-        if arrays == (self.phantom is not None) or (self.raw is None) != (self.labels is None):
-            raise ValueError("give either both `raw` and `labels`, or `phantom`")
-        if self.phantom is not None and self.synapses is not None:
-            raise ValueError("a `phantom` brings its own synapses: leave `synapses` out")
-        return self
-
-
 class AugmentConfig(StrictModel):
     """Random changes of the samples. Lengths in nm, intensities on a 0..1 scale."""
 
@@ -264,11 +206,3 @@ class SetupConfig(StrictModel):
     )
     tile_shape: Shape3 = Field(description="Default output tile of one network pass, voxels.")
     training: TrainingConfig
-
-
-def scheduled(schedule: Schedule, iteration: int) -> float:
-    """Value of a schedule at an iteration (from 0)."""
-    if isinstance(schedule, (int, float)):
-        return float(schedule)
-    iterations, values = zip(*schedule, strict=True)
-    return float(np.interp(iteration, iterations, values))

@@ -21,8 +21,8 @@ from em_blocks.models.config import (
     HeadConfig,
     IndicatorHead,
     SetupConfig,
-    scheduled,
 )
+from em_blocks.models.schedules import scheduled
 from em_blocks.nets.losses import balanced_bce, indicator_loss, masked_mse, masked_vector_mse
 from em_blocks.training.data.graph import LABELS, SYNAPSES
 from em_blocks.training.data.targets import (

@@ -9,7 +9,8 @@ import gunpowder as gp
 import numpy as np
 
 from em_blocks.errors import GeometryError
-from em_blocks.models.config import SetupConfig, scheduled
+from em_blocks.models.config import SetupConfig
+from em_blocks.models.schedules import scheduled
 from em_blocks.training.data.graph import (
     LABELS,
     RAW,

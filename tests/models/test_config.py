@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from em_blocks.errors import ConfigError
-from em_blocks.models.config import SetupConfig, scheduled
+from em_blocks.models.config import SetupConfig
+from em_blocks.models.schedules import scheduled
 from tiny_setup import synapse_config, tiny_config
 
 

@@ -15,7 +15,7 @@ from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.geometry import TOLERANCE_VOXELS, Box, Frame, Nm3
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.kernels.synthetic.volume import phantom
-from em_blocks.models.config import DataSource
+from em_blocks.models.sources import DataSource
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.ledger import require_complete
 from em_blocks.volumes.synapse_files import read_synapses

@@ -16,7 +16,7 @@ from em_blocks.errors import (
 )
 from em_blocks.geometry import BlockGrid, Frame
 from em_blocks.kernels.synapses.table import Synapses
-from em_blocks.models.config import DataSource
+from em_blocks.models.sources import DataSource
 from em_blocks.training.data.sources import describe, open_source
 from em_blocks.training.scores.partners import synapses_of_box
 from em_blocks.volumes import Volume
