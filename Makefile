@@ -5,7 +5,7 @@
 # make test-validators  what we write, by the validators of the field, which need an environment of their own
 # make system-packages  what these and a browser need from Debian or Ubuntu; root
 # make lint      ruff
-# make schemas   configs/*.schema.json from the models
+# make schemas   configs/*.schema.json and the tables of docs/configs.md from the models
 # make bench     every benchmark; each ends with one line of JSON
 # make docker-check   builds the image without a Docker engine and runs a job in it; as root
 
