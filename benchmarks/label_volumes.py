@@ -29,7 +29,6 @@ import numpy as np
 from rich.console import Console
 from scipy import ndimage
 
-from em_blocks.cli.steps import run_all
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.evaluation.segmentation import score
@@ -37,6 +36,7 @@ from em_blocks.geometry import Block, Box, Frame
 from em_blocks.kernels.components.block_components import find_parts
 from em_blocks.kernels.components.join_components import part_ids
 from em_blocks.kernels.synthetic.volume import phantom
+from em_blocks.runtime.scheduler.pipeline import run_all
 from em_blocks.tasks.base import BlockwiseTask, TableSpec
 from em_blocks.tasks.components.clean import Clean
 from em_blocks.tasks.components.find_parts import FindParts

@@ -27,11 +27,11 @@ class Registry:
         Group of entry points, for example "em_blocks.tasks".
     builtin : mapping of str to str
         ``"module:Class"`` of this package, by name; they come first.
-    base : type, optional
-        Class that whatever another package registers must be a subclass of.
+    base : str, optional
+        ``"module:Class"`` that whatever another package registers must be a subclass of.
     """
 
-    def __init__(self, group: str, builtin: Mapping[str, str], base: type | None = None):
+    def __init__(self, group: str, builtin: Mapping[str, str], base: str | None = None):
         self.group = group
         self.builtin = dict(builtin)
         self.base = base
@@ -90,10 +90,11 @@ class Registry:
                 f"{self.group.removeprefix('em_blocks.').removesuffix('s')} {point.name!r} is not "
                 "available. Repair or uninstall that package."
             ) from error
-        if self.base is not None and not (isinstance(value, type) and issubclass(value, self.base)):
+        base = _load(self.base) if self.base else object
+        if not (isinstance(value, type) and issubclass(value, base)):
             raise ConfigError(
-                f"{where} is {value!r}, but a subclass of {self.base.__module__}."
-                f"{self.base.__qualname__} is needed. Repair or uninstall that package."
+                f"{where} is {value!r}, but a subclass of {base.__module__}.{base.__qualname__} is "
+                "needed. Repair or uninstall that package."
             )
         return value
 

@@ -12,7 +12,6 @@ main = steps_command(
     level is a run of its own (RUN.s0, RUN.s1, ...), of which done blocks are skipped: a stopped
     command is simply repeated.
     """,
-    publish=Downsample.publish,
 )
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from em_blocks.config import StrictModel
 from em_blocks.errors import ConfigError
 from em_blocks.plugins import Registry
 from foreign import distribution
@@ -72,4 +71,4 @@ def test_a_package_cannot_replace_a_name_of_this_one(packages):
 def test_what_is_no_subclass_of_the_base_is_refused(packages):
     distribution(packages, "no_model", "class Ball: pass\n", shapes="ball = no_model:Ball")
     with pytest.raises(ConfigError, match=r"no_model.*subclass of em_blocks.config.StrictModel"):
-        Registry("em_blocks.shapes", {}, base=StrictModel).get("ball")
+        Registry("em_blocks.shapes", {}, base="em_blocks.config:StrictModel").get("ball")

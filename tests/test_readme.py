@@ -14,7 +14,7 @@ from em_blocks.cli.main import main
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.runtime.monitoring.status import run_status
-from em_blocks.tasks import KINDS, task_class
+from em_blocks.tasks import TASKS, task_class
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -106,7 +106,7 @@ def test_every_query_runs_in_mongosh(finished, title, query):
     assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASKS.builtin)
 def test_every_key_of_a_config_is_explained(kind):
     for name in task_class(kind).model_fields:
         assert re.search(rf"^\| `{name}`", CONFIGS, re.MULTILINE), name

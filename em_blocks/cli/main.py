@@ -7,6 +7,7 @@ import importlib
 import click
 
 from em_blocks import __version__
+from em_blocks.tasks import TASKS
 
 VERBS = {
     "ingest": ("em_blocks.pipelines.ingest", "Turn images or HDF5 into a chunked volume."),
@@ -16,46 +17,61 @@ VERBS = {
     "extract-synapses": (
         "em_blocks.pipelines.extract_synapses_blockwise", "Find synaptic partners in predictions."
     ),
-    "clean": ("em_blocks.pipelines.clean", "Make every id one connected object, erase crumbs."),
+    "clean": ("em_blocks.pipelines.clean", "Split disconnected labels and remove small components."),
     "downsample": ("em_blocks.pipelines.downsample", "Make a pyramid of coarser levels."),
     "map-synapses": (
-        "em_blocks.pipelines.map_synapses_blockwise", "Supervoxels and segments of synaptic partners."
+        "em_blocks.pipelines.map_synapses_blockwise", "Find the segments of synaptic partners."
     ),
     "cluster-clefts": (
-        "em_blocks.pipelines.cluster_clefts_blockwise", "Which synapses face one predicted cleft."
+        "em_blocks.pipelines.cluster_clefts_blockwise", "Find synapses that face the same cleft."
     ),
     "evaluate": ("em_blocks.pipelines.evaluate", "Score results against truth."),
-    "export": ("em_blocks.pipelines.export", "Synapses and connectomes for other programs."),
-    "audit": ("em_blocks.cli.evaluation.audit", "What cutting into blocks costs a segmentation."),
+    "export": ("em_blocks.pipelines.export", "Write synapses and connectomes for other programs."),
+    "audit": ("em_blocks.cli.evaluation.audit", "Measure the errors at block borders."),
     "generate": ("em_blocks.cli.generate", "Make an EM-like volume with synapses, and its truth."),
     "demo": ("em_blocks.pipelines.demo", "Make a small volume, predict and segment it, draw it."),
     "view": ("em_blocks.cli.view", "Show volumes, synapses and runs in neuroglancer."),
-    "plan": ("em_blocks.cli.runs.plan", "Blocks, bytes, memory and time of a run, before it starts."),
-    "status": ("em_blocks.cli.runs.status", "How far a run is, from the database."),
+    "plan": ("em_blocks.cli.runs.plan", "Estimate blocks, bytes, memory and time of a run."),
+    "status": ("em_blocks.cli.runs.status", "Show the progress of a run, from the database."),
     "dashboard": ("em_blocks.cli.runs.dashboard", "Show a run as a web page: map, failures, workers."),
-    "join": ("em_blocks.cli.runs.join", "Be one more worker of a run, on any host."),
+    "join": ("em_blocks.cli.runs.join", "Start an additional worker of a run, on any host."),
     "retry": ("em_blocks.cli.runs.retry", "Run again, quarantined blocks included."),
-    "replay": ("em_blocks.cli.runs.replay", "Do one block in this process, changing nothing."),
+    "replay": ("em_blocks.cli.runs.replay", "Compute one block in this process, changing nothing."),
     "verify": ("em_blocks.cli.runs.verify", "Compare stored outputs with the database."),
     "forget": ("em_blocks.cli.runs.forget", "Remove a run, its rows and its outputs for good."),
-    "db": ("em_blocks.cli.runs.database", "The embedded database of a run."),
+    "db": ("em_blocks.cli.runs.database", "Start, stop or find the embedded database of a run."),
 }
 
 
 class _Verbs(click.Group):
     """Imports a verb when it is used: `em-blocks status` needs no torch."""
 
-    def list_commands(self, ctx):
-        return list(VERBS)
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*VERBS, *_foreign_verbs()]
 
-    def get_command(self, ctx, name):
-        if name not in VERBS:
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in VERBS:
+            return importlib.import_module(VERBS[name][0]).main
+        kinds = {kind.replace("_", "-"): kind for kind in TASKS.names()}
+        if name not in kinds:
             return None
-        return importlib.import_module(VERBS[name][0]).main
+        from em_blocks.cli.steps import kind_command
 
-    def format_commands(self, ctx, formatter):
+        return kind_command(kinds[name], name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
-            formatter.write_dl([(name, help) for name, (_, help) in VERBS.items()])
+            own = {name: help for name, (_, help) in VERBS.items()}
+            formatter.write_dl([*own.items(), *_foreign_verbs().items()])
+
+
+def _foreign_verbs() -> dict[str, str]:
+    """Verbs of the tasks of other packages, with their help; imports none of them."""
+    verbs = {
+        kind.replace("_", "-"): f"Run a task of the package {TASKS.origin(kind)}."
+        for kind in TASKS.names() if kind not in TASKS.builtin
+    }
+    return {verb: help for verb, help in verbs.items() if verb not in VERBS}
 
 
 @click.command(cls=_Verbs)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from em_blocks.cli.config_tables import with_tables
-from em_blocks.tasks import KINDS, task_class
+from em_blocks.tasks import TASKS, task_class
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -18,7 +18,7 @@ def schemas() -> dict[str, dict]:
     from em_blocks.evaluation.partners_config import EvaluateSynapses
     from em_blocks.models.config import SetupConfig
 
-    models = {kind: task_class(kind) for kind in KINDS} | {
+    models = {kind: task_class(kind) for kind in TASKS.builtin} | {
         "evaluate_synapses": EvaluateSynapses, "setup": SetupConfig
     }
     return {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,26 +20,26 @@ from em_blocks.cli.common import (
     set_option,
     shows_errors,
 )
-from em_blocks.errors import EmBlocksError
 from em_blocks.json_text import json_text
-from em_blocks.tasks.base import BlockwiseTask, RunConfig
+from em_blocks.tasks import task_class
+from em_blocks.tasks.base import RunConfig
 
 if TYPE_CHECKING:
     from em_blocks.runtime.runs.report import RunReport
 
-def steps_command(
-    task_type: type[RunConfig], name: str, help: str, *,
-    publish: Callable[[RunConfig], None] = lambda task: None,
-) -> click.Command:
+
+@shows_errors
+def kind_command(kind: str, name: str) -> click.Command:
+    """``NAME CONFIG`` for a kind of task; its class says what it does."""
+    task_type = task_class(kind)
+    return steps_command(task_type, name, inspect.getdoc(task_type) or f"Run a task of kind {kind!r}.")
+
+
+def steps_command(task_type: type[RunConfig], name: str, help: str) -> click.Command:
     """``NAME CONFIG``: all steps that the config of `task_type` stands for.
 
     Each step is a run of its own in the database; blocks that are done are skipped, so a command
     that died is simply repeated.
-
-    Parameters
-    ----------
-    publish : function of the task, optional
-        Called when all steps are done.
     """
 
     @click.command(name=name, help=help)
@@ -59,6 +59,7 @@ def steps_command(
         from em_blocks.runtime.launchers.job_scripts import hand_script
         from em_blocks.runtime.planning.plan import plan
         from em_blocks.runtime.runs.preflight import check_steps
+        from em_blocks.runtime.scheduler.pipeline import run_config
 
         task = task_type.from_file(config, overrides)
         tasks = task.steps()
@@ -69,43 +70,14 @@ def steps_command(
         if dry_run:
             click.echo("\n\n".join(plan(step, probe=False).text() for step in tasks))
             return
-        reports = run_all(tasks, requeue=retry, **options)
+        reports = run_config(task, requeue=retry, **options)
         failed = next((report for report in reports if not report.ok), None)
         if failed is not None:
             print_report(failed, as_json)
             sys.exit(failed.exit_code)
-        publish(task)
         _print(reports, as_json)
 
     return command
-
-
-def run_all(tasks: list[BlockwiseTask], **options) -> list[RunReport]:
-    """Run all steps, with the options of `run_steps`; reports of those that started.
-
-    They run block by block if their blocks are of the same voxels, and else one after the other.
-    """
-    from em_blocks.db.connect import database_uri
-    from em_blocks.runtime.runs.report import write_summaries
-    from em_blocks.runtime.scheduler.run import run_blockwise, run_steps
-
-    grids = [task.grid() for task in tasks]
-    if len({(grid.frame, grid.volume_shape) for grid in grids}) == 1:
-        return run_steps(tasks, **options)
-    reports, home, console = [], tasks[-1].home, Console(stderr=True)
-    # Held meanwhile: each step would start and stop an embedded server.
-    with database_uri(tasks[-1].db_host, home):
-        for task in tasks:
-            try:
-                reports.append(run_blockwise(task, **options))
-            except EmBlocksError as error:
-                if reports:
-                    write_summaries(home, reports, console, refused=(task.run, str(error)))
-                raise
-            if not reports[-1].ok:
-                break
-    write_summaries(home, reports, console)
-    return reports
 
 
 def _print(reports: list[RunReport], as_json: bool) -> None:

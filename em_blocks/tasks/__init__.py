@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
+from typing import TYPE_CHECKING
 
 from em_blocks.errors import ConfigError
-from em_blocks.tasks.base import RunConfig
+from em_blocks.plugins import Registry
 
-KINDS = {
+if TYPE_CHECKING:
+    from em_blocks.tasks.base import RunConfig
+
+TASKS = Registry("em_blocks.tasks", {
     "ingest": "em_blocks.tasks.volumes.ingest:Ingest",
     "clean": "em_blocks.tasks.components.clean:Clean",
     "downsample": "em_blocks.tasks.volumes.downsample:Downsample",
@@ -19,15 +22,21 @@ KINDS = {
     "cluster_clefts": "em_blocks.tasks.synapses.cluster_clefts:ClusterClefts",
     "count_overlaps": "em_blocks.tasks.evaluation.count_overlaps:CountOverlaps",
     "credit_synapses": "em_blocks.tasks.evaluation.credit_synapses:CreditSynapses",
-}
+}, base="em_blocks.tasks.base:RunConfig")
+"""Tasks by the ``kind`` of their configs; each is a verb of the command line."""
 
 
 def task_class(kind: object) -> type[RunConfig]:
-    """The task class of a config's ``kind``; imported only when asked for."""
-    if kind not in KINDS:
+    """Return the task class of a config's ``kind``; import it only when asked for.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind, or the package that registers it is broken.
+    """
+    if kind not in TASKS.names():
         raise ConfigError(
             f"The key 'kind' is {kind!r}, but it must name the task of this config: one of "
-            f"{', '.join(sorted(KINDS))}."
+            f"{', '.join(sorted(TASKS.names()))}."
         )
-    module, name = KINDS[kind].split(":")
-    return getattr(importlib.import_module(module), name)
+    return TASKS.get(str(kind))

@@ -174,6 +174,9 @@ class RunConfig(StrictModel, ABC):
     def steps(self) -> list[BlockwiseTask]:
         """The tasks that together make the result, each reading what those before it wrote."""
 
+    def publish(self) -> None:
+        """Finish what is not of any block when all are done, e.g. metadata of a pyramid."""
+
     @property
     def home(self) -> Path:
         """Folder of summary.json, logs and the embedded database."""

@@ -8,12 +8,11 @@ import click
 from em_blocks.cli.common import (
     config_argument,
     json_option,
-    load_steps,
+    load_config,
     print_report,
     set_option,
     shows_errors,
 )
-from em_blocks.cli.steps import run_all
 
 
 @click.command(name="retry")
@@ -23,7 +22,9 @@ from em_blocks.cli.steps import run_all
 @shows_errors
 def main(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Run CONFIG again and also try its quarantined blocks."""
-    reports = run_all(load_steps(config, overrides), requeue=True)
+    from em_blocks.runtime.scheduler.pipeline import run_config
+
+    reports = run_config(load_config(config, overrides), requeue=True)
     report = next((report for report in reports if not report.ok), reports[-1])
     print_report(report, as_json)
     sys.exit(report.exit_code)

@@ -1,0 +1,144 @@
+"""What others add in one file outside of this package: a task, and more kinds of things below."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blockwise import FRAME
+from em_blocks.volumes import Volume
+from foreign import distribution, visible
+
+SHAPE = (20, 30, 50)
+
+TASK = '''
+"""Voxels above a threshold."""
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from em_blocks.config import StorePath
+from em_blocks.geometry import BlockGrid
+from em_blocks.tasks.base import BlockwiseTask, OutputSpec
+from em_blocks.volumes import Volume
+
+
+class Threshold(BlockwiseTask):
+    """Mark the voxels of CONFIG's raw volume that are at least as bright as its threshold."""
+
+    reads: ClassVar[tuple[str, ...]] = ("raw",)
+
+    kind: Literal["threshold_raw"] = "threshold_raw"
+    raw: StorePath
+    output: StorePath
+    threshold: int = 128
+
+    def grid(self):
+        raw = Volume.open(self.raw)
+        return BlockGrid(raw.frame, raw.shape, self.block_shape)
+
+    def inputs(self):
+        return {"raw": list(Volume.open(self.raw).shape)}
+
+    def output_specs(self):
+        return [OutputSpec("mask", f"{self.output}/mask", "uint8", (5, 10, 10))]
+
+    def outputs_root(self):
+        return self.output
+
+    def relocated(self, folder):
+        return self.model_copy(update={"output": str(folder / "out.zarr"), "run_dir": folder})
+
+    @contextmanager
+    def open(self, context):
+        raw, out = Volume.open(self.raw), Volume.open(f"{self.output}/mask", mode="r+")
+
+        def process(block, report):
+            with report.measure("read"):
+                values = raw.read(block.write_box)
+            if block.key == "1/2/3" and Path(f"{self.output}/poison").exists():
+                raise ValueError("this block is poison")
+            with report.measure("write"):
+                report.write("mask", out, block.write_box, (values >= self.threshold).astype("uint8"))
+
+        yield process
+'''
+
+
+@pytest.fixture
+def packages(tmp_path):
+    """Folder of the packages of others."""
+    return tmp_path / "packages"
+
+
+@pytest.fixture
+def em_blocks(packages, tmp_path):
+    """The command, as its user types it where those packages are installed."""
+
+    def call(*arguments, code=0):
+        done = subprocess.run(
+            [Path(sys.executable).with_name("em-blocks"), *map(str, arguments)], cwd=tmp_path,
+            env=visible(packages), capture_output=True, text=True, timeout=120,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout if "--json" in arguments else done.stdout + done.stderr
+
+    return call
+
+
+@pytest.fixture
+def raw(tmp_path):
+    volume = Volume.create(
+        str(tmp_path / "raw.zarr/raw"), shape=SHAPE, dtype="uint8", frame=FRAME,
+        chunk_shape=(10, 10, 10),
+    )
+    values = np.random.default_rng(1).integers(0, 256, SHAPE).astype("uint8")
+    volume.write(volume.box, values)
+    return values
+
+
+def test_a_task_of_another_package_is_a_verb_like_any_other(packages, em_blocks, raw, tmp_path):
+    distribution(packages, "brightness", TASK, tasks="threshold_raw = brightness:Threshold")
+    config = tmp_path / "threshold.json"
+    config.write_text(json.dumps({
+        "kind": "threshold_raw", "run": "bright", "raw": "raw.zarr/raw", "output": "out/mask.zarr",
+        "block_shape": [10, 10, 10], "num_workers": 2, "max_retries": 0,
+    }))
+    assert "threshold-raw" in em_blocks("--help") and "brightness" in em_blocks("--help")
+    assert "at least as bright" in em_blocks("threshold-raw", "--help")
+    (step,) = json.loads(em_blocks("plan", config, "--json"))["steps"]
+    assert step["blocks"] == step["left"] == 30 and step["seconds_per_block"] > 0
+
+    poison = tmp_path / "out/mask.zarr/poison"
+    poison.parent.mkdir(parents=True)
+    poison.touch()
+    assert "this block is poison" in em_blocks("threshold-raw", config, code=1)
+    poison.unlink()
+    assert json.loads(em_blocks("status", config, "--json"))["blocks"]["quarantined"] == 1
+    report = json.loads(em_blocks("retry", config, "--json"))
+    assert report["blocks"]["computed"] == 1 and report["blocks"]["done"] == 30
+
+    found = Volume.open(str(tmp_path / "out/mask.zarr/mask"))
+    np.testing.assert_array_equal(found.read(found.box), raw >= 128)
+    assert found.frame == FRAME
+    assert "equals the one in the database" in em_blocks("replay", config, "1/2/3")
+    assert "30 done blocks read, 0 damaged" in em_blocks("verify", config)
+    refused = em_blocks("threshold-raw", config, "--set", "threshold=200", code=3)
+    assert "config.threshold: 128 -> 200" in refused
+    em_blocks("forget", config, "--yes")
+    assert not list((tmp_path / "out/mask.zarr/mask").iterdir())
+
+
+def test_a_task_whose_package_is_broken_is_refused_in_one_paragraph(packages, em_blocks, tmp_path):
+    distribution(packages, "brightness", "1 / 0", tasks="threshold_raw = brightness:Threshold")
+    config = tmp_path / "threshold.json"
+    config.write_text('{"kind": "threshold_raw"}')
+    for command in (["threshold-raw"], ["status"]):
+        said = em_blocks(*command, config, code=2)
+        assert said.startswith("Error: The entry point 'threshold_raw'"), said
+        assert "ZeroDivisionError" in said and "Traceback" not in said
+    assert "threshold-raw" in em_blocks("--help")  # and every other verb works
