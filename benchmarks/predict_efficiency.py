@@ -30,7 +30,7 @@ from em_blocks.db.runs import RunStore
 from em_blocks.geometry import Frame
 from em_blocks.nets.timing import Way
 from em_blocks.runtime.launchers.base import worker_environment
-from em_blocks.runtime.scheduler.job import Job
+from em_blocks.runtime.protocol.job import Job
 from em_blocks.runtime.scheduler.run import run_blockwise
 from em_blocks.tasks.prediction.predict import Predict
 from em_blocks.tasks.prediction.ways import choose_way, pass_of, possible_ways

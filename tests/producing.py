@@ -23,8 +23,8 @@ from em_blocks.geometry import BlockGrid, Box
 from em_blocks.runtime.runs.ledgers import reopen
 from em_blocks.runtime.runs.report import RunReport
 from em_blocks.runtime.runs.verify import requeue_damaged
-from em_blocks.runtime.scheduler.schedule import Step
-from em_blocks.runtime.worker.loop import describe_error
+from em_blocks.runtime.scheduler.schedule import ScheduledStep
+from em_blocks.runtime.worker.step_runtime import describe_error
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.tables import BlockTables
@@ -330,15 +330,15 @@ def in_process():
         yield
 
 
-def _do(steps: list[Step], console) -> tuple[bool, None]:
+def _do(steps: list[ScheduledStep], console) -> tuple[bool, None]:
     for step in steps:
         if not _do_step(step):
             return True, None
     return False, None
 
 
-def _do_step(step: Step) -> bool:
-    task, store, epoch, failed = step.work.task, step.store, step.job.epoch, False
+def _do_step(step: ScheduledStep) -> bool:
+    task, store, epoch, failed = step.work.task, step.store, step.epoch, False
     store.admit_worker({**WORKER, "epoch": epoch})
     synapses = SynapseStore(store.client, task.db_name, task.run)
     commits = CommitWriter(
@@ -347,7 +347,7 @@ def _do_step(step: Step) -> bool:
     )
     watch = Watch(task)
     with (
-        type(task).from_dict(step.job.config).start(step.job.measured, synapses) as process,
+        type(task).from_dict(step.job.config).start(step.measured, synapses) as process,
         watch.watching(),
     ):
         for index in map(tuple, np.argwhere(step.work.todo).tolist()):

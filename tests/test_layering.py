@@ -38,10 +38,10 @@ ROOMS = {
     "runtime": [
         {"dashboard"},
         {"planning", "monitoring"},
-        {"worker"},
         {"scheduler"},
+        {"worker"},
         {"runs"},
-        {"launchers"},
+        {"launchers", "protocol"},
     ],
 }
 MOST_FILES = 15  # of a package, its __init__ apart

@@ -19,10 +19,10 @@ import psutil
 from em_blocks.db.commits import CommitWriter, WorkerIdentity
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
+from em_blocks.runtime.protocol.wire import new_secret
 from em_blocks.runtime.scheduler.dispatch import Dispatcher, Work, Worker
 from em_blocks.runtime.scheduler.gateway import Gateway
 from em_blocks.runtime.scheduler.roster import Member, Roster
-from em_blocks.runtime.scheduler.wire import new_secret
 from em_blocks.tasks.base import BlockReport
 from parts.noop import Noop
 from parts.swarm import swarm

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from em_blocks.db.commits import FLUSH_BLOCKS, FLUSH_S
+from em_blocks.runtime.protocol.wire import PINGS, Key
 from em_blocks.runtime.scheduler.dispatch import Dispatcher, Work, Worker
 from em_blocks.runtime.scheduler.gateway import TICK_S
 from em_blocks.runtime.scheduler.monitor import HEARTBEAT_S
 from em_blocks.runtime.scheduler.roster import BEATS, SHARE
-from em_blocks.runtime.scheduler.wire import PINGS, Key
 from parts.cluster_costs import TIMEOUT_S, Costs
 
 NETWORK_S = 2e-4

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
-from em_blocks.runtime.scheduler.wire import decode, encode, new_secret, proof
+from em_blocks.runtime.protocol.wire import decode, encode, new_secret, proof
 
 AT_ONCE = 200
 

@@ -9,7 +9,7 @@ import pytest
 from blockwise import assert_same_result, wait_for
 from cluster.processes import command_line
 from cluster.slots import CONTROLLER
-from em_blocks.runtime.scheduler.job import session_path
+from em_blocks.runtime.protocol.job import session_path
 
 pytestmark = pytest.mark.slurm
 

@@ -11,7 +11,7 @@ from cluster.mongod import PASSWORD
 from cluster.network import required
 from cluster.processes import command_line, with_variable
 from cluster.slots import CONTROLLER
-from em_blocks.runtime.scheduler.job import session_path
+from em_blocks.runtime.protocol.job import session_path
 
 pytestmark = pytest.mark.slurm
 

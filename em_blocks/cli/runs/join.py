@@ -12,7 +12,7 @@ import click
 
 from em_blocks.cli.common import config_argument, load_config, set_option, shows_errors
 from em_blocks.errors import EXIT_BAD_INPUT, ConfigError
-from em_blocks.runtime.scheduler.job import session_path
+from em_blocks.runtime.protocol.job import session_path
 from em_blocks.tasks.base import BlockwiseTask
 
 POLL_S = 2.0

@@ -27,7 +27,7 @@ from em_blocks.db.commits import peak_memory_mb
 from em_blocks.db.connect import connect
 from em_blocks.db.synapses import ScratchSynapses
 from em_blocks.geometry import BlockGrid
-from em_blocks.runtime.scheduler.job import Job
+from em_blocks.runtime.protocol.job import Job
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 
 

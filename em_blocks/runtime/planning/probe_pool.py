@@ -17,7 +17,7 @@ from pathlib import Path
 
 from em_blocks.errors import ConfigError
 from em_blocks.runtime.launchers.base import worker_environment
-from em_blocks.runtime.scheduler.job import Job
+from em_blocks.runtime.protocol.job import Job
 from em_blocks.tasks.base import BlockwiseTask, SynapseTask
 
 

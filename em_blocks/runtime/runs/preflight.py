@@ -18,6 +18,7 @@ from em_blocks.db.server import mongod_binary
 from em_blocks.errors import ConfigError, IncompleteInputError
 from em_blocks.geometry import BlockGrid
 from em_blocks.runtime.launchers.base import check_launcher
+from em_blocks.runtime.protocol.job import check_importable
 from em_blocks.tasks.base import BlockwiseTask, fingerprint
 from em_blocks.tasks.masks import masked_blocks
 from em_blocks.tasks.places import check_places
@@ -61,13 +62,17 @@ class Checked:
         return int(np.einsum("zyx,z,y,x->", blocks.astype(np.int64), *sizes))
 
 
-def check_task(task: BlockwiseTask, made_here: Collection[str] = ()) -> Checked:
+def check_task(
+    task: BlockwiseTask, made_here: Collection[str] = (), *, launched: bool = True
+) -> Checked:
     """Open all inputs and check that every block can be done.
 
     Parameters
     ----------
     made_here : collection of str
         Paths that earlier steps of the same command make.
+    launched : bool
+        Whether worker processes will do the blocks, and not this one.
 
     Raises
     ------
@@ -81,7 +86,9 @@ def check_task(task: BlockwiseTask, made_here: Collection[str] = ()) -> Checked:
     task.check_alignment()
     for output in task.output_specs():
         output.check(grid)
-    check_launcher(task)
+    if launched:
+        check_importable(task)
+        check_launcher(task)
     if task.db_host is None:
         mongod_binary()
     else:

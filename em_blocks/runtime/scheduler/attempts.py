@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from em_blocks.runtime.scheduler.wire import Key
+from em_blocks.runtime.protocol.wire import Key
 
 
 @dataclass(frozen=True)

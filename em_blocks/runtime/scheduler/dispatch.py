@@ -16,9 +16,9 @@ import daisy.v2 as daisy
 import numpy as np
 
 from em_blocks.geometry import BlockGrid
+from em_blocks.runtime.protocol.wire import Key
 from em_blocks.runtime.scheduler.attempts import Attempts, Waiting, Worker
 from em_blocks.runtime.scheduler.block_times import BlockTimes
-from em_blocks.runtime.scheduler.wire import Key
 from em_blocks.tasks.base import BlockwiseTask
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0

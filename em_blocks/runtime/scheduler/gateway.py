@@ -17,10 +17,8 @@ from dataclasses import dataclass, field
 
 from em_blocks.db.connect import ServerError
 from em_blocks.errors import ConfigError
-from em_blocks.runtime.scheduler.dispatch import Dispatcher, Worker
-from em_blocks.runtime.scheduler.liveness import probe
-from em_blocks.runtime.scheduler.roster import Member, Roster
-from em_blocks.runtime.scheduler.wire import (
+from em_blocks.runtime.protocol.liveness import probe
+from em_blocks.runtime.protocol.wire import (
     LINE_BYTES,
     PINGS,
     Key,
@@ -30,6 +28,8 @@ from em_blocks.runtime.scheduler.wire import (
     proof,
     proven,
 )
+from em_blocks.runtime.scheduler.dispatch import Dispatcher, Worker
+from em_blocks.runtime.scheduler.roster import Member, Roster
 
 log = logging.getLogger(__name__)
 

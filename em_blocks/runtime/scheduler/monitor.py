@@ -49,11 +49,12 @@ class Monitors:
     """
 
     def __init__(
-        self, monitors: list[Monitor], roster: Roster, console: Console, *, outage_s: float
+        self, monitors: list[Monitor], roster: Roster, console: Console, *, outage_s: float,
+        live: bool = True,
     ):
         self._monitors, self._roster, self._console = monitors, roster, console
         self._outage_s = outage_s
-        self._progress = _bars(console)
+        self._progress = _bars(console, live and console.is_terminal)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
         self.reason: str | None = None
@@ -215,7 +216,7 @@ class Monitor:
         rate = finished * self._voxels_per_block / 1e6 / max(seconds, 1e-6)
         self._bars.update(self._row, completed=finished + failed, rate=rate, failed=failed)
         due = time.monotonic() - self._logged > LOG_EVERY_S and 0 < finished < self._n_blocks
-        if due and not self._console.is_terminal:
+        if due and self._bars.disable:
             self._logged = time.monotonic()
             left = seconds * (self._n_blocks - finished) / finished
             self._console.print(
@@ -224,10 +225,10 @@ class Monitor:
             )
 
 
-def _bars(console: Console) -> Progress:
+def _bars(console: Console, live: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
         TextColumn("{task.completed}/{task.total}"), TextColumn("{task.fields[rate]:.3g} Mvoxel/s"),
         TextColumn("{task.fields[failed]} failed"), TimeRemainingColumn(),
-        console=console, disable=not console.is_terminal,
+        console=console, disable=not live,
     )

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from em_blocks.db.runs import WORKING, RunStore
+from em_blocks.runtime.protocol.wire import Key
 from em_blocks.runtime.scheduler.dispatch import Worker
-from em_blocks.runtime.scheduler.wire import Key
 
 UNSAFE_S = 120.0
 LATE_S, SETTLE_S = 3.0, 10.0

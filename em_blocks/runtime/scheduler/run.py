@@ -1,41 +1,35 @@
-"""Runs of blockwise tasks: from their configs to an honest end."""
+"""Runs of blockwise tasks: from their configs to their reports."""
 
 from __future__ import annotations
 
 import signal
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TypeVar
+from dataclasses import dataclass, field
 
-import numpy as np
 from rich.console import Console
 
-from em_blocks.db.connect import ServerError, connect, database_uri, with_patience
-from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore
+from em_blocks.db.connect import ServerError, connect, database_uri
+from em_blocks.db.runs import RunStore
 from em_blocks.db.synapses import SynapseStore
-from em_blocks.errors import DatabaseLostError, EmBlocksError, RunFailedError, VolumeError
-from em_blocks.json_text import finite
-from em_blocks.runtime.runs.block_sets import BlockSets, mask_document
+from em_blocks.errors import DatabaseLostError, EmBlocksError, RunFailedError
 from em_blocks.runtime.runs.claim import claim
-from em_blocks.runtime.runs.inputs import Inputs, look_at
-from em_blocks.runtime.runs.ledgers import Ledgers
-from em_blocks.runtime.runs.preflight import Checked, check_space, check_task
-from em_blocks.runtime.runs.report import RunReport, make_report, write_summaries
-from em_blocks.runtime.runs.verify import requeue_damaged
-from em_blocks.runtime.scheduler.dispatch import Work
-from em_blocks.runtime.scheduler.job import Job
-from em_blocks.runtime.scheduler.schedule import Step, schedule
-from em_blocks.tasks.base import BlockwiseTask, RowsSpec, SynapseTask
+from em_blocks.runtime.runs.inputs import look_at
+from em_blocks.runtime.runs.preflight import Checked, check_task
+from em_blocks.runtime.runs.report import RunReport, write_summaries
+from em_blocks.runtime.scheduler.schedule import ScheduledStep, schedule
+from em_blocks.runtime.scheduler.serial import do_serially
+from em_blocks.runtime.scheduler.started_run import StartedRun
+from em_blocks.tasks.base import BlockwiseTask, SynapseTask
 from em_blocks.volumes.stores.ledger import Ledger, named_blocks
 
-Result = TypeVar("Result")
+Scheduler = Callable[[Sequence[ScheduledStep], Console], tuple[bool, str | None]]
+"""Have the blocks of steps done; return whether any was given up, and why it ended early if so."""
 
 
 def run_blockwise(task: BlockwiseTask, **options) -> RunReport:
-    """Do all blocks of `task` that the database does not know as done; see `run_steps`."""
+    """Do all blocks of `task` that the database does not list as done; see `run_steps`."""
     return run_steps([task], **options)[-1]
 
 
@@ -45,9 +39,10 @@ def run_steps(
     overwrite: bool = False,
     adopt: bool = False,
     requeue: bool = False,
+    serial: bool = False,
     console: Console | None = None,
 ) -> list[RunReport]:
-    """Do all blocks of all `steps` that the database does not know as done.
+    """Do all blocks of all `steps` that the database does not list as done.
 
     Every step is a run of its own. A block of a step starts as soon as those blocks of the step
     before are done that it reads, so a step does not wait for the whole of the one before.
@@ -62,6 +57,9 @@ def run_steps(
         Keep the blocks of an earlier run although its settings differ.
     requeue : bool
         Try failed and quarantined blocks again.
+    serial : bool
+        Do the blocks one after another in this thread, without worker processes: under a debugger,
+        for tasks that workers cannot import. Records, retries and results are the same.
 
     Returns
     -------
@@ -75,44 +73,36 @@ def run_steps(
     """
     console = console or Console(stderr=True)
     first = steps[0]
-    checked, made_here, seen = check_task(first), {}, {}
-    with database_uri(first.db_host, first.home) as uri, connect(uri) as client:
-        sessions: list[_Session] = []
+    checked = check_task(first, launched=not serial)
+    with _connected(steps) as (client, uri), sigterm_as_interrupt():
+        command = _Command(client, uri, console, {"overwrite": overwrite, "adopt": adopt})
+        runs = command.runs
         try:
-            with sigterm_as_interrupt():
-                for step in steps:
-                    store = _opened(client, step)
-                    checked = checked if step is first else check_task(step, made_here)
-                    inputs = look_at(step, checked, made_here, store, seen)
-                    claimed = claim(
-                        store, step, checked, inputs, overwrite=overwrite, adopt=adopt
-                    )
-                    for note in claimed.notes:
-                        console.print(f"Run {step.run}: {note}", markup=False, highlight=False)
-                    sessions.append(_Session(
-                        step, checked, inputs, dict(made_here), store, uri, claimed.epoch, console
-                    ))
-                    sessions[-1].prepare(requeue=requeue)
-                    made_here |= sessions[-1].ledgers.planned()
-                reports = _run(sessions, console)
-                write_summaries(first.home, reports, console)
-                return reports
+            for step in steps:
+                store = _store_of(client, step)
+                if step is not first:
+                    checked = check_task(step, command.made_here, launched=not serial)
+                command.begin(step, checked, store, requeue=requeue)
+            reports = _run(runs, do_serially if serial else schedule, console)
         except KeyboardInterrupt:  # while the runs were prepared, which may measure a whole volume
-            reports = [session.finish("interrupted") for session in sessions]
+            reports = [run.finish("interrupted") for run in runs]
             if all(report.ok for report in reports):
                 raise  # the steps that had not begun have no report that could say so
-            write_summaries(first.home, reports, console)
-            return reports
-        except DatabaseLostError:
-            raise  # nobody could be told that the runs were given up
-        except EmBlocksError as error:
-            begun = sessions and sessions[-1].task is step
-            why = str(error) if begun else f"the step {step.run} cannot begin: {error}"
-            reports = [session.finish(why, given_up=True) for session in sessions]
-            if reports:
-                refused = None if begun else (step.run, str(error))
-                write_summaries(first.home, reports, console, refused)
+        except (DatabaseLostError, ServerError):
+            raise  # the database cannot be told that the runs were given up
+        except Exception as error:
+            _give_up(runs, step, error, console)
             raise
+        write_summaries(first.home, reports, console)
+        return reports
+
+
+@contextmanager
+def _connected(steps: Sequence[BlockwiseTask]) -> Iterator[tuple]:
+    """Yield a client of the database of `steps`, and its URI."""
+    with database_uri(steps[0].db_host, steps[0].home) as uri, connect(uri) as client:
+        try:
+            yield client, uri
         except ServerError as error:
             raise RunFailedError(
                 f"The database was lost during run {steps[-1].run!r}: {str(error)[:300]}. What it has "
@@ -120,7 +110,47 @@ def run_steps(
             ) from error
 
 
-def _opened(client, step: BlockwiseTask) -> RunStore:
+@dataclass
+class _Command:
+    """The runs that one call has begun, and what their steps know of each other."""
+
+    client: object
+    uri: str
+    console: Console
+    options: dict[str, bool]
+    runs: list[StartedRun] = field(default_factory=list)
+    made_here: dict[str, Ledger] = field(default_factory=dict)
+    seen: dict = field(default_factory=dict)
+
+    def begin(
+        self, step: BlockwiseTask, checked: Checked, store: RunStore, *, requeue: bool
+    ) -> None:
+        """Claim the run of a step, make its outputs and find what is to do."""
+        inputs = look_at(step, checked, self.made_here, store, self.seen)
+        claimed = claim(store, step, checked, inputs, **self.options)
+        for note in claimed.notes:
+            self.console.print(f"Run {step.run}: {note}", markup=False, highlight=False)
+        run = StartedRun(
+            step, checked, inputs, dict(self.made_here), store, self.uri, claimed.epoch, self.console
+        )
+        self.runs.append(run)
+        run.prepare(requeue=requeue)
+        self.made_here |= run.ledgers.planned()
+
+
+def _give_up(
+    runs: list[StartedRun], step: BlockwiseTask, error: Exception, console: Console
+) -> None:
+    """End all runs that have begun because of an error of `step`."""
+    message = str(error) if isinstance(error, EmBlocksError) else f"{type(error).__name__}: {error}"
+    begun = bool(runs) and runs[-1].task is step
+    why = message if begun else f"the step {step.run} cannot begin: {message}"
+    reports = [run.finish(why, given_up=True) for run in runs]
+    if reports:
+        write_summaries(step.home, reports, console, None if begun else (step.run, message))
+
+
+def _store_of(client, step: BlockwiseTask) -> RunStore:
     """The documents of a step's run, with their indexes; raises for what they make impossible."""
     store = RunStore(client, step.db_name, step.run)
     store.prepare()
@@ -131,289 +161,82 @@ def _opened(client, step: BlockwiseTask) -> RunStore:
     return store
 
 
-def _run(sessions: list[_Session], console: Console) -> list[RunReport]:
+def _run(runs: list[StartedRun], do: Scheduler, console: Console) -> list[RunReport]:
     reason = None
     try:
-        in_order = any(session.ledgers.anew.any() for session in sessions)
-        given_up, reason = (_one_by_one if in_order else _schedule)(sessions, console)
-        for session in sessions:
-            session.left = session.lost() | session.patiently(session.take_back)
-            session.left |= session.take_back_stale()
+        in_order = any(run.ledgers.anew.any() for run in runs)
+        given_up, reason = (_one_by_one if in_order else _do)(runs, do, console)
+        for run in runs:
+            run.left = run.lost() | run.patiently(run.take_back)
+            run.left |= run.take_back_stale()
         if reason is None and not given_up:
             # Workers died between a block and its commit, or inputs were stored anew meanwhile. That
             # is no fault of the blocks, so once more.
-            _, reason = _schedule(sessions, console)
+            _, reason = _do(runs, do, console)
     except KeyboardInterrupt:
         reason = "interrupted"
     reports, complete = [], True
-    for session in sessions:
+    for run in runs:
         if reason is None and complete:
-            session.record_lost()
-        reports.append(session.finish(_why(session, reason, complete)))
+            run.record_lost()
+        reports.append(run.finish(_why(run, reason, complete)))
         complete = complete and reports[-1].ok
     return reports
 
 
-def _one_by_one(sessions: list[_Session], console: Console) -> tuple[bool, str | None]:
-    """As `_schedule`, step by step, where blocks are done again.
+def _one_by_one(
+    runs: list[StartedRun], do: Scheduler, console: Console
+) -> tuple[bool, str | None]:
+    """As `_do`, step by step, where blocks are done again.
 
     They mostly come out as they were. What reads them is due only if they do not, which is known when
     the step has ended.
     """
     any_given_up, ended = False, {}
-    for session in sessions:
-        session.made_here |= {p: ended[p] for p in session.made_here if p in ended}
-        session.left |= session.take_back_stale()
-        given_up, reason = _schedule([session], console)
+    for run in runs:
+        run.made_here |= {p: ended[p] for p in run.made_here if p in ended}
+        run.left |= run.take_back_stale()
+        given_up, reason = _do([run], do, console)
         any_given_up |= given_up
         if reason is not None:
             return any_given_up, reason
-        ended |= session.ended()
+        ended |= run.ended()
     return any_given_up, None
 
 
-def _why(session: _Session, reason: str | None, complete: bool) -> str | None:
-    if reason is None and session.waiting:
+def _why(run: StartedRun, reason: str | None, complete: bool) -> str | None:
+    if reason is None and run.waiting:
         return "; ".join(
             f"{int(blocks.sum())} blocks wait for what {name} lacks ({named_blocks(blocks)})"
-            for name, blocks in session.waiting.items()
+            for name, blocks in run.waiting.items()
         )
     if reason is None and not complete:
         return "blocks of the step before are missing"
     return reason
 
 
-def _schedule(sessions: list[_Session], console: Console) -> tuple[bool, str | None]:
+def _do(runs: list[StartedRun], do: Scheduler, console: Console) -> tuple[bool, str | None]:
     """Have missing blocks done; whether any was given up, and why it all ended early."""
-    active = [session for session in sessions if session.left.any()]
+    active = [run for run in runs if run.left.any()]
     if not active:
         return False, None
     with ExitStack() as stack:
-        for session in active:
-            stack.enter_context(session.working())
-        given_up, reason = schedule([session.step() for session in active], console)
+        for run in active:
+            stack.enter_context(run.working())
+        given_up, reason = do([run.step() for run in active], console)
     if reason is not None:
         # A cause that hits every block is no fault of the blocks.
-        for session in active:
-            session.patiently(session.store.requeue)
+        for run in active:
+            run.patiently(run.store.requeue)
     return given_up, reason
-
-
-class _Session:
-    """One start of a run, from the lease to its release."""
-
-    def __init__(
-        self, task, checked: Checked, inputs: Inputs, made_here: dict[str, Ledger], store: RunStore, uri,
-        epoch: int, console: Console,
-    ):
-        self.task, self.checked, self.store = task, checked, store
-        self.inputs, self.made_here = inputs, made_here
-        self.uri, self.epoch, self.console = uri, epoch, console
-        self.skipped = 0
-        self.wall_s = 0.0
-        self.todo = self.left = np.zeros(checked.grid.shape, bool)
-        self.waiting: dict[str, np.ndarray] = {}
-        self.ledgers: Ledgers | None = None  # before the outputs are made
-
-    def patiently(self, call: Callable[[], Result]) -> Result:
-        """Repeat a call that may be done twice while the database is away."""
-        return with_patience(call, self.task.db_outage_s)
-
-    def prepare(self, *, requeue: bool) -> None:
-        """Make the outputs, and find what is to do: what is neither masked, done, nor quarantined.
-
-        A block also waits that reads what an input lacks: it would be made of nothing.
-        """
-        if self._forget_nan() or requeue:
-            self.patiently(self.store.requeue)
-        self.patiently(self.take_back)
-        sets = self._sets()
-        self.skipped, done, undone = int(sets.done.sum()), sets.done | sets.hidden, sets.missing
-        self.waiting = self._waiting(undone)
-        waiting = np.logical_or.reduce([*self.waiting.values(), np.zeros_like(done)])
-        self.todo = self.left = undone & ~(sets.quarantined | waiting)
-        wait = "".join(f", {int(w.sum())} wait for what {n} lacks" for n, w in self.waiting.items())
-        self.console.print(
-            f"Run {self.task.run}: {self.checked.grid.n_blocks} blocks, {self.skipped} done before, "
-            f"{int(self.checked.masked.sum())} masked, {int(self.todo.sum())} to do{wait}."
-        )
-        check_space(self.task, self.checked.n_voxels(self.todo))
-        # Kept with the run, for those who look at it later and have no volumes.
-        self.patiently(lambda: self.store.update(**mask_document(sets)))
-        document = self.patiently(self.store.load)
-        # The ledger first: an array of zeros without one would be taken for somebody's data.
-        self.ledgers = Ledgers(self.task, self.checked, self.store, document, self.epoch)
-        self.patiently(lambda: self.ledgers.open(done, self.todo))
-        for output in self.task.output_specs():
-            output.create(self.checked.grid, document["fingerprint"])
-        self.measured = self._measured(document.get("measured"), anew=not done.any())
-
-    def _waiting(self, undone: np.ndarray) -> dict[str, np.ndarray]:
-        """Those of the blocks that read what an input lacks, by the input's name."""
-        found = {name: holes & undone for name, holes in self.inputs.holes().items()}
-        return {name: blocks for name, blocks in found.items() if blocks.any()}
-
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """The wall time counts."""
-        self.patiently(lambda: self.store.update(session={"started": self.store.now()}))
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.wall_s += time.monotonic() - start
-
-    def step(self) -> Step:
-        """What is left, for the scheduler."""
-        n_voxels = self.checked.n_voxels(self.left)
-        work = Work(self.task, self.checked.grid, self.left, n_voxels)
-        job = Job.of(self.task, measured=self.measured, uri=self.uri, epoch=self.epoch)
-        return Step(work, job, self.store)
-
-    def lost(self) -> np.ndarray:
-        """Blocks to do without a record: not yet tried, or died with their worker or its commit."""
-        return self.todo & ~self._blocks(DONE, FAILED, QUARANTINED)
-
-    def _blocks(self, *states: str) -> np.ndarray:
-        """Bool (z, y, x): the blocks in these states."""
-        return self.patiently(lambda: self.store.mask(self.checked.grid.shape, *states))
-
-    def _sets(self) -> BlockSets:
-        return self.patiently(lambda: BlockSets.of(self.store, self.checked.masked))
-
-    def take_back(self) -> np.ndarray:
-        """Make blocks due again whose synapses were stored anew since; which these are.
-
-        Only when all blocks are done: until then, nobody can tell rows that lost what a block wrote
-        from those of blocks to come.
-        """
-        grid, lost = self.checked.grid, np.zeros(self.checked.grid.shape, bool)
-        rows = [spec for spec in self.task.output_specs() if isinstance(spec, RowsSpec)]
-        if not rows or not (self._blocks(DONE) | self.checked.masked).all():
-            return lost
-        synapses = SynapseStore(
-            self.store.client, self.task.db_name, self.task.run, outage_s=self.task.db_outage_s
-        )
-        for spec in rows:
-            lost |= spec.lost(synapses, grid) & ~self.checked.masked
-        for index in np.argwhere(lost):
-            requeue_damaged(self.store, grid.block(index), "its synapses were stored anew since")
-        self.todo = self.todo | lost
-        return lost
-
-    def take_back_stale(self) -> np.ndarray:
-        """Make blocks due again that read what was stored anew since; which of them can be done."""
-        none = np.zeros(self.checked.grid.shape, bool)
-        inputs = self.inputs.again(self.made_here, self.store)
-        if inputs.document() == self.inputs.document():
-            return none
-        done = self._blocks(DONE)
-        found = inputs.compare(self.inputs.document(), done)
-        if any(difference.refusal for difference in found):
-            return none  # replaced meanwhile: the record keeps what was, and the next start refuses
-        stale = np.logical_or.reduce([none, *(difference.stale for difference in found)])
-        why = "; ".join(difference.note for difference in found if difference.note)
-        self.patiently(lambda: self.store.requeue_blocks(stale, why))
-        self.patiently(lambda: self.store.update(contents=inputs.document()))
-        self.inputs = inputs
-        if not stale.any():
-            return stale  # what is to be done is made of the inputs as they are now
-        n = int((stale & ~self.checked.masked).sum())
-        self.skipped -= n
-        self.console.print(
-            f"Run {self.task.run}: {why}; {n} blocks are done again for that.", markup=False
-        )
-        self.waiting = self._waiting(self._sets().missing)
-        self.todo = self.todo | stale
-        self.patiently(lambda: self.ledgers.open(self._blocks(DONE), self.todo))
-        self.measured = self._measured(self.measured, anew=not self._blocks(DONE).any())
-        return stale & ~np.logical_or.reduce([none, *self.waiting.values()])
-
-    def ended(self) -> dict[str, Ledger]:
-        """By path, what the outputs of this step hold now."""
-        return self.ledgers.ended(self._blocks(DONE))
-
-    def record_lost(self) -> None:
-        """Give lost blocks a record: nobody else can."""
-        error = {
-            "type": "WorkerLost", "stage": None, "traceback": None,
-            "message": "the worker died or timed out, or its commit did not reach the database; "
-            f"see {self._logs}",
-        }
-        for index in map(tuple, np.argwhere(self.lost())):
-            self.patiently(
-                lambda i=index: self.store.mark_failed(self.checked.grid, i, self.epoch, error)
-            )
-
-    def finish(self, reason: str | None, *, given_up: bool = False) -> RunReport:
-        """End the run in the database and beside its output; `given_up` before its work began."""
-        return self.patiently(lambda: self._release(reason, given_up))
-
-    def _release(self, reason: str | None, given_up: bool) -> RunReport:
-        self.take_back()
-        sets = self._sets()
-        self._close_ledgers(sets.done | sets.hidden)
-        self.store.update(**{"session.ended": self.store.now()})
-        report = make_report(
-            self.task, sets, self.store, skipped=self.skipped, wall_s=self.wall_s, reason=reason,
-            logs=self._logs,
-        )
-        if given_up and not report.ok:
-            report = replace(report, state="failed")
-        self.store.release(self.epoch, state=report.state, summary=asdict(report))
-        return report
-
-    def _close_ledgers(self, done: np.ndarray) -> None:
-        """Say beside the outputs what is done; where that fails, the next start says it."""
-        if self.ledgers is None:
-            return
-        try:
-            self.ledgers.close(done)
-        except VolumeError as error:  # of a full disk, which is why the run ends
-            self.console.print(str(error), markup=False, highlight=False)
-
-    def _measured(self, known: dict | None, *, anew: bool) -> dict | None:
-        """Values measured once per run; kept, so that a resumed run uses the same.
-
-        Where no block is made of them (`anew`), those of inputs are as the inputs are now.
-        """
-        if not self.todo.any() or (known is not None and not anew):
-            return known  # while all blocks wait, the inputs are not what is to be measured
-        measured = (
-            self.task.measure(self._measured_earlier()) if known is None
-            else self.task.measured_anew(known)
-        )
-        if measured != known:
-            self.patiently(lambda: self.store.update(measured=measured))
-            if line := self.task.said(measured):
-                self.console.print(f"Run {self.task.run}: {line}.", highlight=False)
-        return measured
-
-    def _measured_earlier(self) -> dict | None:
-        """What another run measured that this one should agree with."""
-        query = self.task.alike()
-        return query and self.patiently(lambda: self.store.measured_by(query))
-
-    def _forget_nan(self) -> bool:
-        """Drop measured values that an older version kept although they are NaN; whether there were."""
-        measured = self.patiently(self.store.load).get("measured")
-        if finite(measured) == measured:
-            return False
-        self.patiently(lambda: self.store.update(measured=None))
-        self.console.print(
-            f"Run {self.task.run}: its measured values were NaN; they are measured again, and blocks "
-            "that failed by them are tried again."
-        )
-        return True
-
-    @property
-    def _logs(self) -> Path:
-        return self.task.home / "logs" / self.task.run
 
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the run in order, as Ctrl-C does."""
+    """Let SIGTERM end the run in order, as Ctrl-C does; only in the main thread, which gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def interrupt(*_):
         # Not by SIGINT: a job in the background of a script ignores that.

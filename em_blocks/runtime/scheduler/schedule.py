@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -15,12 +15,12 @@ from em_blocks.db.runs import RunStore
 from em_blocks.errors import DatabaseLostError
 from em_blocks.runtime.launchers.local import Processes
 from em_blocks.runtime.launchers.slurm_array import Arrays
+from em_blocks.runtime.protocol.job import Job, Session, session_path
+from em_blocks.runtime.protocol.wire import new_secret
 from em_blocks.runtime.scheduler.dispatch import Dispatcher, Work
 from em_blocks.runtime.scheduler.gateway import Gateway
-from em_blocks.runtime.scheduler.job import Job, Session, session_path
 from em_blocks.runtime.scheduler.monitor import Monitor, Monitors
 from em_blocks.runtime.scheduler.roster import Roster
-from em_blocks.runtime.scheduler.wire import new_secret
 from em_blocks.tasks.base import BlockwiseTask
 
 log = logging.getLogger(__name__)
@@ -37,15 +37,34 @@ COMING = {
 
 
 @dataclass(frozen=True)
-class Step:
-    """What is to be done of one run, and what the workers need for it."""
+class ScheduledStep:
+    """The blocks of one run that are to be done, and what it takes to do them.
+
+    Attributes
+    ----------
+    work : Work
+    store : RunStore
+    measured : dict or None
+        Values measured once for the run.
+    uri : str
+        Address of the database, password included.
+    epoch : int
+        Of this start of the run.
+    """
 
     work: Work
-    job: Job
     store: RunStore
+    measured: dict | None
+    uri: str = field(repr=False)
+    epoch: int
+
+    @property
+    def job(self) -> Job:
+        """What workers are told."""
+        return Job.of(self.work.task, measured=self.measured, uri=self.uri, epoch=self.epoch)
 
 
-def schedule(steps: Sequence[Step], console: Console) -> tuple[bool, str | None]:
+def schedule(steps: Sequence[ScheduledStep], console: Console) -> tuple[bool, str | None]:
     """Hand blocks to workers until none is left to try.
 
     Returns
@@ -62,10 +81,10 @@ def schedule(steps: Sequence[Step], console: Console) -> tuple[bool, str | None]
     """
     task = steps[0].work.task
     dispatcher = Dispatcher([step.work for step in steps])
-    roster = Roster([step.store for step in steps], [step.job.epoch for step in steps])
+    roster = Roster([step.store for step in steps], [step.epoch for step in steps])
     secret, path = new_secret(), session_path(task)
     monitors = Monitors(
-        [Monitor(step.store, step.job.epoch, step.work, progress, roster)
+        [Monitor(step.store, step.epoch, step.work, progress, roster)
          for step, progress in zip(steps, dispatcher.progress, strict=True)],
         roster, console, outage_s=task.db_outage_s,
     )
@@ -85,17 +104,22 @@ def schedule(steps: Sequence[Step], console: Console) -> tuple[bool, str | None]
             gateway.close()
             pool.stop()
             if not monitors.hopeless:
-                _write_last(roster)
+                write_last(roster)
+    check_database_kept(monitors, task)
+    return monitors.any_failed, monitors.reason
+
+
+def check_database_kept(monitors: Monitors, task: BlockwiseTask) -> None:
+    """Raise `DatabaseLostError` if the database stayed away for too long."""
     if monitors.hopeless:
         raise DatabaseLostError(
             f"Run {task.run!r} ends: {monitors.reason}. What the database has confirmed is safe; start "
             "the same command again when it is back."
         )
-    return monitors.any_failed, monitors.reason
 
 
-def _write_last(roster: Roster) -> None:
-    """What workers did since the last beat, and that they have left."""
+def write_last(roster: Roster) -> None:
+    """Record what workers did since the last beat, and that they have left."""
     try:
         roster.flush()
     except ServerError as error:  # blocks are recorded by the workers; this is only for readers
@@ -127,7 +151,7 @@ def _drain(gateway: Gateway, monitors: Monitors) -> None:
             return
 
 
-def _pool(steps: Sequence[Step], session: Path):
+def _pool(steps: Sequence[ScheduledStep], session: Path):
     """What starts the workers of all steps; no more than there are blocks for."""
     task: BlockwiseTask = steps[0].work.task
     n = min(

@@ -10,8 +10,8 @@ import threading
 import time
 
 from em_blocks.errors import RefusedError, SchedulerLostError
-from em_blocks.runtime.scheduler.liveness import probe
-from em_blocks.runtime.scheduler.wire import (
+from em_blocks.runtime.protocol.liveness import probe
+from em_blocks.runtime.protocol.wire import (
     LINE_BYTES,
     Key,
     decode,

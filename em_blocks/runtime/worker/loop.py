@@ -8,22 +8,20 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
-from em_blocks.db.commits import CommitWriter, WorkerIdentity, peak_memory_mb
-from em_blocks.db.connect import connect, scrub
+from em_blocks.db.commits import WorkerIdentity
+from em_blocks.db.connect import connect
 from em_blocks.db.runs import RunStore
-from em_blocks.db.synapses import SynapseStore
-from em_blocks.errors import CommitRefusedError, EmBlocksError, SchedulerLostError
-from em_blocks.geometry import Block, BlockGrid
-from em_blocks.runtime.scheduler.job import Job, Session
-from em_blocks.runtime.scheduler.wire import Key
+from em_blocks.errors import EmBlocksError, SchedulerLostError
+from em_blocks.geometry import Block
+from em_blocks.runtime.protocol.job import Job, Session
+from em_blocks.runtime.protocol.wire import Key
 from em_blocks.runtime.worker.client import Client
+from em_blocks.runtime.worker.step_runtime import StepRuntime, opened, record_start_failure
 from em_blocks.runtime.worker.walltime import Walltime
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
+from em_blocks.tasks.base import BlockwiseTask
 
 log = logging.getLogger(__name__)
 
@@ -82,15 +80,20 @@ class Steps:
     client : Client
     stack : contextlib.ExitStack
         Closes them.
+
+    Raises
+    ------
+    Exception
+        Whatever keeps this process from having a task; it is recorded before.
     """
 
     def __init__(self, jobs: list[Job], identity: WorkerIdentity, client: Client, stack: ExitStack):
         self._jobs, self._identity, self._client, self._stack = jobs, identity, client, stack
-        self._opened: dict[int, _Step] = {}
+        self._opened: dict[int, StepRuntime] = {}
         self._opening = threading.Lock()
-        self.tasks = [job.task() for job in jobs]
+        self.tasks = [self._task(job) for job in jobs]
 
-    def __getitem__(self, step: int) -> _Step:
+    def __getitem__(self, step: int) -> StepRuntime:
         with self._opening:
             if step not in self._opened:
                 self._opened[step] = self._open(step)
@@ -117,47 +120,36 @@ class Steps:
         for step in list(self._opened.values()):
             step.commits.close()
 
-    def _open(self, number: int) -> _Step:
-        job, task, identity = self._jobs[number], self.tasks[number], self._identity
+    def _task(self, job: Job) -> BlockwiseTask:
+        try:
+            return job.task()
+        except Exception as error:
+            config = job.config
+            with connect(job.uri, outage_s=config["db_outage_s"]) as mongo:
+                store = RunStore(mongo, config["db_name"], config["run"])
+                self._record(store, job, error)
+            raise
+
+    def _open(self, number: int) -> StepRuntime:
+        job, task = self._jobs[number], self.tasks[number]
         mongo = self._stack.enter_context(connect(job.uri, outage_s=task.db_outage_s))
         store = RunStore(mongo, task.db_name, task.run)
-        own = WorkerIdentity(identity.worker, job.epoch, identity.device, identity.host, identity.pid)
-        synapses = SynapseStore(
-            mongo, task.db_name, task.run, guard=lambda: store.check_worker(own.worker, own.epoch),
-            outage_s=task.db_outage_s,
-        )
-        try:
-            process = self._stack.enter_context(task.start(job.measured, synapses))
-        except Exception as error:
-            record_start_failure(store, own, error)
-            raise
-        grid = task.grid()
-        commits = CommitWriter(
-            store, grid, own, max_failures=task.max_retries + 1, outage_s=task.db_outage_s,
+        step = opened(
+            task, job.measured, store, self._identity, job.epoch,
             on_durable=lambda blocks: self._tell(number, blocks),
         )
-        self._stack.callback(commits.close)
-        return _Step(task, grid, process, commits)
+        try:
+            return self._stack.enter_context(step)
+        except Exception as error:
+            self._record(store, job, error)
+            raise
+
+    def _record(self, store: RunStore, job: Job, error: Exception) -> None:
+        identity = self._identity
+        record_start_failure(store, identity.worker, identity.host, job.epoch, error)
 
     def _tell(self, number: int, blocks: list[Block]) -> None:
         self._client.done(*((number, *block.index) for block in blocks))
-
-
-@dataclass(frozen=True)
-class _Step:
-    task: BlockwiseTask
-    grid: BlockGrid
-    process: ProcessBlock
-    commits: CommitWriter
-
-
-def record_start_failure(store: RunStore, identity: WorkerIdentity, error: Exception) -> None:
-    """Let the scheduler know that workers cannot even start."""
-    store.attempts.insert_one({
-        "_id": f"{store.run}/start/{identity.worker}", "run": store.run, "block": None,
-        "epoch": identity.epoch, "worker": identity.worker, "host": identity.host,
-        "finished": store.now(), "error": describe_error(error, "start"),
-    })
 
 
 def _work(steps: Steps, client: Client) -> None:
@@ -195,20 +187,12 @@ def _loop(steps: Steps, client: Client, failures: list[BaseException]) -> None:
         client.leave(within_s=GRACE_S)
 
 
-def _do(key: Key, step: _Step, client: Client) -> None:
-    report, started = BlockReport(fence=client.wait_until_fresh), time.time()
-    block = step.grid.block(key[1:])
-    try:
-        step.process(block, report)
-    except (SchedulerLostError, CommitRefusedError):
-        raise  # no fault of the block, and nobody would take the record of it
-    except Exception as error:  # a block must not end the worker: the model stays loaded
-        log.exception("block %s failed in stage %s", block.key, report.stage)
-        step.commits.failed(block, started, describe_error(error, report.stage))
+def _do(key: Key, step: StepRuntime, client: Client) -> None:
+    started = time.time()
+    if step.do(key[1:], client.wait_until_fresh):
+        client.longest_s = max(client.longest_s, time.time() - started)
+    else:
         client.failed(key)
-        return
-    step.commits.done(block, started, report)
-    client.longest_s = max(client.longest_s, time.time() - started)
 
 
 def _hand_back(steps: Steps, client: Client) -> None:
@@ -231,14 +215,3 @@ def _end(steps: Steps, client: Client) -> None:
     client.bye("no further blocks")
     if not client.dismissed:
         sys.exit(EXIT_LEFT)  # told to go by a signal or its walltime: there may be more to do
-
-
-def describe_error(error: BaseException, stage: str | None) -> dict:
-    """An error as stored in block and attempt documents."""
-    return {
-        "type": type(error).__name__,
-        "message": scrub(str(error))[:2000],
-        "stage": stage,
-        "traceback": scrub("".join(traceback.format_exception(error)))[-8000:],
-        "peak_memory_mb": peak_memory_mb(),
-    }

@@ -15,7 +15,7 @@ from em_blocks.errors import ConfigError
 from em_blocks.runtime.launchers import base as launch
 from em_blocks.runtime.launchers.base import check_launcher, worker_command, worker_variables
 from em_blocks.runtime.launchers.job_scripts import hand_script, lsf_script, slurm_script
-from em_blocks.runtime.scheduler.job import Session
+from em_blocks.runtime.protocol.job import Session
 
 RECORDER = """#!/bin/sh
 echo "$(basename "$0") $*" >> {log}

@@ -19,12 +19,12 @@ from em_blocks.db.connect import ServerError, connect
 from em_blocks.db.runs import RunStore
 from em_blocks.db.server import embedded_server
 from em_blocks.errors import CommitRefusedError, ConfigError, RefusedError, SchedulerLostError
+from em_blocks.runtime.protocol.job import Session
+from em_blocks.runtime.protocol.wire import decode, encode, new_secret, proof
 from em_blocks.runtime.scheduler import gateway as gateway_module
 from em_blocks.runtime.scheduler.dispatch import Dispatcher
 from em_blocks.runtime.scheduler.gateway import Gateway
-from em_blocks.runtime.scheduler.job import Session
 from em_blocks.runtime.scheduler.roster import Roster
-from em_blocks.runtime.scheduler.wire import decode, encode, new_secret, proof
 from em_blocks.runtime.worker.client import Client
 from em_blocks.tasks.base import BlockReport
 
@@ -332,7 +332,7 @@ def test_a_database_that_is_away_when_a_worker_joins_is_waited_for(begin, monkey
 
 GUEST = """
 import json, socket, sys
-from em_blocks.runtime.scheduler.wire import decode, encode, proof
+from em_blocks.runtime.protocol.wire import decode, encode, proof
 host, port, secret = sys.argv[1:]
 guest = socket.create_connection((host, int(port)))
 lines = guest.makefile("rb")

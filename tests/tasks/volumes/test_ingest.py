@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 import blockwise
 from em_blocks.errors import BlockAlignmentError, ConfigError, RefusedError, VolumeError
 from em_blocks.geometry import Frame
-from em_blocks.runtime.scheduler.job import Job
+from em_blocks.runtime.protocol.job import Job
 from em_blocks.tasks.base import BlockReport, checksum
 from em_blocks.tasks.volumes.ingest import Ingest
 from em_blocks.volumes import Volume

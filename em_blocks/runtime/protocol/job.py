@@ -1,14 +1,16 @@
-"""What a worker needs to know, handed over in a file: never on a command line."""
+"""The session file: everything that a worker needs, passed in a private file, not on a command line."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import operator
 import os
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from em_blocks.errors import RefusedError
+from em_blocks.errors import ConfigError, RefusedError
 from em_blocks.tasks.base import BlockwiseTask
 
 
@@ -38,6 +40,8 @@ class Job:
 
     @classmethod
     def of(cls, task: BlockwiseTask, *, measured: dict, uri: str, epoch: int) -> Job:
+        """Return the job of a task. Raises `ConfigError` if workers cannot import its class."""
+        check_importable(task)
         kind = type(task)
         return cls(
             task_class=f"{kind.__module__}:{kind.__qualname__}",
@@ -48,9 +52,10 @@ class Job:
         )
 
     def task(self) -> BlockwiseTask:
-        """The task, validated again."""
+        """Return the task, validated again."""
         module, name = self.task_class.split(":")
-        return getattr(importlib.import_module(module), name).from_dict(self.config)
+        kind = operator.attrgetter(name)(importlib.import_module(module))
+        return kind.from_dict(self.config)
 
     def save(self, path: Path) -> None:
         """Write the job so that only its owner can read it."""
@@ -59,6 +64,33 @@ class Job:
     @classmethod
     def load(cls, path: Path) -> Job:
         return cls(**json.loads(path.read_text()))
+
+
+def check_importable(task: BlockwiseTask) -> None:
+    """Raise `ConfigError` unless a worker process can import the class of a task."""
+    kind = type(task)
+    if reason := _why_not_importable(kind):
+        raise ConfigError(
+            f"The task class {kind.__qualname__} {reason}, so worker processes cannot import it and "
+            "each would end at its start. Put the class into a module (a .py file that `import` finds), "
+            "or do its blocks in this process: run(task, serial=True)."
+        )
+
+
+def _why_not_importable(kind: type) -> str | None:
+    module = kind.__module__
+    if module == "__main__":
+        return "is defined in __main__, which is a notebook, a prompt or the script itself"
+    if "<locals>" in kind.__qualname__:
+        return "is defined inside a function"
+    top = module.partition(".")[0]
+    if not any(finder.find_spec(top, None) for finder in sys.meta_path):
+        return f"is defined in {module}, a module that `import` does not find"
+    try:
+        found = operator.attrgetter(kind.__qualname__)(importlib.import_module(module))
+    except AttributeError:
+        found = None
+    return None if found is kind else f"is not what the module {module} holds under this name"
 
 
 @dataclass(frozen=True)

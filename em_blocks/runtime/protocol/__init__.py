@@ -1,0 +1,1 @@
+"""What the scheduler and its workers exchange: the session file, messages, liveness probes."""
