@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tensorstore as ts
 
 from em_blocks.config import VolumeInput
 from em_blocks.errors import BlockAlignmentError, GeometryError, VolumeError
-from em_blocks.geometry import Box, Frame, Roi, Triple
+from em_blocks.extras import extra
+from em_blocks.geometry import BlockGrid, Box, Frame, Nm3, Roi, Triple
 from em_blocks.volumes.formats import storage as formats
 from em_blocks.volumes.formats.storage import Format, Layout, precomputed
+from em_blocks.volumes.indexing import basic_index
 from em_blocks.volumes.metadata import Stored, resolve
 from em_blocks.volumes.metadata.arrangement import Arrangement
 from em_blocks.volumes.metadata.attributes import frame_attributes, keeps_channel_axis
@@ -158,6 +161,81 @@ class Volume:
         """Size of all voxels in memory, bytes."""
         return self.box.size * (self.channels or 1) * self.dtype.itemsize
 
+    @property
+    def voxel_size(self) -> Nm3:
+        """nm per voxel (z, y, x)."""
+        return self.frame.voxel_size
+
+    @property
+    def offset(self) -> Nm3:
+        """World position of the first corner, nm (z, y, x)."""
+        return self.frame.offset
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes of what is read: 4 with channels, else 3."""
+        return len(self._lead) + 3
+
+    def __repr__(self) -> str:
+        size = f"{self.shape}" if self.channels is None else f"{self.channels} x {self.shape}"
+        return (
+            f"<Volume {self.path}: {size} {self.dtype}, voxel size {self.voxel_size} nm, "
+            f"offset {self.offset} nm (z, y, x)>"
+        )
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read voxels by a numpy index of the array (z, y, x) or (c, z, y, x), a Box or a Roi.
+
+        Examples
+        --------
+        ``volume[10]`` is a section, ``volume[..., :64, :64]`` its corner in all sections, and
+        ``volume[Roi((400, 0, 0), (40, 512, 512))]`` a region of the world, nm.
+
+        Raises
+        ------
+        IndexError
+            If an index lies outside, has a step, or is no integer and no slice.
+        GeometryError
+            If a Box or Roi leaves the volume, or a Roi does not lie on its voxels.
+        """
+        if isinstance(key, (Box, Roi)):
+            return self.read(key)
+        index = basic_index(key, (*self._lead, *self.shape), self.path)
+        return self._read_at(index, f"Voxels {key} of {self.path} cannot be read")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all voxels into memory."""
+        if copy is False:
+            raise ValueError(f"{self.path} is stored in chunks and cannot be used without a copy of it.")
+        values = self[...]
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def chunks(self) -> Iterator[Box]:
+        """Yield the boxes that are best read one by one, z slowest; border ones are cut."""
+        grid = BlockGrid(self.frame, self.shape, self.piece_shape)
+        return (block.write_box for block in grid.blocks())
+
+    def to_dask(self) -> Any:
+        """Return the volume as a dask array (z, y, x) or (c, z, y, x), one chunk per stored chunk.
+
+        Raises
+        ------
+        ConfigError
+            If dask is not installed.
+        """
+        with extra("train"):
+            import dask.array
+
+        def read(block_info: dict) -> np.ndarray:
+            return self[tuple(slice(*ends) for ends in block_info[None]["array-location"])]
+
+        chunks = dask.array.core.normalize_chunks(
+            (*self._lead, *self.piece_shape), (*self._lead, *self.shape)
+        )
+        return dask.array.map_blocks(
+            read, chunks=chunks, dtype=self.dtype, meta=np.empty((0,) * self.ndim, self.dtype)
+        )
+
     def read(self, where: Box | Roi, *, outside: Outside = "error") -> np.ndarray:
         """Stored values of a region.
 
@@ -254,8 +332,11 @@ class Volume:
 
     def _read_inside(self, box: Box) -> np.ndarray:
         what = f"Voxels {box.offset} to {box.end} (zyx) of {self.path} cannot be read"
+        return self._read_at((..., *box.slices), what)
+
+    def _read_at(self, index: tuple, what: str) -> np.ndarray:
         with store.explained(what):
-            return self._array[(..., *box.slices)].read(order="C").result()
+            return self._array[index].read(order="C").result()
 
     def _read_reflected(self, box: Box) -> np.ndarray:
         # Indices are mirrored in the whole volume, not in the part that was read: otherwise
