@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from em_blocks.errors import GeometryError
 
@@ -21,6 +22,12 @@ Nm3 = tuple[float, float, float]
 # World positions are floats (4.6 nm voxels exist); a thousandth of a voxel is far above
 # rounding errors of petascale offsets and far below any real misalignment.
 TOLERANCE_VOXELS = 1e-3
+
+
+def triple(values: Iterable[Any]) -> tuple[Any, Any, Any]:
+    """Return three values, one per axis (z, y, x), as a tuple of that length."""
+    z, y, x = values
+    return z, y, x
 
 
 def _triple(values, kind: type, name: str) -> tuple:

@@ -16,9 +16,9 @@ import cc3d
 import fastremap
 import numpy as np
 
-Triple = tuple[int, int, int]
+from em_blocks.geometry import Triple, triple
 
-UPPER = [d for d in itertools.product((-1, 0, 1), repeat=3) if d > (0, 0, 0)]
+UPPER = [triple(d) for d in itertools.product((-1, 0, 1), repeat=3) if d > (0, 0, 0)]
 """Directions (z, y, x) to the 13 neighbours of a block that come after it; the others are their
 opposites, so that each pair of blocks is met once."""
 
@@ -107,7 +107,7 @@ def find_borders(grown: np.ndarray, numbers: np.ndarray, index: np.ndarray) -> B
 
 
 def _opposite(direction: Triple) -> Triple:
-    return tuple(-d for d in direction)
+    return triple(-d for d in direction)
 
 
 def _side(direction: Triple, *, inner: bool) -> tuple[slice, ...]:

@@ -50,7 +50,7 @@ class Groups(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def voxels_above(values: np.ndarray, limit: float) -> np.ndarray:
+def voxels_above(values: np.ndarray, limit: float | np.generic) -> np.ndarray:
     """Voxels whose value is larger than `limit`.
 
     Parameters

@@ -7,9 +7,8 @@ import itertools
 import numpy as np
 from numba import njit
 
+from em_blocks.geometry import Nm3
 from em_blocks.kernels.components.sparse_components import Groups, connected
-
-Nm3 = tuple[float, float, float]
 
 
 def ellipsoid(radius_nm: Nm3, voxel_size: Nm3) -> np.ndarray:

@@ -52,5 +52,5 @@ def near_borders(
 def border_context(distance_nm: float, voxel_size: Sequence[float]) -> tuple[int, int, int]:
     """Voxels (z, y, x) around a box that decide what lies near a border in it."""
     # One more, because a voxel is on a border for the sake of its neighbour.
-    reach = (math.floor(distance_nm * _ROUNDING / size) + 1 for size in voxel_size[1:])
-    return (0, *reach)
+    y, x = (math.floor(distance_nm * _ROUNDING / size) + 1 for size in voxel_size[1:])
+    return (0, y, x)

@@ -35,7 +35,7 @@ class CleftVoxels(NamedTuple):
         places = np.argwhere(mask)
         inside = np.zeros(len(places), bool)
         if len(places):
-            inside = ((places > 0) & (places < np.subtract(mask.shape, 1))).all(axis=1)
+            inside = np.all((places > 0) & (places < np.subtract(mask.shape, 1)), axis=1)
             z, y, x = places[inside].T
             inside[inside] = (
                 mask[z - 1, y, x] & mask[z + 1, y, x] & mask[z, y - 1, x] & mask[z, y + 1, x]
@@ -63,7 +63,7 @@ class Distances(NamedTuple):
         nm; None if there is no cleft on either side to measure from or to.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     far: int
     mean: float | None
     std: float | None
@@ -110,8 +110,8 @@ def score_clefts(
         _summary(nearest_distances(one, other, voxel_size), far_nm)
         for one, other in ((prediction, truth), (truth, prediction))
     )
-    means = positives.mean, negatives.mean
-    return CleftScores(positives, negatives, None if None in means else sum(means) / 2)
+    means = [side.mean for side in (positives, negatives) if side.mean is not None]
+    return CleftScores(positives, negatives, sum(means) / 2 if len(means) == 2 else None)
 
 
 def nearest_distances(

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from em_blocks.geometry import Triple, triple
 from em_blocks.kernels.evaluation.contingency import as_ids
 from em_blocks.kernels.evaluation.counts import Counts, Sizes
-
-Triple = tuple[int, int, int]
 
 WHOLE = 0
 """Both neurons of a row that tells how many voxels the synapse itself has."""
@@ -70,12 +69,12 @@ def reach_in_nm(reach_nm: float, voxel_size: tuple[float, float, float]) -> np.n
 
 def steps_in_nm(reach_nm: float, voxel_size: tuple[float, float, float]) -> Triple:
     """Voxels along each axis that `reach_nm` is long."""
-    return tuple(int(reach_nm // v) for v in voxel_size)
+    return triple(int(reach_nm // v) for v in voxel_size)
 
 
 def context_of(shifts: np.ndarray) -> Triple:
     """Voxels (z, y, x) around a block that lie within reach of it."""
-    return tuple(np.abs(shifts).max(axis=0).tolist())
+    return triple(np.abs(shifts).max(axis=0).tolist())
 
 
 # -- tables ---------------------------------------------------------------------------------

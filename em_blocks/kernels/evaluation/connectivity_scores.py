@@ -162,6 +162,8 @@ def counted_pairs(
         order = np.lexsort((-chosen.voxels, chosen.synapse))
         best = order[np.diff(chosen.synapse[order], prepend=[np.uint64(0)]) != 0]
         return chosen.synapse[best], a[counts][best], b[counts][best]
+    if rule.directions is None:
+        raise ValueError("the mode \"directed\" needs the known directions")
     return _directed(chosen, neurons, rule.directions)
 
 

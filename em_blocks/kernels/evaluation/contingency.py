@@ -105,8 +105,8 @@ def count_overlaps(
     changes |= truth[1:] != truth[:-1]
     starts = np.append(0, np.flatnonzero(changes) + 1)
     lengths = np.diff(starts, append=segmentation.size)
-    ids = (as_ids(values[starts], negative) for values in (segmentation, truth))
-    return _summed_by_rank(*ids, lengths)
+    a, b = (as_ids(values[starts], negative) for values in (segmentation, truth))
+    return _summed_by_rank(a, b, lengths)
 
 
 def as_ids(values: np.ndarray, negative: Collection[int] = ()) -> np.ndarray:

@@ -68,7 +68,7 @@ class Protocol:
 
     def touching(self, synapses: Synapses, neurons: Iterable[int]) -> np.ndarray:
         """(n, 2) bool: whether the link is in the list of its presynaptic, postsynaptic object."""
-        found = np.isin(object_ids(synapses, self.objects), np.asarray(list(neurons), np.int64))
+        found = np.isin(_ids(synapses, self), np.asarray(list(neurons), np.int64))
         if self.links == "inputs":
             found[:, 0] = False
         if self.links == "outputs":
@@ -77,7 +77,7 @@ class Protocol:
 
     def listed(self, synapses: Synapses, neurons: Iterable[int]) -> Synapses:
         """Links in the list of any of the neurons."""
-        return synapses.select(self.touching(synapses, neurons).any(axis=1))
+        return synapses.select(np.any(self.touching(synapses, neurons), axis=1))
 
 
 class Outcome(NamedTuple):
@@ -91,19 +91,26 @@ class Outcome(NamedTuple):
     steps: list[Step]  # of links that are in any list
 
 
+def _ids(synapses: Synapses, protocol: Protocol) -> np.ndarray:
+    """Objects at both sites, (n, 2), of the kind that the protocol compares."""
+    if protocol.objects is None:
+        raise ValueError("neurons are lists of objects, but the protocol compares positions only")
+    return object_ids(synapses, protocol.objects)
+
+
 def evaluate_partners(*, truth: Synapses, prediction: Synapses, protocol: Protocol) -> Outcome:
     """Score predicted partners by a protocol."""
-    if protocol.neurons is None:
+    neurons = protocol.neurons
+    if neurons is None:
         return _compare(truth, prediction, protocol)
     if protocol.lists_differ:
-        return _list_by_list(truth, prediction, protocol)
+        return _list_by_list(truth, prediction, protocol, neurons)
     outcome = _compare(
-        protocol.listed(truth, protocol.neurons), protocol.listed(prediction, protocol.neurons),
-        protocol,
+        protocol.listed(truth, neurons), protocol.listed(prediction, neurons), protocol
     )
     # Links of equal objects are in equal lists, so what holds for all holds list by list.
-    neurons = _by_neuron(outcome, protocol)
-    return outcome._replace(score=_total(neurons.values()), neurons=neurons)
+    scores = _by_neuron(outcome, protocol, neurons)
+    return outcome._replace(score=_total(scores.values()), neurons=scores)
 
 
 def _compare(truth: Synapses, prediction: Synapses, protocol: Protocol) -> Outcome:
@@ -123,55 +130,61 @@ def _compare(truth: Synapses, prediction: Synapses, protocol: Protocol) -> Outco
     )
 
 
-def _by_neuron(outcome: Outcome, protocol: Protocol) -> dict[int, PartnerScore]:
+def _by_neuron(
+    outcome: Outcome, protocol: Protocol, neurons: tuple[int, ...]
+) -> dict[int, PartnerScore]:
     is_matched = np.isin(outcome.truth.id, outcome.matched[:, 0])
     counts = [
-        _links_of(links, protocol)
+        _links_of(links, protocol, neurons)
         for links in (outcome.truth.select(is_matched), outcome.prediction, outcome.truth)
     ]
     return {
         neuron: PartnerScore(tp, n_predicted - tp, n_true - tp)
         for neuron, tp, n_predicted, n_true in zip(
-            protocol.neurons, *(c.tolist() for c in counts), strict=True
+            neurons, *(c.tolist() for c in counts), strict=True
         )
     }
 
 
-def _links_of(synapses: Synapses, protocol: Protocol) -> np.ndarray:
+def _links_of(
+    synapses: Synapses, protocol: Protocol, neurons: tuple[int, ...]
+) -> np.ndarray:
     """(neurons,) int: how long the list of each neuron is."""
-    ids = object_ids(synapses, protocol.objects)
-    touching = protocol.touching(synapses, protocol.neurons)
+    ids = _ids(synapses, protocol)
+    touching = protocol.touching(synapses, neurons)
     # A link of a neuron with itself is in its list once.
     touching[:, 1] &= ~(touching[:, 0] & (ids[:, 0] == ids[:, 1]))
-    order = np.argsort(protocol.neurons)
-    place = np.searchsorted(np.asarray(protocol.neurons)[order], ids[touching])
-    return np.bincount(order[place], minlength=len(protocol.neurons))
+    order = np.argsort(neurons)
+    place = np.searchsorted(np.asarray(neurons)[order], ids[touching])
+    return np.bincount(order[place], minlength=len(neurons))
 
 
-def _list_by_list(truth: Synapses, prediction: Synapses, protocol: Protocol) -> Outcome:
+def _list_by_list(
+    truth: Synapses, prediction: Synapses, protocol: Protocol, neurons: tuple[int, ...]
+) -> Outcome:
     found = {
         neuron: _compare(
             protocol.listed(truth, [neuron]), protocol.listed(prediction, [neuron]), protocol
         )
-        for neuron in protocol.neurons
+        for neuron in neurons
     }
     lists = list(found.values())
-    neurons = {neuron: outcome.score for neuron, outcome in found.items()}
+    scores = {neuron: outcome.score for neuron, outcome in found.items()}
     return Outcome(
-        score=_total(neurons.values()),
-        neurons=neurons,
+        score=_total(scores.values()),
+        neurons=scores,
         matched=np.unique(np.concatenate([o.matched for o in lists]), axis=0),
         truth=_union([o.truth for o in lists]),
         prediction=_union([o.prediction for o in lists]),
-        steps=_joined_steps(protocol, prediction, [o.steps for o in lists]),
+        steps=_joined_steps(protocol, prediction, list(found), [o.steps for o in lists]),
     )
 
 
 def _joined_steps(
-    protocol: Protocol, prediction: Synapses, steps: list[list[Step]]
+    protocol: Protocol, prediction: Synapses, neurons: list[int], steps: list[list[Step]]
 ) -> list[Step]:
     """Steps of all lists as one: a link goes where the last list that had it loses it."""
-    alive = [protocol.listed(prediction, [neuron]).id for neuron in protocol.neurons]
+    alive = [protocol.listed(prediction, [neuron]).id for neuron in neurons]
     joined, before = [], np.unique(np.concatenate(alive))
     for n, filter in enumerate(protocol.filters):
         alive = [

@@ -80,7 +80,10 @@ class Sums(NamedTuple):
         return cls(len(n), int(voxels.sum()), float(n @ n), float(n @ np.log2(n)))
 
     def plus(self, other: Sums) -> Sums:
-        return Sums(*(a + b for a, b in zip(self, other, strict=True)))
+        return Sums(
+            self.objects + other.objects, self.voxels + other.voxels, self.squares + other.squares,
+            self.logs + other.logs,
+        )
 
 
 def variation_of_information(table: Contingency) -> Voi:
@@ -129,7 +132,7 @@ def adapted_rand_cremi(table: Contingency, *, n_all: int) -> AdaptedRand:
 
 
 def _both_sides(table: Contingency) -> tuple[Sums, Sums]:
-    return tuple(Sums.of(_grouped(table, side)[2]) for side in ("segmentation", "truth"))
+    return Sums.of(_grouped(table, "segmentation")[2]), Sums.of(_grouped(table, "truth")[2])
 
 
 def _voi(pairs: Sums, segments: Sums, neurons: Sums) -> Voi:

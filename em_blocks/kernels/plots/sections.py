@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from em_blocks.geometry import triple
+
 BACKGROUND, INK, FAINT = (255, 255, 255), (20, 20, 20), (80, 80, 80)
 GAP = 14  # pixels between and around pictures
 GOLDEN = 0.61803398875  # hues a golden ratio apart never come close to each other
@@ -77,7 +79,7 @@ def _colour(label: int) -> tuple[int, int, int]:
         return (25, 25, 30)
     hue = label * GOLDEN % 1
     saturation, value = 0.42 + 0.16 * (label % 3) / 2, 0.80 + 0.18 * (label % 5) / 4
-    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value))
+    return triple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value))
 
 
 def panel(
@@ -132,5 +134,5 @@ def _scale_bar(
     draw.text((x + round(length * pixels_per_nm) + 8, y - 6), f"{length} nm", INK, _font(14))
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)

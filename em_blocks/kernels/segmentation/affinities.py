@@ -77,7 +77,7 @@ def erode_labels(labels: np.ndarray, voxels: Sequence[int]) -> np.ndarray:
     boundary = np.zeros(labels.shape, bool)
     for axis, reach in enumerate(voxels):
         for distance in range(1, reach + 1):
-            shift = np.zeros(3, int)
+            shift = [0, 0, 0]
             shift[axis] = distance
             here, there = _pair_views(labels.shape, shift)
             differs = labels[here] != labels[there]

@@ -148,8 +148,8 @@ def agglomerate(
     left = longs[stays]
     ends = name[left.view(np.int32)[:, _END : _END + 2]].astype(np.int64)
     rest = Graph(
-        ends.min(axis=1), ends.max(axis=1), *(left[:, k].copy() for k in (_TOTAL, _WEIGHT, _RANK)),
-        histogram=None if quantile is None else histogram[stays],
+        ends.min(axis=1), ends.max(axis=1), left[:, _TOTAL].copy(), left[:, _WEIGHT].copy(),
+        left[:, _RANK].copy(), histogram=None if quantile is None else histogram[stays],
     )
     return Merges(a, b, affinity), rest
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from em_blocks.geometry import Triple, triple
+
 CHANNELS = 10
 TRUNCATE = 1.75  # sigmas from the centre of the window to its faces
 _STEPS_PER_SIGMA = 4  # finer windows change little and cost the sixth power
@@ -21,9 +23,9 @@ class ShapeDescriptors(NamedTuple):
     mask: np.ndarray
 
 
-def reach(sigma_nm: float, voxel_size: Sequence[float]) -> tuple[int, int, int]:
+def reach(sigma_nm: float, voxel_size: Sequence[float]) -> Triple:
     """Voxels (z, y, x) from a voxel to the end of the window around it."""
-    return tuple(int(np.ceil(TRUNCATE * sigma_nm / size)) for size in voxel_size)
+    return triple(int(np.ceil(TRUNCATE * sigma_nm / size)) for size in voxel_size)
 
 
 def shape_descriptors(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from em_blocks.geometry import Triple, triple
+
 FULL = 65535
 """Affinity 1 in the integers that kernels work on: sums of integers do not depend on their order,
 so a graph that is put together from blocks equals the graph of the whole, to the last digit."""
@@ -59,9 +61,9 @@ class Neighborhood:
         return [c for c, s in enumerate(self.shifts) if _length(s) > 1]
 
     @property
-    def reach(self) -> tuple[int, int, int]:
+    def reach(self) -> Triple:
         """Largest shift per axis, voxels (z, y, x)."""
-        return tuple(int(n) for n in np.abs(self.shifts).max(axis=0))
+        return triple(int(n) for n in np.abs(self.shifts).max(axis=0))
 
 
 def _length(shift: Sequence[int]) -> int:

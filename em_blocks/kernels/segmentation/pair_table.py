@@ -11,7 +11,7 @@ from numba import njit
 
 
 @njit(cache=True, inline="always")
-def pair_key(a: int, b: int) -> int:
+def pair_key(a: int, b: int) -> np.uint64:
     """Key of the unordered pair of different ids 0 <= a, b < 2^32 - 1; never 0."""
     if a > b:
         a, b = b, a
@@ -19,7 +19,7 @@ def pair_key(a: int, b: int) -> int:
 
 
 @njit(cache=True, inline="always")
-def place(keys: np.ndarray, key: int) -> int:
+def place(keys: np.ndarray, key: np.uint64) -> np.uint64:
     """Where `key` is in the table, or belongs if it is not there."""
     mask = np.uint64(len(keys) - 1)
     # Fibonacci hashing: a bit of the product depends on the bits of the key up to there, so both

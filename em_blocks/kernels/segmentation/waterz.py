@@ -39,7 +39,7 @@ def merge_affinities(
     import waterz
 
     n = int(fragments.max(initial=0))
-    values = affinities.astype(np.float32) / FULL
+    values = affinities.astype(np.float32) / np.float32(FULL)
     steps = waterz.agglomerate(
         values, thresholds=[0.0, 1.0], fragments=fragments.astype(np.uint64),
         return_merge_history=True, scoring_function=QUANTILE if quantile else MEAN,

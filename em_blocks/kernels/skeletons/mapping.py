@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -18,7 +18,7 @@ class Nodes(NamedTuple):
     segment: np.ndarray  # (n,) int64
     anchor: np.ndarray  # (n,) bool: an end of a true synapse, which is never noise
 
-    def select(self, rows: np.ndarray) -> Self:
+    def select(self, rows: np.ndarray) -> Nodes:
         """The nodes of a mask or of indices."""
         return Nodes(*(column[rows] for column in self))
 

@@ -35,7 +35,9 @@ class RunLength(NamedTuple):
 
 def as_columns(graphs: Sequence[nx.Graph]) -> Skeletons:
     """Skeletons from graphs, one neuron each; nodes need a ``position``, nm (z, y, x)."""
-    positions, skeleton, edges = [], [], []
+    positions: list = []
+    skeleton: list[int] = []
+    edges: list[tuple[int, int]] = []
     for number, graph in enumerate(graphs):
         row = {node: len(positions) + n for n, node in enumerate(graph)}
         positions += [position for _, position in graph.nodes(data="position")]

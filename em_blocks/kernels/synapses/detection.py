@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 import numpy as np
 
+from em_blocks.geometry import Nm3
 from em_blocks.kernels.components.sparse_components import (
     Groups,
     boxes,
@@ -20,8 +21,6 @@ from em_blocks.kernels.components.sparse_components import (
 from em_blocks.kernels.components.sparse_depth import deepest, half_voxel
 from em_blocks.kernels.components.sparse_maxima import ellipsoid, plateaus
 from em_blocks.kernels.components.split_necks import split_necks
-
-Nm3 = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class Detections:
     @property
     def complete(self) -> np.ndarray:
         """Sites that would be the same in every larger array: (n,) bool."""
-        return ~self.touches.any(axis=(1, 2))
+        return ~np.any(self.touches, axis=(1, 2))
 
     def select(self, rows: np.ndarray) -> Self:
         """The rows of a mask or of indices."""
@@ -313,7 +312,8 @@ def direction_vectors_of(
         z, y, x = detections.site.T
         return vectors[:, z, y, x].T.astype(np.float64) / scale
     groups = Groups(detections.voxels, detections.starts)
-    at = vectors[(slice(None), *np.unravel_index(groups.voxels, detections.shape))]
+    z, y, x = np.unravel_index(groups.voxels, detections.shape)
+    at = vectors[:, z, y, x]
     # One after the other in float64, as scores.
     sums = [np.bincount(groups.numbers, weights=axis, minlength=len(detections)) for axis in at]
     return np.stack(sums, axis=1) / (detections.size * scale)[:, np.newaxis]

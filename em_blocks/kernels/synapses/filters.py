@@ -80,7 +80,8 @@ class Listed:
     objects: Objects = "segment"
 
     def __call__(self, synapses: Synapses) -> Filtered:
-        return _without(synapses, np.isin(object_ids(synapses, self.objects), self.ids).any(axis=1))
+        listed = np.isin(object_ids(synapses, self.objects), self.ids)
+        return _without(synapses, np.any(listed, axis=1))
 
     def __str__(self) -> str:
         if self.ids == (BACKGROUND,):

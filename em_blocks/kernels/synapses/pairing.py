@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-Nm3 = tuple[float, float, float]
+from em_blocks.geometry import Nm3
 
 
 def centers(voxels: np.ndarray, *, offset: Nm3, voxel_size: Nm3) -> np.ndarray:

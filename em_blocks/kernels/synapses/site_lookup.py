@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from em_blocks.geometry import Triple, triple
 from em_blocks.kernels.synapses.table import BACKGROUND, LARGEST_ID
 
 
@@ -19,11 +20,11 @@ class SiteIds(NamedTuple):
     searched: np.ndarray  # (n,) bool: on background, but an object is near enough
 
 
-def search_context(search_radius_nm: float, voxel_size: Sequence[float]) -> tuple[int, int, int]:
+def search_context(search_radius_nm: float, voxel_size: Sequence[float]) -> Triple:
     """Voxels (z, y, x) around a box that sites in it may find an object in."""
     if search_radius_nm == 0:
         return (0, 0, 0)
-    return tuple(math.ceil(search_radius_nm / v + 0.5) for v in voxel_size)
+    return triple(math.ceil(search_radius_nm / v + 0.5) for v in voxel_size)
 
 
 def ids_at_sites(

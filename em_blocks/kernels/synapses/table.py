@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 
@@ -22,6 +22,10 @@ _IDS = (
     "post_skeleton",
 )
 _MISSING = {"score": np.nan, "size": 0, "cleft_score": np.nan} | dict.fromkeys(_IDS, UNMAPPED)
+
+
+# Of a column that was not given: replaced by the missing value in every row.
+_UNKNOWN = cast(np.ndarray, None)
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,16 @@ class Synapses:
     id: np.ndarray
     pre: np.ndarray
     post: np.ndarray
-    score: np.ndarray = None
-    size: np.ndarray = None
-    cleft: np.ndarray = None
-    cleft_score: np.ndarray = None
-    pre_supervoxel: np.ndarray = None
-    post_supervoxel: np.ndarray = None
-    pre_segment: np.ndarray = None
-    post_segment: np.ndarray = None
-    pre_skeleton: np.ndarray = None
-    post_skeleton: np.ndarray = None
+    score: np.ndarray = _UNKNOWN
+    size: np.ndarray = _UNKNOWN
+    cleft: np.ndarray = _UNKNOWN
+    cleft_score: np.ndarray = _UNKNOWN
+    pre_supervoxel: np.ndarray = _UNKNOWN
+    post_supervoxel: np.ndarray = _UNKNOWN
+    pre_segment: np.ndarray = _UNKNOWN
+    post_segment: np.ndarray = _UNKNOWN
+    pre_skeleton: np.ndarray = _UNKNOWN
+    post_skeleton: np.ndarray = _UNKNOWN
 
     def __post_init__(self):
         n = len(self.id)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from em_blocks.geometry import triple
+
 Slices = tuple[slice, slice, slice]
 
 
@@ -105,7 +107,7 @@ def _balls(
         last = np.minimum(centre + reach + 1, labels.shape)
         if (first >= last).any():
             continue
-        box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+        box = triple(slice(a, b) for a, b in zip(first, last, strict=True))
         z, y, x = (
             ((np.arange(a, b) - c) * v) ** 2
             for a, b, c, v in zip(first, last, centre, size, strict=True)

@@ -88,8 +88,8 @@ def synapse_table(tbars: list[TBar], tissue: Tissue) -> Synapses:
         id=np.arange(1, len(pairs) + 1),
         pre=np.array([tbar.voxel + WITHIN_VOXEL for tbar, _ in pairs]) * tissue.voxel_size,
         post=np.array([partner.voxel + WITHIN_VOXEL for _, partner in pairs]) * tissue.voxel_size,
-        pre_segment=[tbar.neuron for tbar, _ in pairs],
-        post_segment=[partner.neuron for _, partner in pairs],
+        pre_segment=np.array([tbar.neuron for tbar, _ in pairs]),
+        post_segment=np.array([partner.neuron for _, partner in pairs]),
     )
 
 

@@ -80,7 +80,7 @@ def phantom(
     """
     shape, voxel_size = tuple(shape), np.asarray(voxel_size, float)
     streams = dict(zip(PARTS, np.random.default_rng(seed).spawn(len(PARTS)), strict=True))
-    skeletons = _grow_skeletons(streams["skeletons"], shape * voxel_size, neurite_nm)
+    skeletons = _grow_skeletons(streams["skeletons"], np.multiply(shape, voxel_size), neurite_nm)
     space = _warped_space(streams["warp"], shape, voxel_size, neurite_nm)
     neurons = _nearest_neuron(space, skeletons, neurite_nm)
     depth = _depth(neurons, voxel_size)

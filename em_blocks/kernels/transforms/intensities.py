@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from em_blocks.geometry import Triple, triple
+
 
 @dataclass(frozen=True)
 class Intensities:
@@ -68,7 +70,7 @@ def describe(values: np.ndarray, *, ends: tuple[float, float] | None = None) -> 
     )
 
 
-def _first(marked: np.ndarray) -> tuple[int, int, int] | None:
+def _first(marked: np.ndarray) -> Triple | None:
     if not marked.any():
         return None
-    return tuple(int(i) for i in np.unravel_index(int(marked.argmax()), marked.shape))
+    return triple(int(i) for i in np.unravel_index(int(marked.argmax()), marked.shape))

@@ -10,7 +10,7 @@ import numpy as np
 def smooth_noise(
     rng: np.random.Generator,
     shape: Sequence[int],
-    voxel_size: Sequence[float],
+    voxel_size: Sequence[float] | np.ndarray,
     scale_nm: float | Sequence[float],
 ) -> np.ndarray:
     """Gaussian noise of unit variance, smooth on the scale of `scale_nm`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-Triple = tuple[int, int, int]
+from em_blocks.geometry import Nm3, Triple, triple
 
 
 def next_factors(voxel_size: tuple[float, float, float], shape: Triple) -> Triple:
@@ -32,11 +32,11 @@ def next_factors(voxel_size: tuple[float, float, float], shape: Triple) -> Tripl
         return max(sizes) / min(sizes)
 
     best = min(reversed(choices), key=anisotropy, default=[])
-    return tuple(1 + (axis in best) for axis in range(3))
+    return triple(1 + (axis in best) for axis in range(3))
 
 
 def pyramid_factors(
-    voxel_size: tuple[float, float, float], shape: Triple, *, levels: int | None, smallest: Triple
+    voxel_size: Nm3, shape: Triple, *, levels: int | None, smallest: Triple
 ) -> list[Triple]:
     """Factors of all levels above the full resolution, each relative to the one below.
 
@@ -53,6 +53,6 @@ def pyramid_factors(
             break
         factors = next_factors(voxel_size, shape)
         found.append(factors)
-        voxel_size = tuple(v * f for v, f in zip(voxel_size, factors, strict=True))
-        shape = tuple(-(-n // f) for n, f in zip(shape, factors, strict=True))
+        voxel_size = triple(v * f for v, f in zip(voxel_size, factors, strict=True))
+        shape = triple(-(-n // f) for n, f in zip(shape, factors, strict=True))
     return found

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-Triple = tuple[int, int, int]
+from em_blocks.geometry import Triple, triple
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,20 @@ class Symmetry:
     mirrored: tuple[bool, bool, bool] = (False, False, False)
     swap_yx: bool = False
 
+    @property
+    def _mirror(self) -> tuple[Any, ...]:
+        """The index that mirrors the last three axes."""
+        return (..., *(slice(None, None, -1 if m else 1) for m in self.mirrored))
+
     def apply(self, values: np.ndarray) -> np.ndarray:
         """The transformed array; a view. The last three axes are (z, y, x)."""
         if self.swap_yx:
             values = values.swapaxes(-1, -2)
-        return values[(..., *(slice(None, None, -1 if m else 1) for m in self.mirrored))]
+        return values[self._mirror]
 
     def undo(self, values: np.ndarray) -> np.ndarray:
         """The inverse of `apply`; a view."""
-        values = values[(..., *(slice(None, None, -1 if m else 1) for m in self.mirrored))]
+        values = values[self._mirror]
         return values.swapaxes(-1, -2) if self.swap_yx else values
 
     def undo_shift(self, shift: Triple) -> Triple:
@@ -45,7 +51,7 @@ def symmetries(*, transposes: bool) -> list[Symmetry]:
     """All 8 mirrors, and with `transposes` also those after a swap of y and x: 16."""
     swaps = (False, True) if transposes else (False,)
     mirrors = itertools.product((False, True), repeat=3)
-    return [Symmetry(m, s) for m, s in itertools.product(mirrors, swaps)]
+    return [Symmetry(triple(m), s) for m, s in itertools.product(mirrors, swaps)]
 
 
 def undo_affinities(
@@ -76,8 +82,8 @@ def undo_affinities(
     parts = []
     for channel, shift in enumerate(neighborhood):
         values = symmetry.undo(affinities[channel])
-        moved = symmetry.undo_shift(tuple(shift))
-        turned = tuple(-s for s in moved)
+        moved = symmetry.undo_shift(shift)
+        turned = triple(-s for s in moved)
         if moved in neighborhood:
             whole = tuple(slice(0, n) for n in values.shape)
             parts.append((neighborhood.index(moved), whole, values))

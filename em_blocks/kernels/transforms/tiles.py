@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-Triple = tuple[int, int, int]
+from em_blocks.geometry import Triple
 
 
 def tile_offsets(
@@ -36,7 +36,8 @@ def tile_offsets(
         first = math.floor((b - tile) / stride) + 1
         last = math.ceil(e / stride) - 1
         axes.append([index * stride for index in range(first, last + 1)])
-    return list(itertools.product(*axes))
+    z, y, x = axes
+    return list(itertools.product(z, y, x))
 
 
 def blend_window(tile_shape: Triple, overlap: Triple) -> np.ndarray:
