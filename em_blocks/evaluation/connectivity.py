@@ -59,7 +59,7 @@ class Evaluated:
     directed: bool
 
     def headline(self) -> dict:
-        """What scripts read."""
+        """Return the scores that scripts read."""
         keys = ("precision", "recall", "fscore", "n_neurons")
         return {key: getattr(self.scores, key) for key in keys}
 
@@ -72,7 +72,7 @@ class Evaluated:
 
 
 def _statistics(found: Connectivity) -> dict:
-    """How ambiguous synapses are: with large reach, one lies between many pairs."""
+    """Count pairs per synapse: with large reach, one synapse lies between many pairs."""
     n = found.n_pairs
     return {
         "synapses": len(n), "synapse_voxels": int(found.synapses.voxels.sum()),

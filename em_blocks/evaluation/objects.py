@@ -172,7 +172,7 @@ def evaluate_clefts(
     Raises
     ------
     ConfigError
-        If the volumes cannot be compared, or nobody knows how large their voxels are.
+        If the volumes cannot be compared, or their voxel size is unknown.
     """
     with ExitStack() as stack:
         volumes = [stack.enter_context(open_labels(path, negative=SIGNED))

@@ -125,7 +125,7 @@ def _scored_voxels(config: EvaluateSynapses, files: tuple[Path, Path]) -> Nm3 | 
     They are those of the neurons; without neurons, of the other file.
     """
     if config.neurons is not None:
-        # Only who has a volume waits for the libraries that read it.
+        # Imported here: without a volume these libraries are not needed.
         from em_blocks.volumes.labels import open_labels
 
         with open_labels(config.neurons) as labels:
@@ -159,14 +159,14 @@ def _in_volume(
     A predicted site outside of it is `UNMAPPED`, so its link matches nothing: partner vectors may
     well point out of a volume. A true site there is an error, since it never could be found.
     """
-    # Only who has a volume waits for the libraries that read it.
+    # Imported here: without a volume these libraries are not needed.
     from em_blocks.volumes.labels import open_labels
     from em_blocks.volumes.metadata import place_in_config
 
     with open_labels(config.neurons, negative=SIGNED) as labels:
         if labels.frame is None:
             raise ConfigError(
-                f"{config.neurons} has no attribute 'resolution', so nobody knows where its voxels "
+                f"{config.neurons} has no attribute 'resolution', so it is unknown where its voxels "
                 f"lie. Say it in the config: {place_in_config(path_of(config.neurons))}, or add the "
                 "attributes resolution and offset (nm, zyx) to the dataset."
             )

@@ -151,7 +151,7 @@ class EvaluateSynapses(StrictModel):
         return (self.score_threshold,)
 
     def matched_ids(self) -> IdType | None:
-        """What `id_type` comes to."""
+        """Return the kind of ids that `id_type` selects."""
         if self.id_type is None:
             return "skeleton" if self.neurons is None else "segment"
         return None if self.id_type == "none" else self.id_type

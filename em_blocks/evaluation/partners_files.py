@@ -77,7 +77,7 @@ def _edges(found: Evaluated) -> Rows:
 
 
 def _links(found: Evaluated) -> Iterator[list]:
-    """What became of every link; of neurons' lists that differ, the better outcome of a link.
+    """List the outcome of every link; where lists of neurons differ, its better one.
 
     The partner of a link without one is -1: an empty cell would make floats of all ids.
     """

@@ -1,4 +1,4 @@
-"""What blockwise cutting costs a segmentation: windows at random seams, segmented anew.
+"""Measure what blockwise cutting costs a segmentation: windows at random seams, segmented again.
 
 Fragments never cross a tile, so the faces between tiles are the seams. Around a sampled face a
 window is segmented as one tile, and compared with what is stored. Both differ even where there is
@@ -68,7 +68,7 @@ class Sample:
 
 
 class SeamAuditor:
-    """Segments windows of a volume anew, and compares them with its stored segmentation.
+    """Segments windows of a volume again, and compares them with its stored segmentation.
 
     Memory, and room in a temporary folder: one window, which is three halves of a tile and twice
     the context along every axis.
@@ -107,7 +107,7 @@ class SeamAuditor:
     def seamless(self, box: Box) -> np.ndarray:
         """Segments of `box`, (z, y, x) uint64, from a window around it that is not cut."""
         context = self.config.context or self._input.neighborhood.reach
-        # Edges that a mutex watershed uses at every so many voxels only: the same as in the tiles.
+        # Edges that a mutex watershed uses at a stride only: the same as in the tiles.
         strides = getattr(self.config.fragments, "strides", (1, 1, 1))
         margin = (
             t // 2 + c + (o - t // 2 - c) % s
@@ -119,7 +119,7 @@ class SeamAuditor:
         return segments[box.relative_to(window).slices]
 
     def background(self, box: Box, raw: str | None) -> np.ndarray:
-        """What to draw segments on, (z, y, x) in 0..1: raw values, or mean direct affinities."""
+        """Return what segments are drawn on, (z, y, x) in 0..1: raw, or mean direct affinities."""
         if raw is None:
             direct = self._input.read(box)[self._input.neighborhood.direct]
             return direct.mean(axis=0, dtype=np.float32) / FULL

@@ -6,7 +6,7 @@ beyond one look at every voxel, and memory beyond the array itself, depend on th
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -50,7 +50,7 @@ class Groups(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def voxels_above(values: np.ndarray, limit: float | np.generic) -> np.ndarray:
+def voxels_above(values: np.ndarray, limit: Any) -> np.ndarray:
     """Voxels whose value is larger than `limit`.
 
     Parameters

@@ -66,7 +66,7 @@ def plateaus(values: np.ndarray, voxels: np.ndarray, shifts: np.ndarray) -> Grou
 
 @njit(cache=True, nogil=True)
 def _largest_nearby(values, voxels, shifts, ceiling):
-    """Which voxels have nothing larger near them."""
+    """Find voxels that have nothing larger near them."""
     nz, ny, nx = values.shape
     found = np.ones(len(voxels), np.bool_)
     for i in range(len(voxels)):

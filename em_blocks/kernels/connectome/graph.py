@@ -50,7 +50,7 @@ class Connectome:
         return np.union1d(self.pre, self.post)
 
     def at_least(self, weight: int) -> Connectome:
-        """The connections of at least so many synapses."""
+        """Return the connections of at least `weight` synapses."""
         return self.select(self.weight >= weight)
 
     def select(self, rows: np.ndarray) -> Connectome:

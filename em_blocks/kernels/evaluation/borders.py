@@ -15,7 +15,7 @@ _ROUNDING = 1 + 1e-9
 def near_borders(
     labels: np.ndarray, *, distance_nm: float, voxel_size: Sequence[float]
 ) -> np.ndarray:
-    """Which voxels lie at most so far from a border in their section, from centre to centre.
+    """Find voxels within a distance of a border in their section, from centre to centre.
 
     A voxel is on a border if one of its 4 neighbours in the section has another id; the end of the
     array is none.

@@ -128,7 +128,7 @@ def nearest_distances(
 
 
 def _among(places: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which voxels are among the others."""
+    """Find voxels that are among the others."""
     low = others.min(axis=0)
     shape = others.max(axis=0) - low + 1
     inside = ((places >= low) & (places < low + shape)).all(axis=1)

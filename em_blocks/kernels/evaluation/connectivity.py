@@ -201,7 +201,7 @@ def _fold(mixed, value):
 
 @njit(cache=True)
 def _place(keys, voxels, first, second, third):
-    """Where three ids are in the table, or belong. Places without voxels are free."""
+    """Find the row of three ids, or the free one (0 voxels) where they belong."""
     mask = np.uint64(len(voxels) - 1)
     here = _fold(_fold(_fold(_NONE, first), second), third) & mask
     while voxels[here] > 0 and (

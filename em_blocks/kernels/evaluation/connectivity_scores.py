@@ -183,7 +183,7 @@ def _as_tuples(*columns: np.ndarray) -> list[tuple[int, ...]]:
 
 
 def _matrix(a: np.ndarray, b: np.ndarray, n: int, *, directed: bool) -> sparse.csr_array:
-    """How often each pair occurs; both ways, unless directed."""
+    """Count how often each pair occurs; in both directions, unless directed."""
     # int64: a pair may have any number of synapses.
     once = sparse.coo_array((np.ones(len(a), np.int64), (a, b)), shape=(n, n)).tocsr()
     return once if directed else (once + once.T).tocsr()

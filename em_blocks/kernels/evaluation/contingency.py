@@ -18,7 +18,7 @@ Side = Literal["segmentation", "truth"]
 # sorts all rows, so merging every small table at once would sort the large one again and again.
 _WAITING_ROWS = 1 << 20
 
-# Up to so many places per row, the whole matrix of pairs is made: ten times faster than sorting.
+# Up to this many places per row, the whole matrix of pairs is made: ten times faster than sorting.
 _DENSE = 4
 
 # Odd, and far from any regular pattern of ids (2**64 / golden ratio, after Knuth).

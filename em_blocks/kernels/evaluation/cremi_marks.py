@@ -29,14 +29,14 @@ def without_marks(labels: np.ndarray) -> np.ndarray:
 
 
 def is_unknown(labels: np.ndarray) -> np.ndarray:
-    """Where what is there was not annotated; bool array."""
+    """Mark voxels that were not annotated; bool array."""
     if labels.dtype.kind == "i":
         return labels == SIGNED[1]
     return labels == IGNORED
 
 
 def _marked(labels: np.ndarray) -> np.ndarray | None:
-    """Where a mark stands; None if nowhere."""
+    """Find a mark; None if it does not occur."""
     if not labels.size:
         return None
     if labels.dtype.kind == "i":

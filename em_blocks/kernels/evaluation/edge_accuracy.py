@@ -1,7 +1,7 @@
 """Is a connection of two neurons found? Links counted per pair of neurons, against truth.
 
 Single links may be wrong although the wiring diagram is right: two neurons are called connected
-if they share at least so many links, and that is what is compared here.
+if they share at least a number of links, and that is compared here.
 """
 
 from __future__ import annotations

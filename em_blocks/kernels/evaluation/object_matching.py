@@ -184,7 +184,7 @@ class SizeBin(NamedTuple):
 
 
 def by_size(found: Overlaps, scores: ObjectScores, bounds: Sequence[int]) -> list[SizeBin]:
-    """How many objects are right in bins of size, which the rising `bounds` (voxels) divide."""
+    """Count correct objects in bins of size, divided at the rising `bounds` (voxels)."""
     lows, highs = [0, *bounds], [*bounds, None]
     return [
         SizeBin(low, high, *_in_bin(found.truth_voxels, scores.matched_truth, low, high),

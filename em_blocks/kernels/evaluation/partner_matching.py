@@ -182,7 +182,7 @@ def _near(
 def _cheapest(
     rows: np.ndarray, columns: np.ndarray, cost: np.ndarray, threshold: float
 ) -> np.ndarray:
-    """Which edges of a bipartite graph to take, so that the cost is least.
+    """Choose edges of a bipartite graph so that the cost is least.
 
     Parameters
     ----------
@@ -238,6 +238,6 @@ def _solve(
 
 
 def _numbered(values: np.ndarray) -> tuple[int, np.ndarray]:
-    """How many different values there are, and the values as 0, 1, ... in their order."""
+    """Count distinct values, and number them 0, 1, ... in their order."""
     names, numbers = np.unique(values, return_inverse=True)
     return len(names), numbers

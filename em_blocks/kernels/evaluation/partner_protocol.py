@@ -56,7 +56,7 @@ class Protocol:
 
     @property
     def lists_differ(self) -> bool:
-        """Whether a filter may keep a link in the list of one neuron and remove it in another's.
+        """Tell whether a filter may keep a link in the list of one neuron and remove it in another's.
 
         Links that join the same two objects are in the same lists if these are what the neurons
         are; segments of one pair may be in lists of several skeletons.

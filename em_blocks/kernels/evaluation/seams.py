@@ -29,7 +29,7 @@ class Comparison(NamedTuple):
     merged : int
         Those of two objects without the seam, but of one in the stored segmentation.
     voi : Voi
-        Of the whole box, bits; the one without the seam is taken for the truth.
+        Of the whole box, bits; the one without the seam counts as truth.
     """
 
     pairs: int
@@ -80,7 +80,7 @@ def compare(stored: np.ndarray, seamless: np.ndarray, *, axis: int, plane: int) 
 
 
 def disagreement(stored: np.ndarray, seamless: np.ndarray, *, axis: int, plane: int) -> np.ndarray:
-    """Where `compare` found pairs that are split or merged: bool, the two axes of the plane."""
+    """Mark pairs that `compare` found split or merged: bool, the two axes of the plane."""
     known, same_stored, same = _across(_parts(stored), _parts(seamless), axis, plane)
     return known & (same_stored != same)
 

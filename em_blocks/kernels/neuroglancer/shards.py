@@ -62,7 +62,7 @@ class Sharding:
         return np.lexsort((keys, self.minishard(keys)))
 
     def packed(self, keys: np.ndarray, sizes: np.ndarray) -> tuple[bytes, bytes]:
-        """What is before and after the values, joined in their order, in the file of a shard.
+        """Return what precedes and follows the values, joined in their order, in the file of a shard.
 
         Parameters
         ----------

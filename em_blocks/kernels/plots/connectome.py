@@ -13,7 +13,7 @@ _NAMED = 30  # more names than these would cover each other
 
 
 def connectome_preview(graph: Connectome, *, n_strongest: int = 50) -> np.ndarray:
-    """How connections are distributed, and who connects to whom among the strongest neurons.
+    """Draw the distribution of connections, and those among the strongest neurons.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def connectome_preview(graph: Connectome, *, n_strongest: int = 50) -> np.ndarra
 
 
 def _distribution(values: dict, x: str, y: str, title: str) -> np.ndarray:
-    """Which fraction is at least as large, both axes logarithmic; (y, x, 3) uint8."""
+    """Draw the fraction that is at least as large, both axes logarithmic; (y, x, 3) uint8."""
     with figure() as (axes, picture):
         for name, (numbers, colour) in values.items():
             sizes, counts = np.unique(numbers[numbers > 0], return_counts=True)

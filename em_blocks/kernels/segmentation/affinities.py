@@ -18,7 +18,7 @@ class Affinities(NamedTuple):
 def affinities(
     labels: np.ndarray, neighborhood: Sequence[Sequence[int]], *, known: np.ndarray | None = None
 ) -> Affinities:
-    """Whether every voxel and its shifted partner are in the same object.
+    """Compute whether every voxel and its shifted partner are in the same object.
 
     Parameters
     ----------

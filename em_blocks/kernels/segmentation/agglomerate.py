@@ -13,7 +13,7 @@ from em_blocks.kernels.segmentation.pair_table import pair_key, place
 _LEVELS = 1 << 16
 """Buckets of the queue of edges, by affinity. Their number changes the speed, not the result."""
 _TOTAL, _WEIGHT, _RANK, _END, _NEXT = 0, 1, 2, 6, 8
-"""Columns of the table of edges; the last two, of 32 bits, are there once per end."""
+"""Columns of the table of edges; the last two, of 32 bits, exist once per end."""
 
 
 class Merges(NamedTuple):
@@ -131,7 +131,7 @@ def agglomerate(
             total=quantiles(histogram, quantile), weight=np.full(len(graph.u), FULL, np.int64)
         )
     # One row per edge, so that looking at an edge costs one cache miss and not seven: total,
-    # weight (0: the edge is gone), rank, both ends, and what follows it in the list of either end.
+    # weight (0: the edge was removed), rank, both ends, and what follows it in the list of either end.
     longs = np.empty((len(graph.u), 5), np.int64)
     longs[:, _TOTAL], longs[:, _WEIGHT], longs[:, _RANK] = graph.total, graph.weight, graph.rank
     shorts = longs.view(np.int32)

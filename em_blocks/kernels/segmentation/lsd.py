@@ -35,7 +35,7 @@ def shape_descriptors(
     voxel_size: Sequence[float],
     margin: Sequence[int] = (0, 0, 0),
 ) -> ShapeDescriptors:
-    """What the object of every voxel looks like within a Gaussian window around it.
+    """Describe the object of every voxel within a Gaussian window around it.
 
     The window is a cube of `TRUNCATE` sigmas to every side, sampled on a grid of about
     `sigma_nm` / 4. A voxel takes the moments of the nearest grid point in its object, with the

@@ -32,7 +32,7 @@ def mutex_watershed(
     direct_bias, long_range_bias : float
         Added to the affinities of direct and long-range channels; between -1 and 0.
     strides : (3,) ints
-        Long-range edges are used at every so many voxels (z, y, x).
+        Stride (z, y, x), voxels, at which long-range edges are used.
     joined : (3, z, y, x) bool array, optional
         Edges to the voxel before along z, y, x that join before all others. Where it is certain
         that two voxels belong together, this saves most of the work.

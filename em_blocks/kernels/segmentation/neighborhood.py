@@ -191,7 +191,7 @@ def combined(
         for channel in neighborhood.long_range if weight > 0 else ():
             length = abs(neighborhood.shifts[channel][axis])
             if length != _length(neighborhood.shifts[channel]):
-                continue  # a diagonal pair crosses several edges, in an order that nobody knows
+                continue  # a diagonal pair crosses several edges, in an unknown order
             # Before and after the axis as one: what lies beside each other is added up together.
             lines = -1, shape[axis], math.prod(shape[axis + 1 :])
             values = np.ascontiguousarray(affinities[channel])

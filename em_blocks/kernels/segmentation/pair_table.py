@@ -20,7 +20,7 @@ def pair_key(a: int, b: int) -> np.uint64:
 
 @njit(cache=True, inline="always")
 def place(keys: np.ndarray, key: np.uint64) -> np.uint64:
-    """Where `key` is in the table, or belongs if it is not there."""
+    """Find the place of `key` in the table, or the free place where it belongs."""
     mask = np.uint64(len(keys) - 1)
     # Fibonacci hashing: a bit of the product depends on the bits of the key up to there, so both
     # ids must come into the lower half first; else the pairs of one id with many lie in a heap.

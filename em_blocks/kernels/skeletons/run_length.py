@@ -58,7 +58,7 @@ def expected_run_length(
     inside: np.ndarray | None = None,
     background: int | None = 0,
 ) -> RunLength:
-    """How far one gets from a random point of a random skeleton before the first error.
+    """Compute the expected run length: from a random point of a random skeleton to the first error.
 
     An edge is, the first that applies:
 

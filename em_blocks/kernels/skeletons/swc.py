@@ -73,13 +73,13 @@ def _rows(text: str):
 
 
 def _fields(line: str) -> list[str]:
-    """Between commas or semicolons if there are any, so that decimal commas are not taken for them."""
+    """Split at commas or semicolons if there are any, without mistaking decimal commas for them."""
     mark = next((mark for mark in ",;" if mark in line), None)
     return line.split() if mark is None else [field.strip() for field in line.split(mark)]
 
 
 def _are_names(fields: list[str], number: int) -> bool:
-    """Whether a line names columns; raises ValueError if these are in another order."""
+    """Tell whether a line names columns; raise ValueError if these are in another order."""
     names = [field.strip("\"'").lower() for field in fields]
     if any(name[:1].isdigit() or name[:1] in "+-." for name in names):
         return False

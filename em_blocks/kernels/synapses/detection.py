@@ -25,7 +25,7 @@ from em_blocks.kernels.components.split_necks import split_necks
 
 @dataclass(frozen=True)
 class SplitRule:
-    """When a component is taken for several sites that have run into each other.
+    """When to split a component into several sites that touch.
 
     Attributes
     ----------
@@ -93,8 +93,8 @@ class Detections:
     size : (n,) int64
         Voxels of the component.
     begin, end : (n, 3) int64
-        Box of all voxels that had a say; end excluded. That is the component's own; before splitting,
-        if it was split; and grown by the radius for maxima. It may reach out of the array.
+        Bounding box of all voxels that determined the detection, end excluded: the component
+        before splitting, or the maximum grown by the search radius. It may exceed the array.
     voxels : (m,) int64
         Voxels of all components, one after the other, each in raster order: indices into the flat
         array.
@@ -118,7 +118,7 @@ class Detections:
 
     @property
     def touches(self) -> np.ndarray:
-        """Whether a box meets the array's border: (n, 3 axes, lower and upper side) bool.
+        """Tell whether a box meets the array's border: (n, 3 axes, lower and upper side) bool.
 
         Unless the volume ends there too, the site may be another one, or none, in a larger array.
         """

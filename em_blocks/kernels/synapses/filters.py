@@ -196,7 +196,7 @@ def _without(synapses: Synapses, gone: np.ndarray) -> Filtered:
 
 
 def _times(values: np.ndarray) -> np.ndarray:
-    """How often the value of every row occurs."""
+    """Count how often the value of every row occurs."""
     _, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
     return counts[numbers]
 

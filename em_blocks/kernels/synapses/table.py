@@ -9,7 +9,7 @@ from typing import Self, cast
 import numpy as np
 
 UNMAPPED = -1
-"""Id of a site that nobody has looked up yet, or that no label volume covers."""
+"""Id of a site that has not been looked up yet, or that no label volume covers."""
 BACKGROUND = 0
 """Id of a site that lies in no object."""
 TOO_FAR = -2

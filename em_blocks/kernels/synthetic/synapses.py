@@ -131,7 +131,7 @@ def _normal(tissue: Tissue, site: np.ndarray, neuron: int) -> np.ndarray:
 
 
 def _is_flat(tissue: Tissue, site, neuron: int, normal, depth: float) -> bool:
-    """Whether the membrane runs across the normal, in the sections above and below too."""
+    """Tell whether the membrane runs across the normal, in the sections above and below too."""
     side = np.cross(normal, [1.0, 0.0, 0.0])
     side /= max(np.linalg.norm(side), 1e-6)
     if tissue.thick:
@@ -211,7 +211,7 @@ def _site_behind(tissue: Tissue, contact: np.ndarray, label: int) -> np.ndarray 
 
 
 def _in_sight(tissue: Tissue, site, target, neuron: int, label: int) -> bool:
-    """Whether the line to a postsynaptic site leaves the neuron once, into the partner."""
+    """Tell whether the line to a postsynaptic site leaves the neuron once, into the partner."""
     along = np.linspace(0, 1, 41)[:, None]
     labels = tissue.neurons[tissue.voxels(site + along * (target - site))]
     inside = labels == neuron
@@ -219,5 +219,5 @@ def _in_sight(tissue: Tissue, site, target, neuron: int, label: int) -> bool:
 
 
 def _is_apart(tissue: Tissue, voxel: np.ndarray, others: np.ndarray, spacing_nm: float) -> bool:
-    """Whether a voxel keeps its distance from all others, (n, 3) nm."""
+    """Tell whether a voxel keeps its distance from all others, (n, 3) nm."""
     return bool((np.linalg.norm(others - tissue.centers(voxel), axis=1) >= spacing_nm).all())

@@ -20,7 +20,7 @@ class Tissue(NamedTuple):
 
     @property
     def thick(self) -> bool:
-        """Whether sections are too thick to follow a membrane from one to the next."""
+        """Tell whether sections are too thick to follow a membrane from one to the next."""
         return thick_sections(self.voxel_size)
 
     def voxels(self, points: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -257,7 +257,7 @@ def _oblique_membranes(neurons: np.ndarray, voxel_size: np.ndarray) -> np.ndarra
 
 
 def _image(rng: np.random.Generator, image: np.ndarray, voxel_size: np.ndarray) -> np.ndarray:
-    """What a microscope makes of it: blur, section brightness, noise; uint8."""
+    """Simulate the microscope: blur, section brightness, noise; uint8."""
     sigma = np.where(voxel_size < 2 * voxel_size.min(), 3.5 / voxel_size, 0)
     image = ndimage.gaussian_filter(image, sigma)
     sections = (len(image), 1, 1)

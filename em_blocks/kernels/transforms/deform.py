@@ -24,7 +24,7 @@ def deformed_positions(
     angle: float,
     scale: Sequence[float],
 ) -> np.ndarray:
-    """Where every voxel of a deformed box comes from.
+    """Compute the source position of every voxel of a deformed box.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def sample(volume: np.ndarray, positions: np.ndarray, *, interpolate: bool) -> n
 def deformed_points(
     positions: np.ndarray, points: np.ndarray, voxel_size: Sequence[float]
 ) -> np.ndarray:
-    """Where points of the source come to lie in a deformed box: the inverse of `positions`.
+    """Map points of the source into a deformed box: the inverse of `positions`.
 
     Parameters
     ----------

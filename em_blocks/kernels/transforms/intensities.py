@@ -39,12 +39,12 @@ class Intensities:
 
     @property
     def constant(self) -> bool:
-        """Whether all values are the same number."""
+        """Tell whether all values are the same number."""
         return self.low is not None and self.low == self.high and not (self.nan or self.infinite)
 
 
 def describe(values: np.ndarray, *, ends: tuple[float, float] | None = None) -> Intensities:
-    """What a (z, y, x) array of numbers holds.
+    """Describe the numbers of a (z, y, x) array.
 
     Parameters
     ----------

@@ -101,7 +101,7 @@ class ApplyParts(BlockwiseTask):
 
 
 def changes_in_block(tables: BlockTables, block: Block) -> Columns:
-    """What `JoinParts` found to change in a block: voxel (first of each part) and id."""
+    """Read what `JoinParts` changes in a block: voxel (first of each part) and id."""
     z, y, x = block.index
     found = tables.read(f"{z}/{y}/0")
     here = found["block"] == x

@@ -1,4 +1,4 @@
-"""Clean a segmentation: no id in several pieces, no crumbs."""
+"""Clean a segmentation: no id in several pieces, no small components."""
 
 from __future__ import annotations
 

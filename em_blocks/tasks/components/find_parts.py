@@ -128,7 +128,7 @@ def tables_of_block(grown: np.ndarray, box: Box, shape: Triple) -> dict[str, Col
 
 
 def flat_index(box: Box, shape: Triple) -> list[np.ndarray]:
-    """What each axis of `box` adds to the index of a voxel in the flat volume of `shape`."""
+    """Compute what each axis of `box` adds to the index of a voxel in the flat volume of `shape`."""
     strides = (shape[1] * shape[2], shape[2], 1)
     return [
         np.arange(begin, end, dtype=np.int64) * stride
@@ -143,7 +143,7 @@ def flat_voxels(voxels: np.ndarray, box: Box, shape: Triple) -> np.ndarray:
 
 
 def identity_of(labels: Volume) -> dict:
-    """What tells whether the labels have changed."""
+    """Return values that differ when the labels have changed."""
     return {
         "shape": list(labels.shape), "dtype": str(labels.dtype),
         "voxel_size": list(labels.frame.voxel_size), "offset": list(labels.frame.offset),
@@ -160,7 +160,7 @@ def check_storable(path: str, ids: np.ndarray, box: Box) -> None:
         raise ConfigError(
             f"{path} holds the id {id} at voxel {place} (zyx), but ids are 0 (background) or positive, "
             "and below 2^63: databases hold no larger ones. If it marks background or what is unknown, "
-            "store 0 there; else number the labels anew first."
+            "store 0 there; else renumber the labels first."
         )
 
 

@@ -129,7 +129,7 @@ class JoinParts(BlockwiseTask):
             raise ConfigError(
                 f"Parts that become objects need new ids up to {ids.max()}, above the largest one of "
                 f"{self.labels}, but the dtype of the output ends at {self.largest_id}. Set the key "
-                "'dtype' to \"uint64\", or number the labels anew first."
+                "'dtype' to \"uint64\", or renumber the labels first."
             )
         return ids
 
@@ -167,7 +167,7 @@ def _joined(tables: list[Columns], name: str) -> np.ndarray:
 
 
 def _counts(joined: JoinedParts, ids: np.ndarray) -> dict[str, int]:
-    """What the user wants to know of the clean-up."""
+    """Summarise the clean-up in counts."""
     return {
         "ids": len(np.unique(joined.ids)), "parts": len(ids), "kept": int((ids == joined.ids).sum()),
         "new": int(((ids != 0) & (ids != joined.ids)).sum()), "erased": int((ids == 0).sum()),

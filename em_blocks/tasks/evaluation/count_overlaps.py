@@ -213,7 +213,7 @@ class CountOverlaps(BlockwiseTask):
         return np.where(near, BACKGROUND, labels)[box.relative_to(grown).slices]
 
     def is_signed(self, name: str) -> bool:
-        """Whether a volume, "truth" or "segmentation NAME", could hold ids below 0."""
+        """Tell whether a volume, "truth" or "segmentation NAME", could hold ids below 0."""
         return np.dtype(self._layout.identities[name]["dtype"]).kind == "i"
 
     def _border_context(self) -> Triple:
@@ -254,7 +254,7 @@ class CountOverlaps(BlockwiseTask):
             if all(v.frame is None for v in opened) and (self.roi or self.skeletons):
                 raise ConfigError(
                     f"None of {', '.join(map(str, paths))} says how large its voxels are, so "
-                    "nobody knows where the ROI or the skeletons lie, which are in nm. Add the "
+                    "the ROI or the skeletons, which are in nm, cannot be placed. Add the "
                     "attributes resolution and offset (nm, zyx) to a dataset, or say it in the config: "
                     f"{place_in_config('...')}."
                 )
@@ -284,7 +284,7 @@ def _key(name: str) -> str:
 
 
 def labels_identity(labels: Labels) -> dict:
-    """What of a volume decides the counts; part of the fingerprint."""
+    """Return what decides the counts of a volume; part of the fingerprint."""
     return {
         "shape": list(labels.shape), "dtype": str(labels.dtype),
         "voxel_size": list(labels.frame.voxel_size), "offset": list(labels.frame.offset),

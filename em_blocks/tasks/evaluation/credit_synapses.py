@@ -41,7 +41,7 @@ CreditBlock = Callable[[Block, BlockReport], Iterator[tuple[str, Counts]]]
 
 SIDES = ("truth", "prediction")
 
-# All neurons at so many places are compared, for every voxel of every synapse.
+# Places at which all neurons are compared, for every voxel of every synapse.
 _LARGEST_REACH, _MOST_PLACES = 100, 200_000
 
 
@@ -87,7 +87,7 @@ class CreditSynapses(BlockwiseTask):
     output: StorePath = Field(description="Folder of tables, matrices and scores.")
     reach_voxels: Annotated[int, Field(ge=1, le=_LARGEST_REACH)] | None = Field(
         None, description="How far a synapse may be from both neurons: one step to the 6 neighbours "
-        "of a voxel, then steps to the 4 in its section, so many in all."
+        "of a voxel, then steps to the 4 in its section; the sum of both."
     )
     reach_nm: PositiveFloat | None = Field(
         None, description="The same in nm, in all directions; instead of reach_voxels."
@@ -203,7 +203,7 @@ class CreditSynapses(BlockwiseTask):
 
     @cached_property
     def shifts(self) -> np.ndarray:
-        """What is within reach of a voxel, (n, 3) voxels."""
+        """List the shifts within reach of a voxel, (n, 3) voxels."""
         if self.reach_voxels is not None:
             return reach_in_voxels(self.reach_voxels)
         return reach_in_nm(self.reach_nm, self._layout.frame.voxel_size)

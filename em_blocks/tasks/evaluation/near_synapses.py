@@ -48,7 +48,7 @@ class NearNeurons(NamedTuple):
 def read_neurons_near(
     visited: np.ndarray, labels: Labels, neurons: np.ndarray, box: Box, context: Triple
 ) -> NearNeurons:
-    """What lies within reach of visited voxels of a block.
+    """Read the voxels within reach of visited voxels of a block.
 
     The voxels around a block lie in other chunks, with many times as many voxels as are needed.
     So a chunk is only read for a synapse that reaches it; elsewhere there is 0.

@@ -109,7 +109,7 @@ def _dtype_way(raw: Volume) -> str:
 
 
 def _far(sample: RawSample, raw: Volume, config: SetupConfig, scale: dict) -> str | None:
-    """What to say where the job's scaling gives intensities that training never showed."""
+    """Write the message for a scaling that gives intensities unknown from training."""
     low, high = sorted(value * scale["scale"] + scale["shift"] for value in sample.tails)
     if low >= -FAR and high <= FAR and high - low >= 0.1:
         return None

@@ -288,7 +288,7 @@ class Predict(BlockwiseTask):
 
     @property
     def _measures_raw(self) -> bool:
-        """Whether the scale of every block follows from a sample of all raw."""
+        """Tell whether the scale of every block follows from a sample of all raw."""
         return self.normalization is not None and not isinstance(
             self.normalization, LinearNormalization
         )
@@ -349,7 +349,7 @@ class Predict(BlockwiseTask):
         )
 
     def _seen_by_block(self) -> Box:
-        """What the tiles of a whole block read, in voxels from its first one."""
+        """Return the box that the tiles of a whole block read, in voxels from its first one."""
         from em_blocks.kernels.transforms.tiles import tile_offsets
 
         block = Box(self._shift, self.block_shape)
@@ -362,7 +362,7 @@ class Predict(BlockwiseTask):
 
     @property
     def tiles_are_free(self) -> bool:
-        """Whether a voxel's value does not depend on where in its tile it lies."""
+        """Tell whether a voxel's value does not depend on where in its tile it lies."""
         network = self._bare_network
         valid = any(network.context) and hasattr(network, "tile_factor")
         return valid and self.test_time_augmentation == "none"

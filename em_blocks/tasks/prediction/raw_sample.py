@@ -79,18 +79,18 @@ class RawSample:
         return float(low), float(high)
 
     def bad(self) -> str | None:
-        """Where NaN or infinity is; None if all values are numbers."""
+        """Describe where NaN or infinity is; None if all values are numbers."""
         return "; ".join(filter(None, (self._nan(), self._infinite()))) or None
 
     def useless(self) -> str | None:
-        """Why nothing of the whole sample could be predicted; None if something can be."""
+        """Say why nothing of the whole sample can be predicted; None if something can be."""
         if self.values.size == 0:
             return "holds no number at all, only NaN and infinity"
         low, high = self.values.min(), self.values.max()
         return f"is {low} everywhere" if low == high and self.bad() is None else None
 
     def remarks(self) -> list[str]:
-        """What is wrong with parts of the sample: a line each for NaN, infinity, and so on."""
+        """List the faults of parts of the sample: a line each for NaN, infinity, and so on."""
         found = (
             self._nan(), self._infinite(),
             self._where("constant", lambda c: c.found is not None and c.found.constant),
@@ -114,7 +114,7 @@ class RawSample:
         self, what: str, is_so: Callable[[Cube], object],
         first: Callable[[Cube], Triple] = lambda _: (0, 0, 0),
     ) -> str | None:
-        """How many cubes are (or hold what is) `what`, and where the first ones are."""
+        """Count cubes that are (or hold what is) `what`, and name the first ones."""
         bad = [cube for cube in self.cubes if is_so(cube)]
         if not bad:
             return None

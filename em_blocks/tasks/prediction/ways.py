@@ -54,7 +54,7 @@ _KEPT = ("precision", "tile_shape", "batch_size", "device", "ways", "timings")
 
 
 def alike(task: Predict) -> dict:
-    """Which runs of a database measured what this one would."""
+    """Select the runs of a database that measured what this one would."""
     return {
         "task": task.kind, "config.block_shape": list(task.block_shape),
         "identity.inputs.network": task.inputs()["network"],
@@ -72,7 +72,7 @@ def _worth_timing(task: Predict, ways: Sequence[Way]) -> bool:
 
 
 def possible_ways(task: Predict) -> list[Way]:
-    """What the config leaves open and the memory of a worker allows; the usual way first."""
+    """List the ways that config and memory of a worker leave open; the usual one first."""
     device = best_device()
     precisions = [task.precision] if task.precision else hardware_precisions(device)
     usual, *larger = _tiles(task)
@@ -186,7 +186,7 @@ def worker_bytes(task: Predict) -> float:
 
 
 def _fits(task: Predict, tile: Triple, batch: int, per_voxel: float) -> bool:
-    """Whether a worker has the memory for a pass."""
+    """Tell whether a worker has the memory for a pass."""
     fixed = 0.0 if best_device().type == "cuda" else BASE_BYTES + _held(task)
     return fixed + batch * _seen(tile, task.network_context) * per_voxel <= worker_bytes(task)
 

@@ -57,7 +57,7 @@ class AffinityInput:
         if (volume.channels or 1) != len(shifts) or volume.channels is None:
             raise ConfigError(
                 f"{path} has {volume.channels or 'no'} channels, but the neighborhood has {len(shifts)} "
-                "shifts: one channel each is needed, or affinities would be taken for those of other "
+                "shifts: one channel each is needed, or affinities would be mistaken for those of other "
                 "voxels. Correct 'neighborhood', or choose the volume of affinities."
             )
         try:
@@ -101,7 +101,7 @@ class AffinityInput:
         return to_previous(self._read(box), self.neighborhood)
 
     def identity(self) -> dict:
-        """What decides the values, as JSON."""
+        """Return everything that decides the values, as JSON."""
         return {
             "fingerprint": self.volume.attributes.get("fingerprint"),
             "shape": list(self.volume.shape), "dtype": str(self.volume.dtype),
@@ -124,7 +124,7 @@ class AffinityInput:
             ) from error
 
     def _place(self, index: tuple[int, ...], box: Box) -> str:
-        """Where a value of a box lies, in words."""
+        """Describe the position of a value of a box in words."""
         voxel = tuple(o + i for o, i in zip(box.offset, index[1:], strict=True))
         corner = self.volume.frame.to_roi(Box(voxel, (1, 1, 1))).offset
         return f"in channel {index[0]} at voxel {voxel}, {tuple(round(c, 3) for c in corner)} nm (zyx)"

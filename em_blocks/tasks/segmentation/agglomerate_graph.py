@@ -30,7 +30,7 @@ EMPTY_NODES = {
 class SizeRule(StrictModel):
     """Two large clusters merge only where there is little doubt."""
 
-    voxels: PositiveInt = Field(description="A cluster of at least so many voxels is large.")
+    voxels: PositiveInt = Field(description="Voxels from which on a cluster is large.")
     affinity: Annotated[float, Field(ge=0, le=1)] = Field(
         description="Two large clusters merge at no less."
     )
@@ -152,7 +152,7 @@ class AgglomerateGraph(SuperBlockTask):
         u, v, rows = summed(
             np.minimum(u, v), np.maximum(u, v), sums, best=self.linkage == "single"
         )
-        # A pair that nobody outside can add to, and that does not touch, is no edge.
+        # A pair that does not touch, and to which no other super-block adds, is no edge.
         taken = (rows["contact"] > 0) | (is_open[u] & is_open[v])
         rows = {name: values[taken] for name, values in rows.items()}
         graph = Graph(

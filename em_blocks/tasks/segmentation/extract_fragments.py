@@ -73,7 +73,7 @@ class MutexWatershed(StrictModel):
     method: Literal["mutex_watershed"]
     direct_bias: Bias = Field(-0.4, description="Added to affinities of direct neighbours.")
     long_range_bias: Bias = Field(-0.7, description="Added to long-range affinities.")
-    strides: Shape3 = Field((1, 1, 1), description="Long-range edges are used every so many voxels.")
+    strides: Shape3 = Field((1, 1, 1), description="Stride, voxels, at which long-range edges are used.")
     certain: Share = Field(
         0.8, description="Voxels whose direct and long-range affinities average to this join at once."
     )
@@ -210,7 +210,7 @@ class ExtractFragments(BlockwiseTask):
         return self.fragments(np.ascontiguousarray(affinities), neighborhood, inside)
 
     def _own(self, labels: np.ndarray, box: Box) -> np.ndarray:
-        """What lies in the tile: connected, not too small, numbered from 1."""
+        """Return the fragments of the tile: connected, not too small, numbered from 1."""
         labels = cc3d.connected_components(np.ascontiguousarray(labels[box.slices]), connectivity=6)
         if self.min_size > 1:
             small = np.bincount(labels.ravel()) < self.min_size

@@ -95,7 +95,7 @@ class FindSegments(SuperBlockTask):
         yield process
 
     def _nodes(self, block: Block) -> np.ndarray:
-        """What this super-block had to cluster."""
+        """Read the nodes that this super-block clustered."""
         parts = self.parts(block)
         if self.level == 0:
             tables, name = BlockTables(self.fragment_tables), "fragment"

@@ -37,7 +37,7 @@ class LookUpTable:
 
     @cached_property
     def header(self) -> dict:
-        """What the run that made the table left in it; ConfigError if there is none."""
+        """Read the header of the table; ConfigError if there is none."""
         return lut_header(self.path)
 
     @cached_property
@@ -159,6 +159,6 @@ def _check_keeps(old: LookUpTable, new: LookUpTable, before: list[Columns], box:
         if not known.all():
             raise VolumeError(
                 f"{int((~known).sum())} fragments of {old.path}, such as "
-                f"{table['fragment'][~known][0]}, are not in {new.path}, so nobody knows their "
+                f"{table['fragment'][~known][0]}, are not in {new.path}, so nothing says their "
                 "segments. Nothing was changed; choose a table for all fragments."
             )

@@ -129,7 +129,7 @@ class ScoreEdges(BlockwiseTask):
         return self.context if self.scores.startswith("waterz") else (0, 0, 0)
 
     def _box(self, block: Block) -> Box:
-        """What a block reads: partners before its voxels, and what waterz sees around it."""
+        """Return the box that a block reads: partners before its voxels, and the context of waterz."""
         reach, context = self._input.neighborhood.reach, self._context
         begin = (o - max(r, c) for o, r, c in zip(block.write_box.offset, reach, context, strict=True))
         end = (e + c for e, c in zip(block.write_box.end, context, strict=True))

@@ -129,7 +129,7 @@ class Ingest(BlockwiseTask):
         return self.shard_shape or self.chunk_shape
 
     def _header(self) -> SourceHeader:
-        """What the source says, and the config, which knows better."""
+        """Return the header of the source, overridden by the config."""
         return self.source.header(VolumeInput(
             path=str(self.source.path), voxel_size=self.voxel_size, offset=self.offset
         ))
