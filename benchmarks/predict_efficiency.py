@@ -29,7 +29,7 @@ from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.geometry import Frame
 from em_blocks.nets.timing import Way
-from em_blocks.runtime.launchers.base import worker_environment
+from em_blocks.runtime.launchers.environment import worker_environment
 from em_blocks.runtime.protocol.job import Job
 from em_blocks.runtime.scheduler.run import run_blockwise
 from em_blocks.tasks.prediction.predict import Predict

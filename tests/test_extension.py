@@ -1,6 +1,7 @@
 """What others add in one file outside of this package: a task, and more kinds of things below."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,3 +143,84 @@ def test_a_task_whose_package_is_broken_is_refused_in_one_paragraph(packages, em
         assert said.startswith("Error: The entry point 'threshold_raw'"), said
         assert "ZeroDivisionError" in said and "Traceback" not in said
     assert "threshold-raw" in em_blocks("--help")  # and every other verb works
+
+
+LAUNCHER = '''
+"""Workers that let other programs go first."""
+
+import os
+import subprocess
+
+from em_blocks.runtime.launchers.base import Launcher
+from em_blocks.runtime.launchers.environment import worker_command, worker_environment
+
+
+class NiceLauncher(Launcher):
+    """Starts workers on this machine by nice."""
+
+    local = True
+    commands = ("nice",)
+    coming = "they start when this machine has time"
+
+    def __init__(self, task, session, logs, n_workers):
+        super().__init__(task, session, logs, n_workers)
+        logs.mkdir(parents=True, exist_ok=True)
+        self.started, self.running = 0, {}
+
+    def poll(self, connections, workers):
+        for slot, process in list(self.running.items()):
+            if process.poll() is not None:
+                connections.dismiss(slot, "its process ended")
+                workers.ended(slot)
+                del self.running[slot]
+        while len(self.running) < self.n_workers:
+            self.started += 1
+            slot = f"nice-{self.started}"
+            environment = {**worker_environment(self.n_workers), "EM_BLOCKS_SLOT": slot}
+            with open(self.logs / f"worker-{slot}.log", "ab") as log:
+                self.running[slot] = subprocess.Popen(
+                    ["nice", "-n", "7", *worker_command(self.task, self.session)],
+                    env=environment, stdout=log, stderr=log,
+                )
+
+    def stop(self):
+        for process in self.running.values():
+            process.wait(30)
+'''
+
+
+def test_a_launcher_of_another_package_is_one_file(packages, em_blocks, raw, tmp_path):
+    nice = TASK.replace("def process(block, report):", """def process(block, report):
+            import os
+            report.counts["nice"] = os.nice(0)""")
+    distribution(packages, "brightness", nice, tasks="threshold_raw = brightness:Threshold")
+    distribution(packages, "friendly", LAUNCHER, launchers="nice = friendly:NiceLauncher")
+    config = tmp_path / "threshold.json"
+    config.write_text(json.dumps({
+        "kind": "threshold_raw", "run": "bright", "raw": "raw.zarr/raw", "output": "out/mask.zarr",
+        "block_shape": [10, 10, 10], "num_workers": 2, "launcher": "nice",
+    }))
+    assert json.loads(em_blocks("plan", config, "--no-probe", "--json"))["launcher"] == "nice"
+    report = json.loads(em_blocks("threshold-raw", config, "--json"))
+    assert report["blocks"]["computed"] == 30
+    assert report["counts"]["nice"] == 30 * (os.nice(0) + 7)
+    logs = {path.name for path in (tmp_path / "out/logs/bright").iterdir()}
+    assert logs == {"worker-nice-1.log", "worker-nice-2.log"}
+    found = Volume.open(str(tmp_path / "out/mask.zarr/mask"))
+    np.testing.assert_array_equal(found.read(found.box), raw >= 128)
+
+    said = em_blocks("threshold-raw", config, "--set", "launcher=rude", code=2)
+    assert "input should be 'local', 'slurm', 'lsf', 'external' or 'nice'" in said
+
+
+def test_a_launcher_that_is_none_is_refused_in_one_paragraph(packages, em_blocks, raw, tmp_path):
+    distribution(packages, "brightness", TASK, tasks="threshold_raw = brightness:Threshold")
+    distribution(packages, "rude", "class Rude: pass", launchers="rude = rude:Rude")
+    config = tmp_path / "threshold.json"
+    config.write_text(json.dumps({
+        "kind": "threshold_raw", "run": "bright", "raw": "raw.zarr/raw", "output": "out/mask.zarr",
+        "block_shape": [10, 10, 10], "launcher": "rude",
+    }))
+    said = em_blocks("threshold-raw", config, code=2)
+    assert "launchers.base.Launcher" in said and "Traceback" not in said
+    assert not (tmp_path / "out").exists()

@@ -34,7 +34,7 @@ def blockwise_command(task_type: type[BlockwiseTask], name: str, help: str) -> c
         config: Path, overrides: tuple[str, ...], dry_run: bool, overwrite: bool, adopt: bool,
         print_only: bool, as_json: bool,
     ) -> None:
-        from em_blocks.runtime.launchers.job_scripts import hand_script
+        from em_blocks.runtime.launchers.job_script import hand_script
         from em_blocks.runtime.planning.plan import plan
         from em_blocks.runtime.scheduler.run import run_blockwise
 

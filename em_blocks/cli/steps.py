@@ -56,7 +56,7 @@ def steps_command(task_type: type[RunConfig], name: str, help: str) -> click.Com
         config: Path, overrides: tuple[str, ...], dry_run: bool, print_only: bool, as_json: bool,
         retry: bool, **options,
     ) -> None:
-        from em_blocks.runtime.launchers.job_scripts import hand_script
+        from em_blocks.runtime.launchers.job_script import hand_script
         from em_blocks.runtime.planning.plan import plan
         from em_blocks.runtime.runs.preflight import check_steps
         from em_blocks.runtime.scheduler.pipeline import run_config

@@ -22,7 +22,7 @@ from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import BlockAlignmentError, ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.synapses.table import Synapses
-from em_blocks.tasks.cluster import Cluster, Container
+from em_blocks.tasks.cluster import LAUNCHERS, Cluster, Container, LauncherName
 from em_blocks.tasks.outputs import Output, OutputSpec, RowsSpec, TableSpec, checksum
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.tables import BlockTables, checksum_of_columns
@@ -126,7 +126,7 @@ class RunConfig(StrictModel, ABC):
         "the same command does them when the input is complete.",
     )
     num_workers: PositiveInt = Field(1, description="Worker processes (slots).")
-    launcher: Literal["local", "slurm", "lsf", "external"] = Field(
+    launcher: LauncherName = Field(
         "local",
         description="How worker processes are started: here, by Slurm, by LSF, or by hand with "
         "`em-blocks join`.",
@@ -189,6 +189,11 @@ class RunConfig(StrictModel, ABC):
                 "local folder for summary.json, logs and the database."
             )
         return Path(container).parent
+
+    @property
+    def workers_here(self) -> bool:
+        """Whether workers run on this machine, so that measurements in this process hold for them."""
+        return LAUNCHERS.get(self.launcher).local
 
     @abstractmethod
     def outputs_root(self) -> str:

@@ -1,12 +1,36 @@
-"""What a worker asks of a cluster, and the container that it runs in."""
+"""How workers are started: the launcher, what they ask of a cluster, and their container."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, WithJsonSchema
+from pydantic_core import PydanticKnownError
 
 from em_blocks.config import StrictModel
+from em_blocks.plugins import Registry
+
+LAUNCHERS = Registry("em_blocks.launchers", {
+    "local": "em_blocks.runtime.launchers.local:LocalLauncher",
+    "slurm": "em_blocks.runtime.launchers.slurm:SlurmLauncher",
+    "lsf": "em_blocks.runtime.launchers.lsf:LsfLauncher",
+    "external": "em_blocks.runtime.launchers.external:ExternalLauncher",
+}, base="em_blocks.runtime.launchers.base:Launcher")
+"""Launchers by the ``launcher`` of configs."""
+
+
+def _registered(name: str) -> str:
+    if name not in LAUNCHERS.builtin and name not in LAUNCHERS.names():
+        *names, last = map(repr, LAUNCHERS.names())
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(names)} or {last}"})
+    return name
+
+
+LauncherName = Annotated[
+    str, AfterValidator(_registered),
+    WithJsonSchema({"enum": list(LAUNCHERS.builtin), "type": "string"}),
+]
+"""A launcher of this package, or one that another package registers."""
 
 
 class Cluster(StrictModel):

@@ -17,7 +17,7 @@ from em_blocks.cli.common import (
 )
 from em_blocks.db.runs import RunStore
 from em_blocks.db.synapses import ScratchSynapses
-from em_blocks.runtime.launchers.base import THREAD_VARIABLES, worker_environment
+from em_blocks.runtime.launchers.environment import THREAD_VARIABLES, worker_environment
 from em_blocks.tasks.base import BlockReport, BlockwiseTask
 
 

@@ -1,149 +1,151 @@
-"""Commands and environments of worker processes, here and on clusters."""
+"""The contract of launchers: what starts the worker processes of a run."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, Protocol
 from urllib.parse import urlsplit
 
 from em_blocks.db.connect import expand_uri
 from em_blocks.errors import ConfigError
 from em_blocks.tasks.base import BlockwiseTask
-from em_blocks.tasks.cluster import Container
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+from em_blocks.tasks.cluster import LAUNCHERS
 
 TAIL = 20_000
 
-CLUSTER_COMMANDS = {
-    # All of these block until the worker ends, or are asked what became of it.
-    "slurm": ("srun", "sbatch", "squeue", "scancel"),
-    "lsf": ("bsub", "bkill"),
-}
+
+class Connections(Protocol):
+    """The workers that are connected to the scheduler."""
+
+    @property
+    def slots(self) -> set[str]:
+        """Slots whose workers are connected."""
+
+    @property
+    def hosts_lost(self) -> set[str]:
+        """Hosts that the next worker should not be put on."""
+
+    def dismiss(self, slot: str, reason: str) -> None:
+        """End the worker of a slot whose process has ended, or is about to."""
 
 
-def worker_environment(num_workers: int, slot: int = 0) -> dict[str, str]:
-    """Environment of the worker in `slot`: its share of the cores, and one GPU if there are any."""
-    cpus = max(1, len(os.sched_getaffinity(0)) // num_workers)
-    environment = {**os.environ, **worker_variables(cpus)}
-    if gpus := visible_gpus():
-        environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-    return environment
+class Workers(Protocol):
+    """What became of the workers of a run."""
+
+    @property
+    def unproductive(self) -> int:
+        """Workers in a row that were lost before they finished a block."""
+
+    def vacated(self) -> set[str]:
+        """Return the slots whose workers left since the last call."""
+
+    def ended(self, slot: str) -> None:
+        """Note that the process of a slot has ended."""
 
 
-def cluster_environment(cpus: int | None) -> dict[str, str]:
-    """Environment of a worker whose cores and GPUs the cluster gives.
+class Launcher(ABC):
+    """Starts the worker processes of a run, and replaces those that end.
 
-    Without what Slurm says of the scheduler's own job, if it is in one: srun would start the workers
-    inside of that.
+    A launcher is one file: a subclass that is registered under the name that configs give as
+    ``launcher``, here or by an entry point of the group ``em_blocks.launchers``. It starts
+    ``environment.worker_command(task, session)`` with a name of its own in ``EM_BLOCKS_SLOT``, by which
+    scheduler and launcher refer to that worker.
+
+    Parameters
+    ----------
+    task : BlockwiseTask
+        The first step of the run, whose settings count for all.
+    session : Path
+        The session file, which workers read.
+    logs : Path
+        Folder of the workers' logs, ``worker-*.log``.
+    n_workers : int
+        Workers to have at a time.
     """
-    own = {
-        name: value for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not name.startswith(("SLURM", "SBATCH_", "SRUN_"))
-    }
-    return own | worker_variables(cpus)
+
+    local: ClassVar[bool] = False
+    """Whether workers run on this machine, so that measurements in this process hold for them."""
+
+    commands: ClassVar[tuple[str, ...]] = ()
+    """Programs that must be on PATH."""
+
+    reached: ClassVar[bool] = False
+    """Whether the scheduler starts workers on other machines, which must reach it and the database."""
+
+    arrays: ClassVar[bool] = False
+    """Whether ``cluster.array`` means something."""
+
+    coming: ClassVar[str]
+    """What to tell a user who waits for the first worker, after a colon."""
+
+    def __init__(self, task: BlockwiseTask, session: Path, logs: Path, n_workers: int):
+        self.task, self.session, self.logs, self.n_workers = task, session, logs, n_workers
+
+    @abstractmethod
+    def poll(self, connections: Connections, workers: Workers) -> None:
+        """Start the workers that are missing, end those that no longer count; called every 0.1 s."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End all workers. They have been told that the run ended."""
+
+    def last_log_line(self) -> str:
+        """Return the last line of the log that was written last."""
+        written = sorted(self.logs.glob("worker-*.log"), key=lambda path: path.stat().st_mtime)
+        if not written:
+            return "nothing"
+        lines = written[-1].read_text(errors="replace")[-TAIL:].strip().splitlines()
+        # Slurm writes the last line, which says that the worker ended.
+        own = [line for line in lines if not line.startswith(("srun:", "slurmstepd"))]
+        return (own or lines or ["nothing"])[-1][:500]
+
+    @classmethod
+    def chosen(cls, task: BlockwiseTask) -> type[Launcher]:
+        """Return the class that launches a task: this one, or a variant that its config asks for."""
+        return cls
+
+    @classmethod
+    def check(cls, task: BlockwiseTask) -> None:
+        """Raise `ConfigError` if workers could not be started, or not reach database or scheduler."""
+        missing = [name for name in cls.commands if shutil.which(name) is None]
+        if missing:
+            raise ConfigError(
+                f"The launcher {task.launcher!r} starts workers by {missing[0]!r}, which is not on PATH "
+                'here. Run this command on a submit host of the cluster, or use the launcher "local".'
+            )
+        if cls.reached and task.cluster.array and not cls.arrays:
+            raise ConfigError(
+                f"'cluster.array' is for Slurm; workers of {task.launcher!r} are started one by one."
+            )
+        if cls.reached:
+            check_reachable(task)
+
+    @classmethod
+    def directives(cls, task: BlockwiseTask, logs: Path, n: int, name: str) -> Sequence[str]:
+        """Return the lines of a job script that ask the cluster for `n` workers; none without one."""
+        return ()
 
 
-def worker_variables(cpus: int | None) -> dict[str, str]:
-    """What a worker needs in its environment. None of it is secret: job scripts show it."""
-    variables = {
-        # Workers find the same modules as this process: tasks may be the user's own.
-        "PYTHONPATH": os.pathsep.join(_own_paths()),
-        # The threads of a worker pass large arrays on; with an arena for each thread, glibc keeps
-        # much of what they free (measured: 678 MB instead of 484 MB).
-        "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "1"),
-    }
-    return variables | (dict.fromkeys(THREAD_VARIABLES, str(cpus)) if cpus else {})
-
-
-def _own_paths() -> list[str]:
-    """Folders of modules beside those of Python and its packages, which every worker has."""
-    prefixes = (sys.prefix, sys.base_prefix)
-    return [p for p in sys.path if os.path.isabs(p) and not p.startswith(prefixes)]
-
-
-def worker_command(task: BlockwiseTask, session: Path) -> list[str]:
-    """The command of one worker, in its container if it has one."""
-    python = sys.executable if task.container is None else "python3"
-    return contained(task.container, [python, "-m", task.worker_module, str(session)], task.home)
-
-
-def contained(container: Container | None, command: list[str], home: Path) -> list[str]:
-    """`command` in a container that sees the run folder `home`."""
-    if container is None:
-        return command
-    if container.runtime == "docker":
-        prefix = ["docker", "run", "--rm", "--network=host", f"--volume={home}:{home}",
-                  f"--user={os.getuid()}:{os.getgid()}", "--env=EM_BLOCKS_SLOT",
-                  "--env=SLURMD_NODENAME", "--env=CUDA_VISIBLE_DEVICES"]
-    else:
-        prefix = [container.runtime, "exec", f"--bind={home}:{home}"]
-    return [*prefix, *container.options, container.image, *command]
-
-
-def slurm_options(task: BlockwiseTask) -> list[str]:
-    """What a worker asks of Slurm, for srun, sbatch and job scripts."""
-    cluster = task.cluster
-    values = {
-        "--partition": cluster.partition, "--account": cluster.account, "--gres": cluster.gres,
-        "--mem": cluster.memory_gb and f"{round(cluster.memory_gb * 1024)}M",
-        "--cpus-per-task": cluster.cpus, "--time": cluster.walltime_min,
-    }
-    given = [f"{name}={value}" for name, value in values.items() if value is not None]
-    return ["--nodes=1", "--ntasks=1", *given, *task.launcher_options]
-
-
-def lsf_options(task: BlockwiseTask) -> list[str]:
-    """What a worker asks of LSF."""
-    cluster = task.cluster
-    values = {
-        "-q": cluster.partition, "-P": cluster.account, "-gpu": cluster.gres,
-        "-M": cluster.memory_gb and f"{round(cluster.memory_gb * 1024)}MB",
-        "-n": cluster.cpus, "-W": cluster.walltime_min,
-    }
-    given = [str(part) for pair in values.items() if pair[1] is not None for part in pair]
-    return [*given, *task.launcher_options]
-
-
-def last_words(logs: Path) -> str:
-    """What a worker said at last, in the log below `logs` that was written last."""
-    written = sorted(logs.glob("worker-*.log"), key=lambda path: path.stat().st_mtime)
-    if not written:
-        return "nothing"
-    lines = written[-1].read_text(errors="replace")[-TAIL:].strip().splitlines()
-    # Slurm has the last word, and what it says is that the worker ended.
-    own = [line for line in lines if not line.startswith(("srun:", "slurmstepd"))]
-    return (own or lines or ["nothing"])[-1][:500]
+def launcher_class(task: BlockwiseTask) -> type[Launcher]:
+    """Return the class that starts the workers of a task. Raises `ConfigError` if it is broken."""
+    return LAUNCHERS.get(task.launcher).chosen(task)
 
 
 def check_launcher(task: BlockwiseTask) -> None:
-    """Raise `ConfigError` if workers could not be started, or not reach database or scheduler."""
+    """Raise `ConfigError` if the workers of a task could not be started, or not reach the scheduler."""
     if task.scheduler_host in ("0.0.0.0", "::", ""):
         raise ConfigError(
             f"'scheduler_host' is {task.scheduler_host!r}, which would listen on every interface and is "
             "no address that a worker could connect to. Set it to one address of this machine."
         )
-    if task.container is not None and shutil.which(task.container.runtime) is None:
-        if task.launcher == "local":
-            raise ConfigError(
-                f"'container' starts workers by {task.container.runtime!r}, which is not on PATH here."
-            )
-    if task.launcher in CLUSTER_COMMANDS:
-        _check_cluster(task)
+    launcher_class(task).check(task)
 
 
-def _check_cluster(task: BlockwiseTask) -> None:
-    missing = [name for name in CLUSTER_COMMANDS[task.launcher] if shutil.which(name) is None]
-    if missing:
-        raise ConfigError(
-            f"The launcher {task.launcher!r} starts workers by {missing[0]!r}, which is not on PATH "
-            'here. Run this command on a submit host of the cluster, or use the launcher "local".'
-        )
-    if task.launcher == "lsf" and task.cluster.array:
-        raise ConfigError("'cluster.array' is for Slurm; workers of LSF are started one by one.")
+def check_reachable(task: BlockwiseTask) -> None:
+    """Raise `ConfigError` if database or scheduler have addresses of this machine only."""
     if task.db_host is None or _is_loopback(urlsplit(expand_uri(task.db_host)).hostname):
         problem = "not set" if task.db_host is None else "an address of this machine only"
         raise ConfigError(
@@ -162,17 +164,3 @@ def _check_cluster(task: BlockwiseTask) -> None:
 
 def _is_loopback(host: str | None) -> bool:
     return host is None or host == "localhost" or host.startswith("127.") or host == "::1"
-
-
-def visible_gpus() -> list[str]:
-    """CUDA devices that this process may use, by index or UUID."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [gpu for gpu in chosen.split(",") if gpu]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(
-        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-        capture_output=True, text=True, check=False,
-    )
-    return listed.stdout.split() if listed.returncode == 0 else []

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from em_blocks.errors import RunFailedError
-from em_blocks.runtime.launchers.base import cluster_environment, last_words, worker_command
-from em_blocks.runtime.launchers.job_scripts import slurm_script
+from em_blocks.runtime.launchers.base import Connections, Workers
+from em_blocks.runtime.launchers.environment import cluster_environment, worker_command
+from em_blocks.runtime.launchers.job_script import job_script
+from em_blocks.runtime.launchers.slurm_jobs import SlurmJobs, excluded
 from em_blocks.tasks.base import BlockwiseTask
 
 POLL_S = 5.0
@@ -18,30 +19,23 @@ LONGEST_PAUSE_S = 120.0
 STOP_S = 10.0
 
 
-@dataclass
-class Arrays:
-    """Workers of a task in job arrays of Slurm.
+class SlurmArrayLauncher(SlurmJobs):
+    """Submits workers as job arrays of Slurm.
 
-    Asked every few seconds, the queue says how many there are, waiting ones included; what is missing
-    (their walltime ended, their node is lost) is submitted anew.
+    Asked every few seconds, the queue says how many there are, waiting ones included; those that are
+    missing (their walltime ended, their node is lost) are submitted again.
     """
 
-    task: BlockwiseTask
-    session: Path
-    logs: Path
-    n_slots: int
-    name: str = field(init=False)
-    submitted: list[str] = field(default_factory=list)
-    _due: float = 0.0
-    _pause: float = POLL_S
-    _expected: set[str] = field(default_factory=set)
-    _gone: set[str] = field(default_factory=set)
+    def __init__(self, task: BlockwiseTask, session: Path, logs: Path, n_workers: int):
+        super().__init__(task, session, logs, n_workers)
+        self.name = f"{task.run}.{os.getpid()}"
+        self.submitted: list[str] = []
+        self._due, self._pause = 0.0, POLL_S
+        self._expected: set[str] = set()
+        self._missing: set[str] = set()
 
-    def __post_init__(self):
-        self.name = f"{self.task.run}.{os.getpid()}"
-
-    def poll(self, gateway, roster) -> None:
-        """Submit as many workers as are missing, and dismiss those whose jobs are gone."""
+    def poll(self, connections: Connections, workers: Workers) -> None:
+        """Submit as many workers as are missing, and dismiss those whose jobs have ended."""
         now = time.monotonic()
         if now < self._due:
             return
@@ -49,20 +43,20 @@ class Arrays:
         alive = self._alive() if self.submitted else set()
         if alive is None:
             return
-        gone = self._expected - alive
-        for slot in gone & self._gone:  # twice: its last words may be on the way
-            gateway.dismiss(slot, "its job is gone from the queue")
-            roster.ended(slot)
+        missing = self._expected - alive
+        for slot in missing & self._missing:  # twice: its goodbye may be on the way
+            connections.dismiss(slot, "its job has left the queue")
+            workers.ended(slot)
             self._expected.discard(slot)
-        self._gone = gone
-        if len(alive) < self.n_slots:
-            self._submit(self.n_slots - len(alive), gateway.hosts_lost)
-            # Workers that end as soon as they start must not fill the queue's books.
-            self._pause = min(2 * self._pause, LONGEST_PAUSE_S) if roster.barren else POLL_S
+        self._missing = missing
+        if len(alive) < self.n_workers:
+            self._submit(self.n_workers - len(alive), connections.hosts_lost)
+            # Workers that end as soon as they start must not flood the queue.
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_S) if workers.unproductive else POLL_S
             self._due = now + self._pause
 
     def stop(self) -> None:
-        """Cancel what still waits; those that run know that the run has ended."""
+        """Cancel jobs that still wait; workers that run have been told that the run ended."""
         if not self.submitted:
             return
         self._call(["scancel", "--state=PENDING", f"--name={self.name}"])
@@ -71,12 +65,8 @@ class Arrays:
             time.sleep(0.5)
         self._call(["scancel", f"--name={self.name}"])
 
-    def last_words(self) -> str:
-        """What the worker said at last that wrote last."""
-        return last_words(self.logs)
-
     def _alive(self) -> set[str] | None:
-        """Workers that the queue has, as ``job_task``; None if it does not answer."""
+        """Return the workers in the queue, as ``job_task``; None if it does not answer."""
         # By name: asked for the number of a job that it has forgotten, Slurm says the same as when
         # its controller does not answer.
         found = self._call(["squeue", "--noheader", "--array", "--format=%i", f"--name={self.name}"])
@@ -84,15 +74,14 @@ class Arrays:
 
     def _submit(self, n: int, avoid: set[str]) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
-        command = worker_command(self.task, self.session)
-        script = slurm_script(self.task, command, self.logs, n, name=self.name)
-        away = [f"--exclude={','.join(sorted(avoid))}"] if avoid else []
+        directives = self.directives(self.task, self.logs, n, self.name)
+        script = job_script(self.task, worker_command(self.task, self.session), directives)
         done = subprocess.run(
-            ["sbatch", "--parsable", *away], input=script, capture_output=True, text=True, check=False,
-            env=cluster_environment(self.task.cluster.cpus),
+            ["sbatch", "--parsable", *excluded(avoid)], input=script, capture_output=True, text=True,
+            env=cluster_environment(self.task.cluster.cpus), check=False,
         )
         if done.returncode != 0 and self.submitted:
-            return  # the controller may be away for a while; those that are there work on
+            return  # the controller may be unavailable for a while; the others work on
         if done.returncode != 0:
             raise RunFailedError(
                 f"Slurm does not take the workers of run {self.task.run!r}: {done.stderr.strip()[:500]} "

@@ -20,7 +20,7 @@ from em_blocks.db.server import mongod_binary
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import DatabaseError, RunFailedError
 from em_blocks.geometry import Block, BlockGrid, Frame
-from em_blocks.runtime.launchers.base import worker_environment
+from em_blocks.runtime.launchers.environment import worker_environment
 from em_blocks.tasks.base import (
     BlockReport,
     BlockwiseTask,

@@ -18,7 +18,7 @@ from em_blocks.db.connect import connect, database_home, database_uri
 from em_blocks.db.runs import DONE, QUARANTINED, RunStore
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Triple
-from em_blocks.runtime.launchers.base import visible_gpus
+from em_blocks.runtime.launchers.environment import visible_gpus
 from em_blocks.runtime.planning.better_block import BetterBlock, better_block
 from em_blocks.runtime.planning.fixed_costs import FixedCosts, fixed_costs
 from em_blocks.runtime.planning.forecast import StepCost, StepWork, sizes, wall_seconds
@@ -223,7 +223,7 @@ class _Planning:
         (folder / "trial").mkdir()
         self.trial = try_blocks(self.config, self.todo, uri=uri, folder=folder / "trial")
         left = [step for step in self.steps if self.todo[step.run].any()]
-        if self.config.launcher == "local" and left:
+        if self.config.workers_here and left:
             workers = processes(left[0], max(int(self.todo[s.run].sum()) for s in left))
             self.fixed = fixed_costs(
                 left, together=self.together, workers=workers, folder=folder / "nothing"
@@ -317,7 +317,7 @@ class _Planning:
 
     def _notes(self, probed: bool) -> list[str]:
         notes = []
-        if probed and self.config.launcher != "local":
+        if probed and not self.config.workers_here:
             notes.append(
                 f"measured by one process on this machine; how long {self.config.launcher} lets workers "
                 "wait for their nodes, and how fast these are, is not included"
@@ -420,7 +420,7 @@ def _bytes_per_voxel(step: BlockwiseTask) -> float | None:
 
 def _cpus(config: RunConfig) -> int:
     """Cores of one worker."""
-    if config.launcher == "local":
+    if config.workers_here:
         return max(1, len(os.sched_getaffinity(0)) // config.num_workers)
     return config.cluster.cpus or 1
 
@@ -428,12 +428,12 @@ def _cpus(config: RunConfig) -> int:
 def _cores(config: RunConfig, cpus: int) -> int:
     """Cores of all workers; here no more than there are."""
     cores = config.num_workers * cpus
-    return min(cores, len(os.sched_getaffinity(0))) if config.launcher == "local" else cores
+    return min(cores, len(os.sched_getaffinity(0))) if config.workers_here else cores
 
 
 def _gpus(config: RunConfig) -> int:
     """GPUs of all workers."""
-    if config.launcher == "local":
+    if config.workers_here:
         return min(config.num_workers, len(visible_gpus()))
     asked = re.search(r"gpu(?::[A-Za-z]\w*)?(?::(\d+))?", " ".join(
         [config.cluster.gres or "", *config.launcher_options]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from em_blocks.errors import ConfigError
-from em_blocks.runtime.launchers.base import worker_environment
+from em_blocks.runtime.launchers.environment import worker_environment
 from em_blocks.runtime.protocol.job import Job
 from em_blocks.tasks.base import BlockwiseTask, SynapseTask
 
@@ -194,7 +194,7 @@ class ProbePool:
 
 def _environment(task: BlockwiseTask, workers: int, slot: int) -> dict[str, str]:
     """As of a worker: here its share of the cores, on a cluster what it asks for."""
-    if task.launcher == "local":
+    if task.workers_here:
         return worker_environment(workers, slot)
     cores = len(os.sched_getaffinity(0))
     return worker_environment(max(1, cores // (task.cluster.cpus or 1)), slot)

@@ -81,7 +81,7 @@ def try_blocks(
 
 def processes(task: BlockwiseTask, n_blocks: int) -> int:
     """How many workers are tried at a time: all of them, while this machine can."""
-    if task.launcher != "local":
+    if not task.workers_here:
         return 1
     return max(1, min(task.num_workers, n_blocks, 2 * len(os.sched_getaffinity(0))))
 

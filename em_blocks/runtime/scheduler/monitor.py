@@ -203,7 +203,7 @@ class Monitor:
             if alike <= group["blocks"] < self._n_blocks:
                 return f"the first {group['blocks']} blocks all failed with {error}"
         enough = 5 * self._num_workers if self._roster.anybody else self._num_workers
-        if self._roster.barren >= 5 + enough:
+        if self._roster.unproductive >= 5 + enough:
             return f"workers die before they finish a block: {last_words()}"
         return None
 

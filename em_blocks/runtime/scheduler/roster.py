@@ -73,7 +73,7 @@ class Roster:
         self._slots: set[str] = set()
         self._asked: float | None = None
         self._answered_late = -math.inf
-        self.barren = 0
+        self.unproductive = 0
         """Workers in a row that were lost before they finished a block."""
 
     # -- told by the gateway, which must not wait ---------------------------------------------
@@ -95,7 +95,7 @@ class Roster:
         """The process of a slot is gone."""
         with self._lock:
             if slot not in self._slots:  # it never came so far as to say hello
-                self.barren += 1
+                self.unproductive += 1
 
     def unsafe_hosts(self, used: set[str]) -> set[str]:
         """Hosts that lost a worker of late, and that none of `used` is: no place for the next one.
@@ -120,9 +120,9 @@ class Roster:
                 self._hosts[member.worker.host] = time.monotonic()
             self._vacated.add(member.slot)
             if member.done:
-                self.barren = 0
+                self.unproductive = 0
             elif state == "lost":
-                self.barren += 1
+                self.unproductive += 1
         self.urgent.set()
 
     def vacated(self) -> set[str]:

@@ -13,8 +13,7 @@ from rich.console import Console
 from em_blocks.db.connect import ServerError
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import DatabaseLostError
-from em_blocks.runtime.launchers.local import Processes
-from em_blocks.runtime.launchers.slurm_array import Arrays
+from em_blocks.runtime.launchers.base import Launcher, launcher_class
 from em_blocks.runtime.protocol.job import Job, Session, session_path
 from em_blocks.runtime.protocol.wire import new_secret
 from em_blocks.runtime.scheduler.dispatch import Dispatcher, Work
@@ -27,14 +26,6 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.1
 DRAIN_S = 30.0
-
-COMING = {
-    "local": "they load what they need",
-    "slurm": "they may wait in the queue of Slurm (squeue)",
-    "lsf": "they may wait in the queue of LSF (bjobs)",
-    "external": "start some with `em-blocks join CONFIG`, here or on another host",
-}
-
 
 @dataclass(frozen=True)
 class ScheduledStep:
@@ -94,15 +85,15 @@ def schedule(steps: Sequence[ScheduledStep], console: Console) -> tuple[bool, st
     )
     with gateway:
         Session([step.job for step in steps], gateway.address, secret).save(path)
-        pool = _pool(steps, path)
-        monitors.last_words, monitors.how_workers_come = pool.last_words, COMING[task.launcher]
+        launcher = _launcher(steps, path)
+        monitors.last_words, monitors.how_workers_come = launcher.last_log_line, launcher.coming
         try:
             with monitors:
-                _watch(gateway, pool, roster, monitors, console)
+                _watch(gateway, launcher, roster, monitors, console)
         finally:
             path.unlink(missing_ok=True)
             gateway.close()
-            pool.stop()
+            launcher.stop()
             if not monitors.hopeless:
                 write_last(roster)
     check_database_kept(monitors, task)
@@ -126,10 +117,12 @@ def write_last(roster: Roster) -> None:
         log.warning("the last state of the workers is not in the database: %s", error)
 
 
-def _watch(gateway: Gateway, pool, roster: Roster, monitors: Monitors, console: Console) -> None:
+def _watch(
+    gateway: Gateway, launcher: Launcher, roster: Roster, monitors: Monitors, console: Console
+) -> None:
     try:
         while not gateway.finished.wait(POLL_S) and monitors.reason is None:
-            pool.poll(gateway, roster)
+            launcher.poll(gateway, roster)
         gateway.check()
         if monitors.reason is not None and not monitors.hopeless:
             _drain(gateway, monitors)
@@ -151,29 +144,11 @@ def _drain(gateway: Gateway, monitors: Monitors) -> None:
             return
 
 
-def _pool(steps: Sequence[ScheduledStep], session: Path):
-    """What starts the workers of all steps; no more than there are blocks for."""
-    task: BlockwiseTask = steps[0].work.task
+def _launcher(steps: Sequence[ScheduledStep], session: Path) -> Launcher:
+    """Return what starts the workers of all steps; no more than there are blocks for."""
+    task = steps[0].work.task
     n = min(
         max(step.work.task.num_workers for step in steps),
         sum(int(step.work.todo.sum()) for step in steps),
     )
-    logs = task.home / "logs" / task.run
-    if task.launcher == "external":
-        return NoPool()
-    if task.launcher == "slurm" and task.cluster.array:
-        return Arrays(task, session, logs, n)
-    return Processes(task, session, logs, n)
-
-
-class NoPool:
-    """Workers are started by somebody else."""
-
-    def poll(self, gateway, roster) -> None:
-        """Nothing is missing that could be started here."""
-
-    def stop(self) -> None:
-        """They know that the run has ended."""
-
-    def last_words(self) -> str:
-        return "nothing that could be seen here"
+    return launcher_class(task)(task, session, task.home / "logs" / task.run, n)

@@ -15,7 +15,7 @@ from em_blocks.db.commits import WorkerIdentity
 from em_blocks.db.connect import with_patience
 from em_blocks.errors import CommitRefusedError
 from em_blocks.geometry import Block
-from em_blocks.runtime.launchers.base import visible_gpus
+from em_blocks.runtime.launchers.environment import visible_gpus
 from em_blocks.runtime.protocol.wire import Key
 from em_blocks.runtime.scheduler.dispatch import Dispatcher, Worker
 from em_blocks.runtime.scheduler.monitor import Monitor, Monitors

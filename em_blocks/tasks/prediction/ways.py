@@ -68,7 +68,7 @@ def _way_of(measured: dict) -> Way:
 
 def _worth_timing(task: Predict, ways: Sequence[Way]) -> bool:
     tiles = math.prod(task.grid().volume_shape) / math.prod(task.usual_tile)
-    return len(ways) > 1 and task.launcher == "local" and tiles >= LEAST_TILES * task.num_workers
+    return len(ways) > 1 and task.workers_here and tiles >= LEAST_TILES * task.num_workers
 
 
 def possible_ways(task: Predict) -> list[Way]:
@@ -76,7 +76,7 @@ def possible_ways(task: Predict) -> list[Way]:
     device = best_device()
     precisions = [task.precision] if task.precision else hardware_precisions(device)
     usual, *larger = _tiles(task)
-    if task.launcher != "local":
+    if not task.workers_here:
         return [Way("bf16" if "bf16" in precisions else precisions[0], usual, task.batch_size or 1)]
     batches = [task.batch_size] if task.batch_size else BATCHES[: 1 if device.type == "cpu" else None]
     # Many small tiles at a time, or a few large ones: either keeps a GPU busy.

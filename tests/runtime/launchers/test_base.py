@@ -12,9 +12,14 @@ import pytest
 from blockwise import add_one, make_raw, run, store_of
 from em_blocks.db.server import embedded_server
 from em_blocks.errors import ConfigError
-from em_blocks.runtime.launchers import base as launch
-from em_blocks.runtime.launchers.base import check_launcher, worker_command, worker_variables
-from em_blocks.runtime.launchers.job_scripts import hand_script, lsf_script, slurm_script
+from em_blocks.runtime.launchers import base, environment
+from em_blocks.runtime.launchers.base import check_launcher, launcher_class
+from em_blocks.runtime.launchers.environment import worker_command, worker_variables
+from em_blocks.runtime.launchers.job_script import hand_script, job_script
+from em_blocks.runtime.launchers.lsf import LsfLauncher, lsf_options
+from em_blocks.runtime.launchers.slurm import SlurmLauncher
+from em_blocks.runtime.launchers.slurm_array import SlurmArrayLauncher
+from em_blocks.runtime.launchers.slurm_jobs import slurm_options
 from em_blocks.runtime.protocol.job import Session
 
 RECORDER = """#!/bin/sh
@@ -48,7 +53,7 @@ def test_a_cluster_launcher_starts_workers_by_a_command_that_waits(
     cluster, tmp_path, launcher, begin, asked, monkeypatch
 ):
     # One machine plays submit host and nodes, so its own address stands for the cluster's.
-    monkeypatch.setattr(launch, "_is_loopback", lambda host: False)
+    monkeypatch.setattr(base, "_is_loopback", lambda host: False)
     with embedded_server(tmp_path / "db") as uri:
         task = add_one(make_raw(tmp_path), tmp_path / "a", launcher=launcher, db_host=uri,
                        cluster={"partition": "em", "memory_gb": 2.5},
@@ -80,27 +85,27 @@ def test_a_cluster_needs_addresses_that_its_nodes_can_reach(cluster, tmp_path, o
 
 
 def test_slots_share_the_cores_and_take_turns_on_the_gpus(monkeypatch):
-    monkeypatch.setattr(launch, "visible_gpus", lambda: ["3", "5"])
-    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda pid: set(range(12)))
-    environments = [launch.worker_environment(4, slot) for slot in range(4)]
+    monkeypatch.setattr(environment, "visible_gpus", lambda: ["3", "5"])
+    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda pid: set(range(12)))
+    environments = [environment.worker_environment(4, slot) for slot in range(4)]
     assert [e["OMP_NUM_THREADS"] for e in environments] == ["3"] * 4
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["3", "5", "3", "5"]
 
 
 def test_chosen_gpus_are_respected(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,7")
-    assert launch.visible_gpus() == ["2", "7"]
+    assert environment.visible_gpus() == ["2", "7"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert launch.visible_gpus() == []
+    assert environment.visible_gpus() == []
 
 
 def test_what_slurm_says_of_the_job_of_the_scheduler_is_not_for_its_workers(monkeypatch):
     for name in ("SLURM_JOB_ID", "SLURM_JOB_END_TIME", "SBATCH_PARTITION", "SRUN_DEBUG"):
         monkeypatch.setenv(name, "7")
     monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
-    environment = launch.cluster_environment(3)
-    assert {n for n in environment if n.startswith(("SLURM", "SBATCH", "SRUN"))} == {"SLURM_CONF"}
-    assert environment["OMP_NUM_THREADS"] == "3"
+    variables = environment.cluster_environment(3)
+    assert {n for n in variables if n.startswith(("SLURM", "SBATCH", "SRUN"))} == {"SLURM_CONF"}
+    assert variables["OMP_NUM_THREADS"] == "3"
 
 
 @pytest.fixture
@@ -174,16 +179,16 @@ CLUSTER = {"partition": "em", "account": "lab", "gres": "gpu:1", "memory_gb": 1.
 
 def test_every_key_of_the_cluster_reaches_slurm_and_lsf(task):
     task = task(cluster=CLUSTER, launcher_options=["-x"])
-    assert shlex.join(launch.slurm_options(task)) == (
+    assert shlex.join(slurm_options(task)) == (
         "--nodes=1 --ntasks=1 --partition=em --account=lab --gres=gpu:1 --mem=1536M "
         "--cpus-per-task=4 --time=90 -x"
     )
-    assert shlex.join(launch.lsf_options(task)) == "-q em -P lab -gpu gpu:1 -M 1536MB -n 4 -W 90 -x"
+    assert shlex.join(lsf_options(task)) == "-q em -P lab -gpu gpu:1 -M 1536MB -n 4 -W 90 -x"
 
 
 def test_what_is_not_configured_is_left_to_the_site(task):
-    assert launch.slurm_options(task()) == ["--nodes=1", "--ntasks=1"]
-    assert launch.lsf_options(task()) == []
+    assert slurm_options(task()) == ["--nodes=1", "--ntasks=1"]
+    assert lsf_options(task()) == []
 
 
 @pytest.mark.parametrize("missing", ["srun", "sbatch", "squeue", "scancel"])
@@ -213,11 +218,16 @@ def directives(script, mark):
     return [word for line in lines for word in shlex.split(line)]
 
 
-def test_a_script_for_slurm_is_an_array_of_workers(task):
+def script_of(kind, task, command):
+    return job_script(task, command, kind.directives(task, Path("/logs"), 3, "sum"))
+
+
+@pytest.mark.parametrize("kind", [SlurmLauncher, SlurmArrayLauncher])
+def test_a_script_for_slurm_is_an_array_of_workers(task, kind):
     task = task(cluster=CLUSTER, launcher_options=["--exclusive", "--constraint", "a100 & nvme"])
-    script = slurm_script(task, ["em worker", "x"], Path("/logs"), 3, name="sum")
+    script = script_of(kind, task, ["em worker", "x"])
     assert directives(script, "#SBATCH ") == [
-        *launch.slurm_options(task), "--job-name=sum", "--array=1-3", "--no-requeue",
+        *slurm_options(task), "--job-name=sum", "--array=1-3", "--no-requeue",
         "--output=/logs/worker-%A_%a.log", "--open-mode=append",
     ]
     assert "#SBATCH --exclusive\n#SBATCH --constraint 'a100 & nvme'\n" in script
@@ -227,11 +237,28 @@ def test_a_script_for_slurm_is_an_array_of_workers(task):
 
 def test_a_script_for_lsf_is_an_array_of_workers(task):
     task = task(cluster=CLUSTER, launcher_options=["-x", "-R", "span[hosts=1]"])
-    script = lsf_script(task, ["worker"], Path("/logs"), 3)
+    script = script_of(LsfLauncher, task, ["worker"])
     assert directives(script, "#BSUB ") == [
-        *launch.lsf_options(task), "-J", "sum[1-3]", "-o", "/logs/worker-%J_%I.log",
+        *lsf_options(task), "-J", "sum[1-3]", "-o", "/logs/worker-%J_%I.log",
     ]
     assert "#BSUB -x\n#BSUB -R 'span[hosts=1]'\n" in script
+
+
+@pytest.mark.parametrize(("array", "kind"), [(False, SlurmLauncher), (True, SlurmArrayLauncher)])
+def test_a_config_chooses_between_single_jobs_and_arrays(task, array, kind):
+    assert launcher_class(task(launcher="slurm", cluster={"array": array})) is kind
+
+
+def test_a_launcher_that_nobody_registers_is_refused_with_those_there_are(task):
+    with pytest.raises(ConfigError, match="input should be 'local', 'slurm', 'lsf' or 'external'"):
+        task(launcher="slum")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "here"), [("local", True), ("slurm", False), ("lsf", False), ("external", False)]
+)
+def test_a_task_says_whether_its_workers_run_on_this_machine(task, launcher, here):
+    assert task(launcher=launcher).workers_here is here
 
 
 @pytest.mark.parametrize("launcher", ["slurm", "lsf", "local"])
@@ -251,5 +278,5 @@ def test_a_script_to_submit_by_hand_runs_and_holds_no_secret(task, launcher, tmp
 def test_variables_of_a_job_script_hold_only_what_workers_need(monkeypatch):
     monkeypatch.setenv("MONGO_PASSWORD", "hunter2")
     assert set(worker_variables(2)) == {
-        "PYTHONPATH", "MALLOC_ARENA_MAX", *launch.THREAD_VARIABLES
+        "PYTHONPATH", "MALLOC_ARENA_MAX", *environment.THREAD_VARIABLES
     }

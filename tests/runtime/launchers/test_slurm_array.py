@@ -9,7 +9,7 @@ import pytest
 from blockwise import add_one, make_raw
 from em_blocks.errors import RunFailedError
 from em_blocks.runtime.launchers import slurm_array as arrays_module
-from em_blocks.runtime.launchers.slurm_array import Arrays
+from em_blocks.runtime.launchers.slurm_array import SlurmArrayLauncher
 
 COMMANDS = {
     "sbatch": 'cat > {here}/script; [ -e {here}/closed ] && {{ echo "Invalid account" >&2; exit 1; }}; '
@@ -72,12 +72,12 @@ def slurm(tmp_path, monkeypatch):
 @pytest.fixture
 def pool(tmp_path):
     task = add_one(make_raw(tmp_path), tmp_path / "a", launcher="slurm", cluster={"array": True})
-    return Arrays(task, tmp_path / "session.json", tmp_path / "logs", 3)
+    return SlurmArrayLauncher(task, tmp_path / "session.json", tmp_path / "logs", 3)
 
 
 @pytest.fixture
 def site():
-    return Gateway(), SimpleNamespace(barren=0, ended=lambda slot: None)
+    return Gateway(), SimpleNamespace(unproductive=0, ended=lambda slot: None)
 
 
 def test_all_workers_are_one_submission(slurm, pool, site):
