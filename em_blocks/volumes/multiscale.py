@@ -8,7 +8,7 @@ v3 groups 0.5 (https://ngff.openmicroscopy.org/0.4, /0.5).
 from __future__ import annotations
 
 from em_blocks.geometry import Frame
-from em_blocks.volumes.formats.storage import Format, write_group_attributes
+from em_blocks.volumes.formats.storage import format_named
 from em_blocks.volumes.metadata.claims import SPACE
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.volume import Volume
@@ -19,18 +19,16 @@ def level_path(group: str, level: int) -> str:
     return store.join(group, f"s{level}")
 
 
-def write_multiscales(group: str, format: Format, levels: list[Volume]) -> None:
-    """Tell viewers which arrays of a zarr group are the levels of one volume, finest first."""
+def write_multiscales(group: str, format: str, levels: list[Volume]) -> None:
+    """Tell viewers which arrays of a group are the levels of one volume, finest first."""
+    storage = format_named(format)
     name = store.split_parent(group)[1]
     multiscale = ngff_multiscale(
         name, {store.split_parent(v.path)[1]: v.frame for v in levels},
         channels=levels[0].channels is not None,
     )
-    if format == "zarr3":
-        attributes = {"ome": {"version": "0.5", "multiscales": [multiscale]}}
-    else:
-        attributes = {"multiscales": [{"version": "0.4", **multiscale}]}
-    write_group_attributes(group, format, attributes)
+    storage.make_group(group)
+    storage.write_attributes(group, storage.pyramid_attributes(multiscale))
 
 
 def ngff_multiscale(name: str, frames: dict[str, Frame], *, channels: bool) -> dict:

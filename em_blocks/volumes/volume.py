@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +13,12 @@ from em_blocks.config import VolumeInput
 from em_blocks.errors import BlockAlignmentError, GeometryError, VolumeError
 from em_blocks.extras import extra
 from em_blocks.geometry import BlockGrid, Box, Frame, Nm3, Roi, Triple
-from em_blocks.volumes.formats import storage as formats
-from em_blocks.volumes.formats.storage import Format, Layout, precomputed
+from em_blocks.volumes.formats.base import Layout, StorageFormat
+from em_blocks.volumes.formats.storage import arrays_below, check_free, detect, format_named
 from em_blocks.volumes.indexing import basic_index
-from em_blocks.volumes.metadata import Stored, resolve
+from em_blocks.volumes.metadata import resolve
 from em_blocks.volumes.metadata.arrangement import Arrangement
 from em_blocks.volumes.metadata.attributes import frame_attributes, keeps_channel_axis
-from em_blocks.volumes.metadata.claims import SPACE
 from em_blocks.volumes.stores import store
 
 Outside = Literal["constant", "reflect", "error"]
@@ -49,18 +47,20 @@ class Volume:
         How its axes are stored.
     scale : float or None
         Stored value that means 1.0, for quantised predictions.
+    storage : StorageFormat
+        Its format.
     """
 
     def __init__(
-        self, path: str, format: Format, array: ts.TensorStore, attributes: dict,
+        self, path: str, storage: StorageFormat, array: ts.TensorStore,
         said: VolumeInput | None = None,
     ):
         self.path = path
-        self.format = format
-        self.attributes = attributes
-        if formats.reversed_on_disk(format):
+        self.storage = storage
+        self.attributes = attributes = storage.read_attributes(path)
+        if storage.x_first:
             array = array.T
-        resolved = resolve(_stored(path, format, array, attributes), said)
+        resolved = resolve(storage.stored(path, array.shape, attributes), said)
         self.frame: Frame = resolved.frame
         self.arrangement = Arrangement.of(
             resolved.axes, array.shape, source=path,
@@ -88,15 +88,12 @@ class Volume:
             If there is no array at `path`, or it does not tell its voxel size.
         """
         said, path = path if isinstance(path, VolumeInput) else None, str(path)
-        format = formats.detect(path)
-        if format is None:
+        storage = detect(path)
+        if storage is None:
             raise VolumeError(_nothing_at(path))
-        spec = formats.open_spec(path, format)
-        with store.explained(f"The volume {path} ({format}) cannot be opened"):
-            array = ts.open(spec, open=True, read=True, write=mode == "r+").result()
-        if format == "precomputed":
-            array = precomputed.with_compressed_chunks(array, path)
-        return cls(path, format, array, formats.read_attributes(path, format), said)
+        with store.explained(f"The volume {path} ({storage.name}) cannot be opened"):
+            array = storage.open(path, write=mode == "r+")
+        return cls(path, storage, array, said)
 
     @classmethod
     def create(
@@ -108,7 +105,7 @@ class Volume:
         frame: Frame,
         chunk_shape: Triple,
         channels: int | None = None,
-        format: Format = "zarr",
+        format: str = "zarr",
         shard_shape: Triple | None = None,
         attributes: dict | None = None,
     ) -> Volume:
@@ -131,15 +128,21 @@ class Volume:
         cls.check_creatable(path, format, layout)
         values = {**frame_attributes(frame, channels=channels is not None), **(attributes or {})}
         with store.explained(f"The volume {path} ({format}) cannot be created"):
-            formats.create_array(path, format, layout, values)
+            format_named(format).create(path, layout, values)
         return cls.open(path, mode="r+")
 
     @staticmethod
-    def check_creatable(path: str, format: Format, layout: Layout) -> None:
+    def check_creatable(path: str, format: str, layout: Layout) -> None:
         """Raise `VolumeError` where `create` would, but write nothing."""
-        formats.check_free(path)
+        storage = format_named(format)
+        check_free(path)
         with store.explained(f"The volume {path} ({format}) cannot be created"):
-            formats.check_layout(format, layout)
+            storage.check(layout)
+
+    @property
+    def format(self) -> str:
+        """Name of its format."""
+        return self.storage.name
 
     @property
     def piece_shape(self) -> Triple:
@@ -322,7 +325,7 @@ class Volume:
 
     def set_attributes(self, **attributes) -> None:
         """Store user attributes, replacing those of the same name."""
-        formats.write_attributes(self.path, self.format, attributes)
+        self.storage.write_attributes(self.path, attributes)
         self.attributes = {**self.attributes, **attributes}
         self.scale = _scale(self.attributes)
 
@@ -359,16 +362,6 @@ def _reflected(begin: int, end: int, size: int) -> np.ndarray:
     return np.where(index < size, index, period - index)
 
 
-def _stored(path: str, format: Format, array: ts.TensorStore, attributes: dict) -> Stored:
-    stored = formats.stored(path, format, array.shape, attributes)
-    if format != "precomputed":
-        return stored
-    # Always these four, whatever names the attributes have for the axes of a volume.
-    return replace(stored, names=("c", *SPACE), attributes={
-        name: value for name, value in attributes.items() if name not in ("axis_names", "units")
-    })
-
-
 def _spatial_view(array: ts.TensorStore, arrangement: Arrangement) -> ts.TensorStore:
     """The array as (z, y, x) or (c, z, y, x), starting at 0."""
     if arrangement.dropped:
@@ -389,6 +382,6 @@ def _nothing_at(path: str) -> str:
         f"There is no volume at {path}: no zarr array (v2 or v3), N5 dataset or precomputed info was "
         "found there. "
     )
-    if names := formats.arrays_below(path):
+    if names := arrays_below(path):
         return message + f"It is a container; name one of its arrays: {', '.join(names)}."
     return message + "Check the path, or make the volume with `em-blocks ingest`."

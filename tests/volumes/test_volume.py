@@ -527,5 +527,5 @@ def test_a_folder_is_deleted_with_all_it_holds(tmp_path):
     make(tmp_path / "x.zarr" / "labels")
     store.delete_folder(str(tmp_path / "x.zarr" / "raw"))
     assert detect(str(tmp_path / "x.zarr" / "raw")) is None
-    assert detect(str(tmp_path / "x.zarr" / "labels")) == "zarr"
+    assert detect(str(tmp_path / "x.zarr" / "labels")).name == "zarr"
     assert not (tmp_path / "x.zarr" / "raw" / "0").exists()

@@ -11,20 +11,13 @@ from em_blocks.db.synapses import SynapseStore
 from em_blocks.runtime.runs.ownership import Recorded, check_removable, recorded_outputs, size_of
 from em_blocks.tasks.base import BlockwiseTask, RowsSpec, SynapseTask
 from em_blocks.tasks.outputs import TABLES_HEADER
-from em_blocks.volumes.formats import precomputed
+from em_blocks.volumes.formats.storage import forget_array, metadata_files
 from em_blocks.volumes.stores.ledger import LEDGER, read_ledger, write_ledger
 from em_blocks.volumes.stores.store import delete, delete_folder
 
 REMOVING = "removing"
 """State of a run that is being removed. Its record goes last, so that a command that died in the
 middle is found, and followed by the next."""
-
-_LAST = (
-    ".zarray", "zarr.json", "attributes.json", precomputed.INFO, ".zattrs", precomputed.ATTRIBUTES,
-    TABLES_HEADER, LEDGER,
-)
-"""Files that tell whose an output is. They go last, and first of them what makes it an array."""
-
 
 @dataclass(frozen=True)
 class Removable:
@@ -96,9 +89,11 @@ def _disown(path: str) -> None:
 
 
 def _remove(output: Recorded, *, begun: bool) -> None:
+    # Files that tell whose an output is go last, and first of them what makes it an array.
+    last = [*metadata_files(), TABLES_HEADER, LEDGER]
     if output.exists():
-        delete_folder(output.path, last=_LAST)
-        precomputed.forget_scale(output.path)
+        delete_folder(output.path, last=last)
+        forget_array(output.path)
     elif begun:  # and killed in between: whatever else lies there is not ours
-        for name in _LAST:
+        for name in last:
             delete(output.path, name)

@@ -18,7 +18,7 @@ from em_blocks.kernels.components.block_components import find_parts
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock, TableSpec
 from em_blocks.tasks.components.find_parts import flat_voxels, identity_of
 from em_blocks.volumes import Volume
-from em_blocks.volumes.formats.storage import Format
+from em_blocks.volumes.formats.storage import Format, block_shards
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.tables import BlockTables, Columns
 
@@ -52,7 +52,7 @@ class ApplyParts(BlockwiseTask):
         return [
             OutputSpec(
                 name="cleaned", path=self.output, dtype=self.dtype, chunk_shape=self.chunk_shape,
-                format=self.format, shard_shape=self.block_shape if self.format == "zarr3" else None,
+                format=self.format, shard_shape=block_shards(self.format, self.block_shape),
                 attributes={"labels": True},
             )
         ]

@@ -40,6 +40,7 @@ from em_blocks.tasks.prediction.options import (
 from em_blocks.tasks.prediction.raw_sample import RawSample
 from em_blocks.tasks.usual_chunk import usual_chunk
 from em_blocks.volumes import Volume
+from em_blocks.volumes.formats.storage import block_shards
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ class Predict(BlockwiseTask):
         return OutputSpec(
             name=name, path=f"{self.output}/{out.dataset or name}", dtype=dtype,
             chunk_shape=chunk, channels=head.channels, format=out.format,
-            shard_shape=self.block_shape if out.format == "zarr3" else None, attributes=attributes,
+            shard_shape=block_shards(out.format, self.block_shape), attributes=attributes,
         )
 
     # -- checks -----------------------------------------------------------------------

@@ -23,7 +23,7 @@ from em_blocks.kernels.segmentation.watershed import watershed
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock, TableSpec
 from em_blocks.tasks.segmentation.affinity_input import AffinityInput, Shifts
 from em_blocks.volumes import Volume
-from em_blocks.volumes.formats.storage import Format
+from em_blocks.volumes.formats.storage import Format, block_shards
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.tables import BlockTables, Columns
 
@@ -135,7 +135,7 @@ class ExtractFragments(BlockwiseTask):
         return [
             OutputSpec(
                 "fragments", self.output, "uint64", self.chunk_shape, format=self.format,
-                shard_shape=self.block_shape if self.format == "zarr3" else None, compression=0.1,
+                shard_shape=block_shards(self.format, self.block_shape), compression=0.1,
             ),
             TableSpec("fragment_table", self.tables, rows_per_voxel=0.003),
         ]

@@ -17,7 +17,7 @@ from em_blocks.tasks.outputs import fingerprint_of
 from em_blocks.tasks.segmentation.extract_fragments import check_fragments
 from em_blocks.tasks.segmentation.look_up_table import LookUpTable, check_made_for, relabelled
 from em_blocks.volumes import Volume
-from em_blocks.volumes.formats.storage import Format
+from em_blocks.volumes.formats.storage import Format, block_shards
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.tables import BlockTables
 
@@ -60,7 +60,7 @@ class Relabel(BlockwiseTask):
         return [
             OutputSpec(
                 "segments", self.output, "uint64", self.chunk_shape, format=self.format,
-                shard_shape=self.block_shape if self.format == "zarr3" else None, compression=0.1,
+                shard_shape=block_shards(self.format, self.block_shape), compression=0.1,
                 attributes={"labels": True},
             )
         ]

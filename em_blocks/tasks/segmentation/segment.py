@@ -21,7 +21,7 @@ from em_blocks.tasks.segmentation.extract_fragments import (
 from em_blocks.tasks.segmentation.find_segments import FindSegments
 from em_blocks.tasks.segmentation.relabel import Relabel
 from em_blocks.tasks.segmentation.score_edges import ScoreEdges
-from em_blocks.volumes.formats.storage import Format
+from em_blocks.volumes.formats.storage import Format, format_named
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.apart import check_apart
 
@@ -119,7 +119,7 @@ class Segment(RunConfig):
             {name: path_of(value) for name, value in read.items() if value is not None},
             {name: store.join(self.output, name) for name in ("fragments", "segments", "graph")},
         )
-        suffix = {"zarr": ".zarr", "zarr3": ".zarr", "n5": ".n5"}.get(self.format)
+        suffix = format_named(self.format).container_suffix
         if suffix and not self.output.endswith(suffix):
             raise ValueError(
                 f"the output {self.output} is no {suffix} container, so other programs would not find "

@@ -18,6 +18,7 @@ from em_blocks.kernels.transforms.pyramid import pyramid_factors
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
 from em_blocks.volumes import Volume
 from em_blocks.volumes.downsample import Method, downsample
+from em_blocks.volumes.formats.storage import PyramidFormat, block_shards, format_named
 from em_blocks.volumes.multiscale import level_path, write_multiscales
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.places import same_place
@@ -77,7 +78,7 @@ class Downsample(BlockwiseTask):
         None, description="One level, 0 is the full resolution. Default: all of them."
     )
     chunk_shape: Shape3 = Field((64, 64, 64), description="Voxels (z, y, x).")
-    format: Literal["zarr", "zarr3", "precomputed"] = "zarr"
+    format: PyramidFormat = "zarr"
     block_shape: Shape3 | None = Field(
         None,
         description="Voxels (z, y, x) that one block writes. Default: so that it reads about 256 per "
@@ -112,8 +113,8 @@ class Downsample(BlockwiseTask):
 
     def publish(self) -> None:
         """Make the levels known to viewers, when all of them are done."""
-        if self.format == "precomputed":
-            return  # its info lists them
+        if self._holds_scales:
+            return  # what describes the volume lists them
         paths = [level_path(self.output, level) for level in range(self._last + 1)]
         write_multiscales(self.output, self.format, [Volume.open(path) for path in paths])
 
@@ -126,8 +127,7 @@ class Downsample(BlockwiseTask):
             source.frame.voxel_size, source.shape, levels=self.levels, smallest=self.chunk_shape
         ):
             below = found[-1]
-            aligned = self.format == "precomputed"
-            before = _voxels_before(below.frame, factors) if aligned else none
+            before = _voxels_before(below.frame, factors) if self._holds_scales else none
             found.append(_coarser(below, factors, before))
         if len(found) == 1:
             raise ConfigError(
@@ -145,9 +145,14 @@ class Downsample(BlockwiseTask):
     def _first(self) -> int:
         """The first level to be made: 1 where the full resolution is in place."""
         in_place = {level_path(self.output, 0)}
-        if self.format == "precomputed":
+        if self._holds_scales:
             in_place.add(self.output)
         return int(any(same_place(path_of(self.input), place) for place in in_place))
+
+    @property
+    def _holds_scales(self) -> bool:
+        """Whether the levels are scales of one volume, which may be the input."""
+        return format_named(self.format).holds_scales
 
     @property
     def _number(self) -> int:
@@ -194,7 +199,7 @@ class Downsample(BlockwiseTask):
             OutputSpec(
                 name="level", path=level_path(self.output, self._number),
                 dtype=str(source.dtype), chunk_shape=self.chunk_shape, channels=source.channels,
-                format=self.format, shard_shape=self._block_shape if self.format == "zarr3" else None,
+                format=self.format, shard_shape=block_shards(self.format, self._block_shape),
                 attributes={**kept, "labels": self.method == "mode"},
             )
         ]
@@ -217,8 +222,7 @@ class Downsample(BlockwiseTask):
         check_method(self._source, self.method)
 
     def grown_inputs(self) -> set[str]:
-        # A precomputed volume holds its scales.
-        return {"input"} if self._first and self.format == "precomputed" else set()
+        return {"input"} if self._first and self._holds_scales else set()
 
     @contextmanager
     def open(self, measured: dict) -> Iterator[ProcessBlock]:

@@ -2,28 +2,99 @@
 
 A path that ends in ``s0``, ``s1``, ... names one scale of the volume in the folder above; the
 folder itself is its first scale. Volumes of other programs are read the same way, and their scales
-by whatever keys they have: ``em/4_4_40``.
+by whatever keys they have: ``em/4_4_40``. Axes are (x, y, z, c).
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import tensorstore as ts
 
 from em_blocks.config import is_url
 from em_blocks.geometry import TOLERANCE_VOXELS
+from em_blocks.volumes.formats.base import Layout, StorageFormat
 from em_blocks.volumes.formats.compressed_chunks import has_compressed_chunks, open_compressed
+from em_blocks.volumes.metadata import Stored
+from em_blocks.volumes.metadata.claims import SPACE
 from em_blocks.volumes.stores import store
-
-if TYPE_CHECKING:
-    from em_blocks.volumes.formats.storage import Layout
 
 INFO, ATTRIBUTES = "info", "em_blocks.json"
 _SCALE = re.compile(r"s\d+")
 _DEEPEST_KEY = 3
 """Folders that a key may name: most are one, ``4_4_40``."""
+
+
+class Precomputed(StorageFormat):
+    """Scales of precomputed volumes; user attributes are in ``em_blocks.json``."""
+
+    driver = "neuroglancer_precomputed"
+    marker = INFO
+    attributes_file = ATTRIBUTES
+    x_first = has_pyramids = holds_scales = True
+    viewer_scheme = "precomputed"
+
+    def is_array(self, path: str) -> bool:
+        return "scales" in (store.read_json(path, INFO) or {}) or _is_scale(path)
+
+    def is_taken(self, path: str) -> bool:
+        return _is_taken(path) or super().is_taken(path)
+
+    def creation_spec(self, path: str | None, layout: Layout, attributes: dict) -> dict:
+        labels = attributes.get("labels", layout.dtype.itemsize == 8)
+        return {
+            "multiscale_metadata": {
+                "type": _type(path) or ("segmentation" if labels else "image"),
+                "data_type": str(layout.dtype),
+                "num_channels": layout.channels or 1,
+            },
+            "scale_metadata": {
+                "key": (path and split_scale(path)[1]) or "s0",
+                "size": list(layout.shape[::-1]),
+                "chunk_size": list(layout.chunk_shape[::-1]),
+                **_encoding(layout, labels=labels),
+                "resolution": list(layout.frame.voxel_size[::-1]),
+                "voxel_offset": _voxel_offset(layout)[::-1],
+            },
+        }
+
+    def create(self, path: str, layout: Layout, attributes: dict) -> None:
+        self.forget(path)
+        store.write_json(path, ATTRIBUTES, attributes)
+        spec = self.creation_spec(path, layout, attributes)
+        kvstore = store.kvstore_spec(split_scale(path)[0])
+        ts.open({"driver": self.driver, "kvstore": kvstore, **spec}, create=True, open=False).result()
+
+    def open(self, path: str, *, write: bool) -> ts.TensorStore:
+        folder, key = location(path)
+        spec = {"driver": self.driver, "kvstore": store.kvstore_spec(folder)}
+        chosen = {} if key is None else {"scale_metadata": {"key": key}}
+        array = ts.open({**spec, **chosen}, open=True, read=True, write=write).result()
+        return _with_compressed_chunks(array, path)
+
+    def forget(self, path: str) -> None:
+        """Remove from ``info`` what is left of a deleted scale, so that it can be made again."""
+        folder, key = split_scale(path)
+        info = store.read_json(folder, INFO)
+        if key is None or info is None:
+            return
+        kept = [scale for scale in info["scales"] if scale["key"] != key]
+        if not kept:
+            store.delete(folder, INFO)  # an info without scales is invalid
+        elif len(kept) < len(info["scales"]):
+            store.write_json(folder, INFO, {**info, "scales": kept})
+
+    def stored(self, path: str, shape: Sequence[int], attributes: dict) -> Stored:
+        # Always these four, whatever names the attributes have for the axes of a volume.
+        own = {k: v for k, v in attributes.items() if k not in ("axis_names", "units")}
+        return Stored(path, tuple(shape), own, names=("c", *SPACE), scale=_scale_metadata(path))
+
+    def holds_labels(self, path: str) -> bool | None:
+        return (store.read_json(location(path)[0], INFO) or {}).get("type") == "segmentation"
+
+    def volume_of(self, path: str) -> str:
+        return location(path)[0]
 
 
 def split_scale(path: str) -> tuple[str, str | None]:
@@ -42,7 +113,7 @@ def location(path: str) -> tuple[str, str | None]:
     return _listed(path) or split_scale(path)
 
 
-def is_scale(path: str) -> bool:
+def _is_scale(path: str) -> bool:
     """Whether `path` names a scale of the volume in a folder above it, by its key.
 
     One that em_blocks made has attributes: without them it was deleted, and is still listed.
@@ -76,7 +147,7 @@ def _is_ours(folder: str) -> bool:
     return any(store.read_json(one, ATTRIBUTES) is not None for one in folders)
 
 
-def is_taken(path: str) -> bool:
+def _is_taken(path: str) -> bool:
     """Whether making a scale at `path` would destroy one: of ours, or of any other volume.
 
     A scale that was deleted, with --overwrite, is still listed in ``info``; its folder is empty.
@@ -88,17 +159,17 @@ def is_taken(path: str) -> bool:
     return (whole_volume and _scales(folder)[0]["key"] == key) or not store.is_empty(path)
 
 
-def scale_metadata(path: str) -> dict:
+def _scale_metadata(path: str) -> dict:
     """What ``info`` says of the scale at `path`."""
     folder, key = location(path)
     return next(s for s in _scales(folder) if key is None or s["key"] == key)
 
 
-def with_compressed_chunks(array: ts.TensorStore, path: str) -> ts.TensorStore:
+def _with_compressed_chunks(array: ts.TensorStore, path: str) -> ts.TensorStore:
     """The scale at `path`, whose chunks may be compressed by themselves, axes (x, y, z, c)."""
     if store.read_json(path, ATTRIBUTES) is not None:
         return array  # those of ours never are
-    scale = scale_metadata(path)
+    scale = _scale_metadata(path)
     if scale.get("sharding"):
         return array  # files of many chunks
     folder, _ = location(path)
@@ -108,49 +179,12 @@ def with_compressed_chunks(array: ts.TensorStore, path: str) -> ts.TensorStore:
     return open_compressed(array, chunks, store.read_bytes(folder, INFO), scale["key"])
 
 
-def forget_scale(path: str) -> None:
-    """Remove from ``info`` what is left of a deleted scale, so that it can be made again."""
-    folder, key = split_scale(path)
-    info = store.read_json(folder, INFO)
-    if key is None or info is None:
-        return
-    kept = [scale for scale in info["scales"] if scale["key"] != key]
-    if not kept:
-        store.delete(folder, INFO)  # an info without scales is invalid
-    elif len(kept) < len(info["scales"]):
-        store.write_json(folder, INFO, {**info, "scales": kept})
-
-
-def spec(path: str | None, layout: Layout, *, labels: bool) -> dict:
-    """The tensorstore spec, without kvstore, that creates a volume or adds a scale to one.
-
-    Parameters
-    ----------
-    path : str or None
-        Where; None to check the layout alone.
-    labels : bool
-        Whether the values are ids: stored compressed, and shown in colours.
-    """
-    encoding = {"encoding": "raw"}
-    if labels and layout.dtype.name in ("uint32", "uint64"):  # no others are possible
-        encoding = {
-            "encoding": "compressed_segmentation", "compressed_segmentation_block_size": [8, 8, 8],
-        }
-    return {
-        "multiscale_metadata": {
-            "type": _type(path) or ("segmentation" if labels else "image"),
-            "data_type": str(layout.dtype),
-            "num_channels": layout.channels or 1,
-        },
-        "scale_metadata": {
-            "key": (path and split_scale(path)[1]) or "s0",
-            "size": list(layout.shape[::-1]),
-            "chunk_size": list(layout.chunk_shape[::-1]),
-            **encoding,
-            "resolution": list(layout.frame.voxel_size[::-1]),
-            "voxel_offset": _voxel_offset(layout)[::-1],
-        },
-    }
+def _encoding(layout: Layout, *, labels: bool) -> dict:
+    """How chunks are stored: those of ids compressed, where the format can."""
+    if labels and layout.dtype.name in ("uint32", "uint64"):
+        block = {"compressed_segmentation_block_size": [8, 8, 8]}
+        return {"encoding": "compressed_segmentation", **block}
+    return {"encoding": "raw"}
 
 
 def _scales(folder: str) -> list[dict]:

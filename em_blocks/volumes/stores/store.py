@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import tensorstore as ts
 
 from em_blocks.config import is_url
-from em_blocks.errors import VolumeError
+from em_blocks.errors import EmBlocksError, VolumeError
 
 # Half a minute of retries rides out a busy server. The default of a quarter of an hour would
 # keep a user with a wrong endpoint waiting in front of a silent terminal.
@@ -80,6 +80,8 @@ def explained(what: str) -> Iterator[None]:
     """Turn an error of the storage into a `VolumeError` that starts with `what`."""
     try:
         yield
+    except EmBlocksError:
+        raise
     except (ValueError, NotImplementedError, OSError) as error:
         raise VolumeError(f"{what}: {_reason(error)}") from error
 

@@ -6,7 +6,6 @@ x, y, z; its coordinates count voxels of the finest volume shown, from the world
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,7 @@ import numpy as np
 from em_blocks.config import VolumeInput, is_url, path_of
 from em_blocks.errors import VolumeError
 from em_blocks.geometry import Box, Frame
-from em_blocks.volumes.formats import precomputed
-from em_blocks.volumes.formats import storage as formats
+from em_blocks.volumes.formats.storage import all_formats, detect
 from em_blocks.volumes.metadata.claims import SPACE
 from em_blocks.volumes.metadata.ngff import multiscales_of, paths_of
 from em_blocks.volumes.stores import store
@@ -29,9 +27,6 @@ DTYPES = frozenset(["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint
 """What neuroglancer can show."""
 ROLES = ("image", "channels", "vectors", "score", "labels")
 """Kinds of layers, from the bottom to the top."""
-_SCHEMES = {"zarr": "zarr2", "zarr3": "zarr3", "n5": "n5", "precomputed": "precomputed"}
-_OF_N5_PYRAMIDS = {"multiScale", "scales", "downsamplingFactors"}
-_MOST_LEVELS = 32
 _DEEPEST = 8  # folders below the one that was named
 _PIXELS = 500  # of a panel, into which the first volume should fit
 _SAMPLE = (16, 128, 128)
@@ -67,21 +62,19 @@ class Shown:
             If there is none, or neuroglancer cannot show it.
         """
         folder, finest = path_of(place), place
-        if formats.detect(folder) is None and (levels := levels_of(folder)):
+        if detect(folder) is None and (levels := levels_of(folder)):
             finest = levels[0]
         volume = Volume.open(finest)
-        if volume.format == "precomputed":
-            folder, _ = precomputed.location(volume.path)  # a viewer wants all scales
+        if volume.storage.holds_scales:
+            folder = volume.storage.volume_of(volume.path)  # a viewer wants all scales
         if volume.dtype.name not in DTYPES:
             raise VolumeError(
                 f"{folder} holds {volume.dtype.name}, which neuroglancer cannot show; it knows "
                 f"{', '.join(sorted(DTYPES))}."
             )
-        if volume.format == "n5" and volume.channels is not None:
-            raise VolumeError(
-                f"{folder} is an N5 array with channels, which neuroglancer cannot show where its "
-                "voxel size is that of three axes. Store it as zarr."
-            )
+        problem = volume.storage.viewer_problem(channels=volume.channels is not None)
+        if problem is not None:
+            raise VolumeError(f"{folder} {problem}")
         return cls(name, folder, volume, _role(volume))
 
     @property
@@ -94,7 +87,7 @@ def find_volumes(path: str) -> Iterator[str]:
 
     Below an URL nothing is looked for. A pyramid is found as one, by the folder of its levels.
     """
-    if formats.detect(path) is not None:
+    if detect(path) is not None:
         yield path
         return
     levels = levels_of(path)
@@ -111,7 +104,7 @@ def _volumes_in(folder: str, depth: int, known: Sequence[str]) -> Iterator[str]:
     for path in (store.join(folder, name) for name in sorted(names)):
         if path in known:
             continue
-        is_array = formats.detect(path) is not None
+        is_array = detect(path) is not None
         levels = [] if is_array else levels_of(path)
         if is_array or levels:
             yield path
@@ -123,40 +116,22 @@ def _volumes_in(folder: str, depth: int, known: Sequence[str]) -> Iterator[str]:
 
 def levels_of(path: str) -> list[str]:
     """Paths of the levels of the pyramid that is the group `path`, the finest first; else none."""
-    for name in (".zattrs", "zarr.json"):
-        attributes = store.read_json(path, name) or {}
-        if name == "zarr.json":
-            attributes = attributes.get("attributes")
-        levels = _ngff_levels(path, attributes)
+    for storage in all_formats():
+        attributes = storage.group_attributes(path) or {}
+        levels = _ngff_levels(path, attributes) or storage.own_levels(path, attributes)
         if levels:
             return levels
-    attributes = store.read_json(path, "attributes.json") or {}
-    return _ngff_levels(path, attributes) or _n5_levels(path, attributes)
+    return []
 
 
-def _ngff_levels(path: str, attributes: object) -> list[str]:
-    if not isinstance(attributes, dict):
-        return []
+def _ngff_levels(path: str, attributes: dict) -> list[str]:
     found = [store.join(path, level) for m in multiscales_of(attributes) for level in paths_of(m)]
-    return found if found and formats.detect(found[0]) is not None else []
-
-
-def _n5_levels(path: str, attributes: dict) -> list[str]:
-    """Datasets s0, s1, ..., if the group or the second one says that they are levels."""
-    found = list(itertools.takewhile(
-        lambda level: formats.detect(level) == "n5",
-        (store.join(path, f"s{level}") for level in range(_MOST_LEVELS)),
-    ))
-    if found and attributes.keys() & _OF_N5_PYRAMIDS:
-        return found
-    second = formats.read_attributes(found[1], "n5") if len(found) > 1 else {}
-    return found if "downsamplingFactors" in second else []
+    return found if found and detect(found[0]) is not None else []
 
 
 def layer(shown: Shown, url: str) -> dict:
     """The layer of a volume whose folder has this URL."""
-    scheme = _SCHEMES[shown.volume.format]
-    source: dict = {"url": f"{scheme}://{url}"}
+    source: dict = {"url": f"{shown.volume.storage.viewer_scheme}://{url}"}
     if transform := _transform(shown):
         source["transform"] = transform
     if shown.role == "labels":
@@ -209,10 +184,8 @@ def _role(volume: Volume) -> str:
 
 
 def _is_segmentation(volume: Volume) -> bool:
-    if volume.format == "precomputed":
-        info = store.read_json(precomputed.location(volume.path)[0], precomputed.INFO)
-        return info["type"] == "segmentation"
-    return volume.dtype.kind == "u" and volume.dtype.itemsize >= 4
+    said = volume.storage.holds_labels(volume.path)
+    return said if said is not None else volume.dtype.kind == "u" and volume.dtype.itemsize >= 4
 
 
 def _has_negative(volume: Volume) -> bool:
@@ -250,17 +223,15 @@ def _dimensions(names: Sequence[str], sizes_nm: Sequence[float]) -> dict:
 def _transform(shown: Shown) -> dict | None:
     """What takes the axes of a stored array to x, y, z; None where the format tells enough."""
     volume = shown.volume
-    if volume.format == "precomputed" or (shown.is_pyramid and volume.channels is None):
+    if volume.storage.holds_scales or (shown.is_pyramid and volume.channels is None):
         return None
-    axes = volume.arrangement.axes
-    if volume.format == "n5":
-        axes = axes[::-1]
+    axes = volume.arrangement.axes[:: -1 if volume.storage.x_first else 1]
     outputs = _outputs(axes, volume)
     if shown.is_pyramid:
         return {"outputDimensions": outputs}
     offset = dict(zip(SPACE, _shift(volume.frame), strict=True))
     matrix = np.column_stack([np.eye(len(axes)), [offset.get(axis, 0) for axis in axes]])
-    names = _stored_names(volume, len(axes))
+    names = volume.storage.viewer_axes(volume.path, volume.attributes, len(axes))
     inputs = dict(zip(names, outputs.values(), strict=True))
     return {"matrix": matrix.tolist(), "inputDimensions": inputs, "outputDimensions": outputs}
 
@@ -279,19 +250,6 @@ def _outputs(axes: Sequence[str], volume: Volume) -> dict:
 def _shift(frame: Frame) -> np.ndarray:
     """Offset in voxels."""
     return np.array(frame.offset) / frame.voxel_size
-
-
-def _stored_names(volume: Volume, rank: int) -> list[str]:
-    """How neuroglancer calls the axes of a stored array by itself."""
-    if volume.format == "n5":
-        return volume.attributes.get("axes", ["x", "y", "z"])
-    prefix, key = "d", "_ARRAY_DIMENSIONS"
-    values = volume.attributes
-    if volume.format == "zarr3":
-        prefix, key = "dim_", "dimension_names"
-        values = store.read_json(volume.path, "zarr.json")
-    given = values.get(key) or [None] * rank
-    return [name or f"{prefix}{n}" for n, name in enumerate(given)]
 
 
 # -- how it looks ----------------------------------------------------------------------------
