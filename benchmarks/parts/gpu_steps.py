@@ -66,7 +66,7 @@ def exactness() -> None:
         for precision in hardware_precisions(device):
             found = predicted(setup, device, precision)
             for name, head in setup.config.heads.items():
-                scale = 0.25 if head.kind == "direction_vectors" else 255
+                scale = head.storage.scales[head.storage.dtype]
                 off = scale * float(np.abs(found[name] - expected[name]).max())
                 print(f"{setup.config.name} {name} {precision}: at most {off:.3g} steps off", flush=True)
                 assert off <= STEPS[precision], f"more than {STEPS[precision]} steps"

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
-    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    Tag,
     model_validator,
 )
 
 from em_blocks.config import LocalPath, Shape3, StrictModel, VoxelSize
+from em_blocks.models.by_kind import ByKind
+from em_blocks.models.head import HEADS, Head
+from em_blocks.models.joint import JOINT_SCORES, JointScore, usual_scores
 from em_blocks.models.schedules import Fraction, Schedule
-from em_blocks.models.sources import Corner, DataSource
-
-Shift = tuple[int, int, int]
+from em_blocks.models.sources import DataSource
 
 
 class NetworkConfig(StrictModel):
@@ -38,90 +37,7 @@ class NetworkConfig(StrictModel):
     )
 
 
-class AffinityHead(StrictModel):
-    """Affinities to the partners of a neighborhood."""
-
-    kind: Literal["affinities"] = "affinities"
-    channels: PositiveInt
-    activation: Literal["sigmoid"] = "sigmoid"
-    neighborhood: tuple[Shift, ...] = Field(
-        description="Shift to the partner of every channel, voxels (z, y, x)."
-    )
-    boundary: Corner = Field(
-        (0, 0, 0), description="Voxels of each object's rim that count as membrane (z, y, x)."
-    )
-
-    @model_validator(mode="after")
-    def _one_channel_per_shift(self) -> Self:
-        if self.channels != len(self.neighborhood):
-            raise ValueError(
-                f"channels is {self.channels}, but the neighborhood has "
-                f"{len(self.neighborhood)} shifts: one channel each is needed"
-            )
-        return self
-
-
-class LsdHead(StrictModel):
-    """Local shape descriptors: a second task, from which affinities learn what neurites look like."""
-
-    kind: Literal["lsd"]
-    channels: Literal[10] = 10
-    activation: Literal["sigmoid"] = "sigmoid"
-    sigma_nm: PositiveFloat = Field(
-        80.0, description="Standard deviation of the window that is described, nm."
-    )
-    weight: PositiveFloat = Field(1.0, description="Weight of the loss among those of all heads.")
-
-
-class IndicatorHead(StrictModel):
-    """Where postsynaptic sites are: 1 in a small ball around every site, 0 elsewhere."""
-
-    kind: Literal["indicator"]
-    channels: Literal[1] = 1
-    activation: Literal["sigmoid"] = "sigmoid"
-    radius_nm: PositiveFloat = Field(10.0, description="Of the ball around a site, nm.")
-    loss: Literal["cross_entropy", "mse", "focal"] = "cross_entropy"
-    gamma: NonNegativeFloat = Field(2.0, description="Exponent of the focal loss.")
-    rarest: Annotated[float, Field(gt=0, le=0.5)] = Field(
-        0.0007,
-        description="Both classes of a batch weigh the same, but a class rarer than this fraction "
-        "weighs as if it had it.",
-    )
-    balance: Schedule = Field(
-        1.0, description="How far classes are balanced: 1 fully, 0 not at all; may change."
-    )
-    weight: PositiveFloat = Field(1.0, description="Weight of the loss among those of all heads.")
-
-
-class DirectionVectorHead(StrictModel):
-    """Offset from around a postsynaptic site to its presynaptic partner."""
-
-    kind: Literal["direction_vectors"]
-    channels: Literal[3] = 3
-    activation: Literal["identity"] = "identity"
-    radius_nm: PositiveFloat = Field(
-        100.0, description="Vectors are learnt in balls of this radius around sites, nm."
-    )
-    unit_nm: PositiveFloat = Field(
-        100.0, description="Length that the network calls 1; predictions are stored in nm."
-    )
-    weight: PositiveFloat = Field(1.0, description="Weight of the loss among those of all heads.")
-
-
-def _kind(head: Any) -> str:
-    """The kind of a head; affinities unless it says another."""
-    if isinstance(head, dict):
-        return head.get("kind", "affinities")
-    return getattr(head, "kind", "affinities")
-
-
-HeadConfig = Annotated[
-    Annotated[AffinityHead, Tag("affinities")]
-    | Annotated[LsdHead, Tag("lsd")]
-    | Annotated[IndicatorHead, Tag("indicator")]
-    | Annotated[DirectionVectorHead, Tag("direction_vectors")],
-    Discriminator(_kind),
-]
+HeadConfig = Annotated[Head, ByKind(HEADS, default="affinities")]
 
 
 class Normalization(StrictModel):
@@ -198,6 +114,11 @@ class SetupConfig(StrictModel):
     voxel_size: VoxelSize = Field(description="nm per voxel the network was made for (z, y, x).")
     network: NetworkConfig
     heads: dict[str, HeadConfig] = Field(min_length=1)
+    scores: tuple[Annotated[JointScore, ByKind(JOINT_SCORES)], ...] | None = Field(
+        None,
+        description="Validation scores of several heads together. Default: those of partners where "
+        "there are an indicator and direction vectors.",
+    )
     normalization: Normalization
     intensities: tuple[float, float] | None = Field(
         None,
@@ -206,3 +127,17 @@ class SetupConfig(StrictModel):
     )
     tile_shape: Shape3 = Field(description="Default output tile of one network pass, voxels.")
     training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _scores_of_heads(self) -> Self:
+        for score in self.scores or ():
+            if missing := [name for name in score.head_names() if name not in self.heads]:
+                raise ValueError(
+                    f"the score {score.kind!r} reads the heads {missing}, but there are "
+                    f"{list(self.heads)}"
+                )
+        return self
+
+    def joint_scores(self) -> tuple[JointScore, ...]:
+        """Return the scores of several heads together."""
+        return usual_scores(self.heads) if self.scores is None else self.scores

@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Self
 
 import torch
@@ -59,7 +63,7 @@ class Setup:
         return cls(folder, SetupConfig.from_file(folder / name, overrides))
 
     def build(self) -> nn.Module:
-        """The network with random weights, made by ``build(config)`` of network.py.
+        """Make the network with random weights by ``build(config)`` of network.py.
 
         Raises
         ------
@@ -67,10 +71,8 @@ class Setup:
             If network.py fails or defines no ``build``.
         """
         path = self.folder / NETWORK
-        namespace: dict = {"__file__": str(path), "__name__": f"setup_{self.config.name}"}
         try:
-            exec(compile(path.read_text(), str(path), "exec"), namespace)
-            network = namespace["build"](self.config)
+            network = _module_of(path, self.config.name).build(self.config)
         except Exception as error:
             raise ConfigError(
                 f"{path} could not build the network: {type(error).__name__}: {error}. The file "
@@ -85,7 +87,7 @@ class Setup:
         return network
 
     def checkpoint_path(self, which: str | int | Path = "best") -> Path:
-        """File of a checkpoint: "best", "latest", an iteration, or a path.
+        """Find the file of a checkpoint: "best", "latest", an iteration, or a path.
 
         Raises
         ------
@@ -93,15 +95,15 @@ class Setup:
             If there is no such file; lists those that exist.
         """
         folder = self.folder / CHECKPOINTS
-        numbered = numbered_checkpoints(folder)
-        if which == "best":
+        numbered, name = numbered_checkpoints(folder), str(which)
+        if name == "best":
             path = folder / "best.safetensors"
-        elif which == "latest":
+        elif name == "latest":
             path = numbered[max(numbered)] if numbered else folder / "best.safetensors"
-        elif str(which).isdecimal():
-            path = numbered.get(int(which), folder / f"checkpoint_{which}.safetensors")
+        elif name.isdecimal():
+            path = numbered.get(int(name), folder / f"checkpoint_{name}.safetensors")
         else:
-            path = Path(which)
+            path = Path(name)
         if not path.is_file():
             raise CheckpointError(self._missing(which, path))
         return path
@@ -125,7 +127,7 @@ class Setup:
         )
 
     def fingerprint(self, checkpoint: Path) -> str:
-        """sha256 (hex) of all that decides what the network computes."""
+        """Compute the sha256 (hex) of all that decides what the network computes."""
         config = self.config.model_dump(
             mode="json", include={"network", "heads", "normalization", "voxel_size"}
         )
@@ -135,8 +137,35 @@ class Setup:
         return digest.hexdigest()
 
 
+class _Source(SourceFileLoader):
+    """Compiles a file each time: a cache beside it might be of the file as it was a second ago."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def _module_of(path: Path, name: str) -> ModuleType:
+    """Import a file of Python as a module, which classes, pickles and tracebacks can name.
+
+    One of the same path and content is imported once.
+    """
+    digest = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()
+    name = f"setup_{name}_{digest[:12]}"
+    if name not in sys.modules:
+        loader = _Source(name, str(path))
+        module = module_from_spec(ModuleSpec(name, loader, origin=str(path)))
+        module.__file__ = str(path)
+        sys.modules[name] = module  # before it runs: dataclasses look their module up
+        try:
+            loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
 def numbered_checkpoints(folder: Path) -> dict[int, Path]:
-    """Files checkpoint_<iteration>.safetensors of a folder, by iteration."""
+    """List the files checkpoint_<iteration>.safetensors of a folder, by iteration."""
     matches = ((_NUMBERED.match(file.name), file) for file in folder.glob("checkpoint_*"))
     return {int(match.group(1)): file for match, file in matches if match}
 
@@ -196,9 +225,9 @@ def load_initial_weights(network: nn.Module, path: Path) -> list[str]:
     """
     weights, own = _read_weights(Path(path)), network.state_dict()
     fresh = {
-        _head(key)
+        head
         for key, value in own.items()
-        if _head(key) and (key not in weights or weights[key].shape != value.shape)
+        if (head := _head(key)) and (key not in weights or weights[key].shape != value.shape)
     }
     kept = {key: value for key, value in weights.items() if not _head(key) or key in own}
     kept |= {key: value for key, value in own.items() if _head(key) in fresh}
@@ -222,7 +251,7 @@ def _keeps_channels(value: torch.Tensor) -> bool:
 
 
 def _identity(value: torch.Tensor) -> torch.Tensor:
-    """Weight or bias of a convolution that passes its input on."""
+    """Make the weight or bias of a convolution that passes its input on."""
     value = torch.zeros_like(value)
     if value.ndim > 1:
         torch.nn.init.dirac_(value)
@@ -230,7 +259,7 @@ def _identity(value: torch.Tensor) -> torch.Tensor:
 
 
 def _head(key: str) -> str | None:
-    """The head that a parameter belongs to."""
+    """Name the head that a parameter belongs to."""
     return key.split(".")[1] if key.startswith("heads.") else None
 
 

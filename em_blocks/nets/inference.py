@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -10,18 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from em_blocks.kernels.transforms.symmetry import (
-    Symmetry,
-    undo_affinities,
-    undo_descriptors,
-    undo_vectors,
-)
+from em_blocks.kernels.transforms.symmetry import Part, Symmetry, undo_all
 from em_blocks.kernels.transforms.tiles import Triple, blend_window, tile_offsets
 
 Slices = tuple[slice, slice, slice]
-
-TURNS = {"lsd": undo_descriptors, "direction_vectors": undo_vectors}
-"""What brings channels of a turned volume back, by the kind of their head."""
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -77,16 +69,14 @@ class HeadFormat:
     dtype : str
     scale : float or None
         Stored = output * scale, rounded and clipped for integers.
-    neighborhood : list of (3,) int or None
-        Voxel shifts of the channels, for heads of affinities.
-    kind : str
-        Of the head in the setup. Symmetries turn the channels of those in `TURNS`.
+    inverse : callable
+        ``inverse(values, symmetry)`` brings the output (c, z, y, x) of a transformed volume back to the
+        original one.
     """
 
     dtype: str
     scale: float | None = None
-    neighborhood: list[Triple] | None = None
-    kind: str = "affinities"
+    inverse: Callable[[np.ndarray, Symmetry], Iterable[Part]] = undo_all
 
 
 class TilePredictor:
@@ -205,8 +195,9 @@ class TilePredictor:
         means: dict[str, _Mean] = {}
         for symmetry in self.symmetries:
             for name, values in self._forward(symmetry.apply(cut)).items():
-                mean = means.setdefault(name, _Mean())
-                mean.add(values.cpu().numpy(), symmetry, self.heads[name])
+                tiles = values.cpu().numpy()
+                mean = means.setdefault(name, _Mean(symmetry.undo(tiles).shape))
+                mean.add(tiles, symmetry, self.heads[name])
         return {name: torch.from_numpy(mean.values()) for name, mean in means.items()}
 
     def pass_once(self, raw: np.ndarray) -> None:
@@ -290,25 +281,14 @@ class _Blended:
 class _Mean:
     """Running mean of tiles over symmetries; (n, c, z, y, x)."""
 
-    def __init__(self):
-        self._sum = self._n = None
+    def __init__(self, shape: Sequence[int]):
+        self._sum, self._n = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
 
     def add(self, tiles: np.ndarray, symmetry: Symmetry, head: HeadFormat) -> None:
-        if self._sum is None:
-            shape = symmetry.undo(tiles).shape
-            self._sum, self._n = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        if head.neighborhood is None:
-            turn = TURNS.get(head.kind)
-            self._sum += (
-                np.stack([turn(tile, symmetry) for tile in tiles])
-                if turn else symmetry.undo(tiles)
-            )
-            self._n += 1
-            return
         for n, tile in enumerate(tiles):
-            for channel, slices, values in undo_affinities(tile, symmetry, head.neighborhood):
-                self._sum[(n, channel, *slices)] += values
-                self._n[(n, channel, *slices)] += 1
+            for index, values in head.inverse(tile, symmetry):
+                self._sum[n][index] += values
+                self._n[n][index] += 1
 
     def values(self) -> np.ndarray:
         return self._sum / self._n

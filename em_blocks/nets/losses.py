@@ -1,120 +1,224 @@
-"""Losses of network heads, all in float32 whatever the network computes in."""
+"""Losses of network heads: models that are called, all in float32 whatever the network computes in.
+
+A loss of another package is a subclass of `Loss` in a file of its own and an entry point of the group
+"em_blocks.losses".
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Annotated, Literal
+
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.nn import functional
 
+from em_blocks.config import StrictModel
+from em_blocks.plugins import Registry
 
-def balanced_bce(logits: Tensor, target: Tensor, mask: Tensor, *, rarest: float = 0.05) -> Tensor:
+Activation = Callable[[Tensor], Tensor]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Rarest = Annotated[float, Field(gt=0, le=0.5)]
+
+
+class Loss(StrictModel, ABC):
+    """Base of losses: its fields are its parameters in a config, `kind` is its name there."""
+
+    kind: str
+
+    @abstractmethod
+    def __call__(
+        self, logits: Tensor, target: Tensor, mask: Tensor, *, activate: Activation = torch.sigmoid
+    ) -> Tensor:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        logits : (n, c, z, y, x) tensor
+            Network output before its activation.
+        target, mask : (n, c, z, y, x) or (n, z, y, x) tensors
+            What the head should say; 1 where it counts and 0 elsewhere.
+        activate : callable
+            Makes predictions of logits, for losses that compare those with the target.
+
+        Returns
+        -------
+        scalar tensor
+            0 (with gradient 0) if nothing counts.
+        """
+
+
+class BalancedBCE(Loss):
     """Binary cross entropy in which both classes of a channel weigh the same.
 
-    Parameters
-    ----------
-    logits, target, mask : (n, c, z, y, x) tensors
-        Network output; 0 or 1; 1 where the target counts and 0 elsewhere.
-    rarest : float
-        A class rarer than this fraction is weighted as if it had it, so that
-        a few voxels of noise cannot dominate a batch.
-
-    Returns
-    -------
-    scalar tensor
-        Mean over the channels that have any unmasked voxel; 0 (with gradient
-        0) if none has.
+    The mean is that over the channels with any unmasked voxel.
     """
-    logits, target, mask = logits.float(), target.float(), mask.float()
-    voxels = (0, 2, 3, 4)
-    count = mask.sum(voxels)
-    positive = ((target * mask).sum(voxels) / count.clamp(min=1)).clamp(rarest, 1 - rarest)
-    positive = positive.reshape(1, -1, 1, 1, 1)
-    weight = mask * (target * 0.5 / positive + (1 - target) * 0.5 / (1 - positive))
-    loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    per_channel = (loss * weight).sum(voxels) / weight.sum(voxels).clamp(min=1e-6)
-    return per_channel.sum() / (count > 0).sum().clamp(min=1)
+
+    kind: Literal["balanced_bce"] = "balanced_bce"
+    rarest: Rarest = Field(
+        0.05,
+        description="A class rarer than this fraction weighs as if it had it, so that a few voxels of "
+        "noise cannot dominate a batch.",
+    )
+
+    def __call__(
+        self, logits: Tensor, target: Tensor, mask: Tensor, *, activate: Activation = torch.sigmoid
+    ) -> Tensor:
+        logits, target, mask = _alike(logits, target, mask)
+        mask = mask.expand_as(logits)
+        voxels = (0, 2, 3, 4)
+        count = mask.sum(voxels)
+        positive = (target * mask).sum(voxels) / count.clamp(min=1)
+        positive = positive.clamp(self.rarest, 1 - self.rarest).reshape(1, -1, 1, 1, 1)
+        weight = mask * (target * 0.5 / positive + (1 - target) * 0.5 / (1 - positive))
+        loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        per_channel = (loss * weight).sum(voxels) / weight.sum(voxels).clamp(min=1e-6)
+        return per_channel.sum() / (count > 0).sum().clamp(min=1)
 
 
-def masked_mse(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error of sigmoid outputs where the mask is 1.
-
-    Parameters
-    ----------
-    logits, target : (n, c, z, y, x) tensors
-        Network output before the sigmoid; values in 0..1.
-    mask : (n, z, y, x) tensor
-        1 where the target counts and 0 elsewhere.
-
-    Returns
-    -------
-    scalar tensor
-        0 (with gradient 0) if nothing counts.
-    """
-    mask = mask.float()
-    error = (torch.sigmoid(logits.float()) - target.float()).square().mean(dim=1)
-    return (error * mask).sum() / mask.sum().clamp(min=1)
-
-
-def indicator_loss(
-    logits: Tensor,
-    target: Tensor,
-    mask: Tensor,
-    *,
-    kind: str = "cross_entropy",
-    rarest: float = 0.0007,
-    balance: float = 1.0,
-    gamma: float = 2.0,
-) -> Tensor:
-    """Loss of a rare class, whose few voxels may weigh as much as all the others.
-
-    Parameters
-    ----------
-    logits, target, mask : (n, 1, z, y, x) tensors
-        Network output before the sigmoid; 0 or 1; 1 where the target counts and 0 elsewhere.
-    kind : {"cross_entropy", "mse", "focal"}
-        "mse" is that of the sigmoid; "focal" is cross entropy times (1 - p of the true class) **
-        gamma.
-    rarest : float
-        A class of fraction f has weight 1 / (2 f); f is clipped to `rarest` ... 1 - `rarest`.
-    balance : float
-        Exponent of these weights: 1 for equal classes, 0 for equal voxels.
-
-    Returns
-    -------
-    scalar tensor
-        Mean over the unmasked voxels; 0 (with gradient 0) if there are none.
+class _VoxelLoss(Loss):
+    """Base of losses that are the mean of an error of every voxel, optionally with balanced classes.
 
     References
     ----------
-    Balancing: doi:10.1038/s41592-021-01183-7; focal loss: doi:10.1109/ICCV.2017.324.
+    Balancing: doi:10.1038/s41592-021-01183-7.
     """
-    logits, target, mask = logits.float(), target.float(), mask.float()
-    count = mask.sum().clamp(min=1)
-    positive = ((target * mask).sum() / count).clamp(rarest, 1 - rarest)
-    weight = torch.where(target > 0, 0.5 / positive, 0.5 / (1 - positive)) ** balance
-    if kind == "mse":
-        error = (torch.sigmoid(logits) - target).square()
-    else:
-        error = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        if kind == "focal":
-            # The power as an exponential: where the network is sure, 0 ** gamma has no gradient.
-            error = error * torch.exp(gamma * functional.logsigmoid(logits * (1 - 2 * target)))
-    return (error * weight * mask).sum() / count
+
+    balance: Fraction = Field(
+        0.0, description="How far the classes 0 and 1 are balanced: 1 fully, 0 not at all."
+    )
+    rarest: Rarest = Field(
+        0.0007, description="A class rarer than this fraction is balanced as if it had it."
+    )
+
+    @abstractmethod
+    def _error(self, logits: Tensor, target: Tensor, activate: Activation) -> Tensor:
+        """Return the error of every value, (n, c, z, y, x)."""
+
+    def __call__(
+        self, logits: Tensor, target: Tensor, mask: Tensor, *, activate: Activation = torch.sigmoid
+    ) -> Tensor:
+        logits, target, mask = _alike(logits, target, mask)
+        error = self._error(logits, target, activate)
+        if self.balance:
+            error = error * self._weight(target, mask)
+        if mask.shape[1] < error.shape[1]:
+            error = error.mean(dim=1, keepdim=True)
+        return (error * mask).sum() / mask.sum().clamp(min=1)
+
+    def _weight(self, target: Tensor, mask: Tensor) -> Tensor:
+        """Return weights, 1 / (2 f) of a class of fraction f, to the power of `balance`."""
+        mask = mask.expand_as(target)
+        positive = (target * mask).sum() / mask.sum().clamp(min=1)
+        positive = positive.clamp(self.rarest, 1 - self.rarest)
+        return torch.where(target > 0, 0.5 / positive, 0.5 / (1 - positive)) ** self.balance
 
 
-def masked_vector_mse(vectors: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error of the components of vectors where the mask is 1.
+class BCE(_VoxelLoss):
+    """Binary cross entropy."""
 
-    Parameters
+    kind: Literal["bce"] = "bce"
+
+    def _error(self, logits: Tensor, target: Tensor, activate: Activation) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+
+
+class MSE(_VoxelLoss):
+    """Squared error of the predictions."""
+
+    kind: Literal["mse"] = "mse"
+
+    def _error(self, logits: Tensor, target: Tensor, activate: Activation) -> Tensor:
+        return (activate(logits) - target).square()
+
+
+class Focal(_VoxelLoss):
+    """Binary cross entropy times (1 - p of the true class) ** gamma.
+
+    References
     ----------
-    vectors, target : (n, 3, z, y, x) tensors
-    mask : (n, z, y, x) tensor
-
-    Returns
-    -------
-    scalar tensor
-        0 (with gradient 0) if nothing counts.
+    doi:10.1109/ICCV.2017.324.
     """
-    mask = mask.float()
-    error = (vectors.float() - target.float()).square().mean(dim=1)
-    return (error * mask).sum() / mask.sum().clamp(min=1)
+
+    kind: Literal["focal"] = "focal"
+    gamma: NonNegativeFloat = 2.0
+
+    def _error(self, logits: Tensor, target: Tensor, activate: Activation) -> Tensor:
+        error = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        # The power as an exponential: where the network is sure, 0 ** gamma has no gradient.
+        return error * torch.exp(self.gamma * functional.logsigmoid(logits * (1 - 2 * target)))
+
+
+class CrossEntropy(Loss):
+    """Cross entropy of one class per voxel: `target` is (n, z, y, x) of class numbers, from 0.
+
+    A softmax over the channels is part of the loss.
+    """
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+    class_weights: tuple[NonNegativeFloat, ...] | None = Field(
+        None, description="Weight of the voxels of every class; default: all the same."
+    )
+
+    def __call__(
+        self, logits: Tensor, target: Tensor, mask: Tensor, *, activate: Activation = torch.sigmoid
+    ) -> Tensor:
+        weights = None
+        if self.class_weights is not None:
+            weights = torch.tensor(self.class_weights, dtype=torch.float32, device=logits.device)
+        # What does not count may have any number, also none of the classes.
+        known = mask > 0
+        target = torch.where(known, target.long(), 0)
+        loss = functional.cross_entropy(logits.float(), target, weight=weights, reduction="none")
+        weight = known.float() if weights is None else known * weights[target]
+        return (loss * known).sum() / weight.sum().clamp(min=1e-6)
+
+
+class Dice(Loss):
+    """One minus the soft Dice coefficient, mean over the channels.
+
+    `target` is 0 or 1 per channel, or (n, z, y, x) of class numbers where there are several channels.
+
+    References
+    ----------
+    doi:10.1109/3DV.2016.79, with sums of p and t instead of their squares.
+    """
+
+    kind: Literal["dice"] = "dice"
+    smooth: PositiveFloat = Field(
+        1.0, description="Added to both sides of the fraction: channels without a voxel have no loss."
+    )
+
+    def __call__(
+        self, logits: Tensor, target: Tensor, mask: Tensor, *, activate: Activation = torch.sigmoid
+    ) -> Tensor:
+        if target.ndim < logits.ndim and logits.shape[1] > 1:
+            classes = torch.where(mask > 0, target.long(), 0)
+            target = functional.one_hot(classes, logits.shape[1]).movedim(-1, 1)
+        logits, target, mask = _alike(logits, target, mask)
+        voxels = (0, 2, 3, 4)
+        predicted, target = activate(logits) * mask, target * mask
+        both = (predicted * target).sum(voxels)
+        sizes = predicted.sum(voxels) + target.sum(voxels)
+        return (1 - (2 * both + self.smooth) / (sizes + self.smooth)).mean()
+
+
+def _alike(*tensors: Tensor) -> list[Tensor]:
+    """Return float32 tensors with an axis of channels, (n, c, z, y, x)."""
+    return [(t if t.ndim == tensors[0].ndim else t[:, None]).float() for t in tensors]
+
+
+LOSSES = Registry(
+    "em_blocks.losses",
+    {
+        "balanced_bce": "em_blocks.nets.losses:BalancedBCE",
+        "bce": "em_blocks.nets.losses:BCE",
+        "mse": "em_blocks.nets.losses:MSE",
+        "focal": "em_blocks.nets.losses:Focal",
+        "cross_entropy": "em_blocks.nets.losses:CrossEntropy",
+        "dice": "em_blocks.nets.losses:Dice",
+    },
+    base=Loss,
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,7 +14,12 @@ from torch.nn import functional
 from em_blocks.errors import GeometryError
 from em_blocks.nets.shapes import Triple, UNetShapes
 
-ACTIVATIONS = {"sigmoid": torch.sigmoid, "identity": lambda logits: logits}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "identity": lambda logits: logits,
+    "tanh": torch.tanh,
+    "softmax": functools.partial(torch.softmax, dim=1),
+}
 RECTIFIERS = {
     "relu": functools.partial(nn.ReLU, inplace=True),
     "leaky_relu": functools.partial(nn.LeakyReLU, 0.05, inplace=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from em_blocks.errors import ConfigError
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.domain import Domain
 from em_blocks.training.data.sources import TrainingData
-from em_blocks.training.heads import HeadTraining
+from em_blocks.training.data.targets import needs_points
 
 N_SECTIONS, TAILS = 9, (0.1, 99.9)
 FAR, LEAST_CONTRAST = 2.0, 0.1
@@ -59,11 +59,9 @@ def check_intensities(data: Sequence[TrainingData], config: SetupConfig, key: st
         )
 
 
-def check_synapses(
-    data: Sequence[TrainingData], heads: Mapping[str, HeadTraining], key: str
-) -> None:
+def check_synapses(data: Sequence[TrainingData], config: SetupConfig, key: str) -> None:
     """Raise `ConfigError` if heads learn synapses, but a source brings none, or no box holds one."""
-    needing = [name for name, head in heads.items() if head.needs_synapses]
+    needing = [name for name, head in config.heads.items() if needs_points(head)]
     if not needing:
         return
     if without := [one.name for one in data if one.synapses is None]:
@@ -72,7 +70,7 @@ def check_synapses(
             "so nothing would teach or measure them. Give the key `synapses` of the source (or "
             "`synapses_per_um3` of a phantom), or leave the source out."
         )
-    if not any(_any_site(one, next(iter(heads.values())).voxel_size) for one in data):
+    if not any(_any_site(one, config.voxel_size) for one in data):
         names = ", ".join(f"{one.name} from {one.begin} to {one.end}" for one in data)
         raise ConfigError(
             f"The heads {needing} learn synapses, but no postsynaptic site lies in the used boxes of "

@@ -19,18 +19,17 @@ from em_blocks.training.checkpoints import BEST, TrainingFiles
 from em_blocks.training.checks import check_intensities, check_labels, check_synapses
 from em_blocks.training.data.samples import Sample
 from em_blocks.training.data.sources import open_source
-from em_blocks.training.heads import head_trainings
 from em_blocks.training.identity import differences, identity
 from em_blocks.training.interruption import Interruption
 from em_blocks.training.lock import TrainingLock
 from em_blocks.training.log import TrainingLog
+from em_blocks.training.objective import HeadsObjective
 from em_blocks.training.place import SetupCopy
 from em_blocks.training.progress import Progress
-from em_blocks.training.scores.selection import best_of, better
 from em_blocks.training.scores.snapshots import FOLDER, Snapshots
 from em_blocks.training.stream import BatchStream
 from em_blocks.training.trainer import Step, Trainer
-from em_blocks.training.validation import UNDEFINED, Validation
+from em_blocks.training.validation import UNDEFINED, Validation, choice_of
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +99,7 @@ class TrainingRun:
             self.files.refuse_if_used()
         if not resume or record.get("made"):  # older records do not say what was made
             self.copy.refuse_foreign(record)
+        choice_of(setup.config)  # raises before anything is made
         torch.manual_seed(self.config.seed)
         network = setup.build()
         network.check_tile(self.config.output_shape)
@@ -107,10 +107,7 @@ class TrainingRun:
         if self.config.initial and not resume:
             fresh = load_initial_weights(network, self.config.initial)
             logger.info("weights of %s; random heads: %s", self.config.initial.name, fresh or "none")
-        self.heads = head_trainings(setup.config)
-        self.trainer = Trainer(
-            network, {name: head.loss for name, head in self.heads.items()}, self.config
-        )
+        self.trainer = Trainer(network, HeadsObjective(setup.config.heads), self.config)
         self.trainer.check_outputs(
             {name: head.channels for name, head in setup.config.heads.items()},
             self.config.output_shape,
@@ -130,9 +127,9 @@ class TrainingRun:
         for key, data in (("sources", self.sources), ("validation", boxes)):
             check_labels(data, key)
             check_intensities(data, self.setup.config, key)
-            check_synapses(data, self.heads, key)
-        self.stream = BatchStream(self.setup.config, self.sources, self.heads, context)
-        self.validation = Validation(self.setup.config, self.heads, boxes)
+            check_synapses(data, self.setup.config, key)
+        self.stream = BatchStream(self.setup.config, self.sources, context)
+        self.validation = Validation(self.setup.config, boxes)
         if never := self.validation.never:
             logger.warning("the validation boxes give no value of: %s", ", ".join(never))
 
@@ -169,14 +166,14 @@ class TrainingRun:
         The file may be of a later iteration than the state (the training was killed between the
         two), and the score may be another one than before.
         """
-        score, at_hand = self.config.score, self.files.weights_at_hand()
-        self.best, ever = best_of(self.history, score, at_hand), best_of(self.history, score)
+        choice, at_hand = self.validation.choice, self.files.weights_at_hand()
+        self.best, ever = choice.best_of(self.history, at_hand), choice.best_of(self.history)
         if self.best is not None:
             self.files.make_best(self.best["iteration"])
         if ever is not None and ever is not self.best:
             logger.warning(
                 "iteration %d was the best by %s, but its weights were not kept: %s counts as the "
-                "best from now on", ever["iteration"], score,
+                "best from now on", ever["iteration"], choice.score,
                 f"iteration {self.best['iteration']}" if self.best else "what comes next",
             )
 
@@ -234,7 +231,7 @@ class TrainingRun:
         for reason in sorted(set(new.values())):
             names = ", ".join(name for name, why in new.items() if why == reason)
             logger.warning("iteration %d: no value of %s: %s", self.done, names, reason)
-        if better(entry, self.best, self.config.score):
+        if self.validation.choice.better(entry, self.best):
             self.files.save_best(self.trainer.average, self._about())
             self.best = entry
         return True

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import gunpowder as gp
 import numpy as np
 
 from em_blocks.errors import GeometryError
+from em_blocks.models import truth
 from em_blocks.models.config import SetupConfig
 from em_blocks.models.schedules import scheduled
 from em_blocks.training.data.graph import (
@@ -23,7 +24,7 @@ from em_blocks.training.data.graph import (
 from em_blocks.training.data.points import count_inside, offset_nm, sites_of
 from em_blocks.training.data.samples import Sample, draw_batch, prefetch
 from em_blocks.training.data.sources import TrainingData
-from em_blocks.training.heads import HeadTraining
+from em_blocks.training.data.targets import HeadTargets, needs_points
 
 
 class BatchStream:
@@ -34,7 +35,6 @@ class BatchStream:
     config : SetupConfig
     sources : sequence of TrainingData
         All with synapses if a head learns them.
-    heads : mapping of name to training of a head
     context : (3,) ints
         Voxels of raw that the network needs beyond its output, per side.
     """
@@ -43,25 +43,29 @@ class BatchStream:
         self,
         config: SetupConfig,
         sources: Sequence[TrainingData],
-        heads: Mapping[str, HeadTraining],
         context: Sequence[int],
     ):
         self.config = config.training
         self.keys = {"raw": RAW, "labels": LABELS}
-        for head in heads.values():
-            self.keys |= head.arrays
-        self.has_synapses = any(head.needs_synapses for head in heads.values())
+        heads, size_nm = config.heads, config.voxel_size
+        targets = [
+            HeadTargets(name, head, size_nm, {truth.LABELS: LABELS}, SYNAPSES)
+            for name, head in heads.items()
+        ]
+        for node in targets:
+            self.keys |= node.arrays
+        self.has_synapses = any(map(needs_points, heads.values()))
         self.locations = [location(data, config.voxel_size) for data in sources]
         self.graph = sample_graph(
             sources,
             voxel_size=config.voxel_size,
             augment=self.config.augment,
             normalization=config.normalization,
-            targets=[head.node() for head in heads.values()],
+            targets=targets,
             locations=self.locations,
         )
         size, output = world(config.voxel_size), gp.Coordinate(self.config.output_shape)
-        sides = np.max([context, *(head.reach for head in heads.values())], axis=0)
+        sides = np.max([context, *(head.reach(size_nm) for head in heads.values())], axis=0)
         self._check_sizes(config, sources, output + gp.Coordinate(sides) * 2)
         self.request = gp.BatchRequest()
         for key in self.keys.values():

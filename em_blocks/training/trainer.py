@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from em_blocks.errors import ConfigError, RunFailedError
 from em_blocks.models.config import TrainingConfig
 from em_blocks.nets.inference import best_device
+from em_blocks.training.objective import Batch, Objective
 
 MAX_BAD_STEPS = 10
 FINAL_LEARNING_RATE = 0.01  # of the highest
 NOT_LEARNT = frozenset(["labels", "sites", "pairs"])
 """Arrays of a batch that no loss reads."""
-
-Loss = Callable[[Tensor, dict[str, Tensor], int], Tensor]
 
 
 class Step(NamedTuple):
@@ -39,22 +38,22 @@ class Trainer:
     Parameters
     ----------
     network : torch module
-        ``network(raw)`` gives a dict of logits.
-    losses : mapping of head name to callable
-        ``loss(logits, batch, iteration)`` gives a scalar tensor.
+        ``network(raw)`` gives a dict of outputs, and ``network.predict(raw)`` of activated ones.
+    objective : Objective
+        Gives the losses of the outputs.
     config : TrainingConfig
 
     Attributes
     ----------
     average : torch module
-        Exponential average of the weights: what is validated and kept.
+        Exponential average of the weights and buffers: what is validated and kept.
     """
 
-    def __init__(self, network: nn.Module, losses: Mapping[str, Loss], config: TrainingConfig):
+    def __init__(self, network: nn.Module, objective: Objective, config: TrainingConfig):
         self.device = best_device()
         self.network = network.to(self.device, memory_format=torch.channels_last_3d).train()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.losses = losses
+        self.objective = objective
         self.config = config
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
@@ -64,13 +63,13 @@ class Trainer:
         )
         self._bad_steps = 0
 
-    def step(self, iteration: int, batch: Mapping[str, np.ndarray]) -> Step:
+    def step(self, iteration: int, batch: Batch) -> Step:
         """Train on one batch of `iteration` (from 0).
 
         Parameters
         ----------
         batch : mapping of name to array
-            "raw" (n, 1, z, y, x) float32 and what the losses read.
+            "raw" (n, 1, z, y, x) float32 and what the objective reads.
 
         Raises
         ------
@@ -100,16 +99,20 @@ class Trainer:
 
     @torch.no_grad()
     def predict(self, raw: np.ndarray) -> dict[str, np.ndarray]:
-        """Activated output of every head, (n, c, z, y, x) float32, of the network as it is now.
+        """Compute the activated output of every head by the network as it is now.
 
         Parameters
         ----------
         raw : (n, 1, z, y, x) float32 array
             As in a batch.
+
+        Returns
+        -------
+        dict of (n, c, z, y, x) float32 arrays
         """
-        values = torch.from_numpy(raw).to(self.device, memory_format=torch.channels_last_3d)
+        values = torch.from_numpy(raw).to(self.device)
         with self._precision():
-            outputs = self.network.predict(values)
+            outputs = self.network.predict(_laid_out(values))
         return {
             name: output.float().contiguous().cpu().numpy() for name, output in outputs.items()
         }
@@ -149,7 +152,7 @@ class Trainer:
             )
 
     def state(self) -> dict:
-        """Everything that `load_state` needs to go on as if never stopped."""
+        """Return all that `load_state` needs to go on as if never stopped."""
         return {
             "bad_steps": self._bad_steps,
             "network": self.network.state_dict(),
@@ -163,17 +166,15 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self._bad_steps = state.get("bad_steps", 0)  # not kept by older versions
 
-    def _losses(self, iteration: int, batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    def _losses(self, iteration: int, batch: Batch) -> dict[str, Tensor]:
         tensors = {
             name: torch.from_numpy(values).to(self.device)
             for name, values in batch.items()
             if name not in NOT_LEARNT
         }
         with self._precision():
-            logits = self.network(tensors["raw"].to(memory_format=torch.channels_last_3d))
-        return {
-            name: loss(logits[name], tensors, iteration) for name, loss in self.losses.items()
-        }
+            outputs = self.network(_laid_out(tensors["raw"]))
+        return self.objective(outputs, tensors, iteration)
 
     def _precision(self) -> torch.autocast:
         mixed = self.config.precision == "bf16"
@@ -193,14 +194,21 @@ class Trainer:
         # Early weights are far from the final ones: average over fewer of them.
         decay = min(self.config.ema_decay, (1 + iteration) / (10 + iteration))
         with torch.no_grad():
-            for mean, value in zip(
-                self.average.parameters(), self.network.parameters(), strict=True
-            ):
-                mean.lerp_(value, 1 - decay)
+            values = self.network.state_dict()
+            for name, mean in self.average.state_dict().items():  # parameters and buffers
+                if mean.is_floating_point():
+                    mean.lerp_(values[name], 1 - decay)
+                else:
+                    mean.copy_(values[name])  # counts, of which there is no average
+
+
+def _laid_out(values: Tensor) -> Tensor:
+    """Volumes (n, c, z, y, x) in the memory format in which convolutions are fast."""
+    return values.to(memory_format=torch.channels_last_3d) if values.ndim == 5 else values
 
 
 def learning_rate(config: TrainingConfig, iteration: int) -> float:
-    """Linear warm-up, then half a cosine down to `FINAL_LEARNING_RATE` of the highest.
+    """Compute the rate: linear warm-up, then half a cosine down to `FINAL_LEARNING_RATE` of the highest.
 
     A function of the iteration and of the config's number of iterations alone. A training that is
     resumed with more of them goes on with the rates of the longer one, so its rate rises once.

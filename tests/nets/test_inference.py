@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from em_blocks.kernels.transforms.symmetry import Symmetry, symmetries
+from em_blocks.kernels.transforms.symmetry import (
+    Symmetry,
+    symmetries,
+    undo_affinities,
+    undo_descriptors,
+    undo_vectors,
+)
 from em_blocks.nets.inference import HeadFormat, TilePredictor, quantise
 
 NEIGHBORHOOD = [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, -2, 0), (0, 0, -2)]
@@ -52,7 +58,11 @@ def volume():
     return np.random.default_rng(0).random((10, 17, 15)).astype(np.float32)
 
 
-HEADS = {"edges": HeadFormat("float32", neighborhood=NEIGHBORHOOD), "raw": HeadFormat("float32")}
+def undo_edges(values, symmetry):
+    return undo_affinities(values, symmetry, NEIGHBORHOOD)
+
+
+HEADS = {"edges": HeadFormat("float32", inverse=undo_edges), "raw": HeadFormat("float32")}
 
 
 class Slopes(torch.nn.Module):
@@ -84,8 +94,8 @@ class Uphill(torch.nn.Module):
 @pytest.mark.parametrize("transposes", [False, True])
 def test_averaging_over_symmetries_turns_direction_vectors_back(volume, transposes):
     heads = {
-        "vectors": HeadFormat("float32", kind="direction_vectors"),
-        "raw": HeadFormat("float32", kind="indicator"),
+        "vectors": HeadFormat("float32", inverse=lambda v, symmetry: [(..., undo_vectors(v, symmetry))]),
+        "raw": HeadFormat("float32"),
     }
     plain, _ = predict(predictor(Uphill(), heads), volume, (0, 0, 0), volume.shape)
     averaging = predictor(Uphill(), heads, symmetries=symmetries(transposes=transposes))
@@ -97,7 +107,7 @@ def test_averaging_over_symmetries_turns_direction_vectors_back(volume, transpos
 
 @pytest.mark.parametrize("transposes", [False, True])
 def test_averaging_over_symmetries_turns_shape_descriptors_back(volume, transposes):
-    heads = {"lsd": HeadFormat("float32", kind="lsd")}
+    heads = {"lsd": HeadFormat("float32", inverse=lambda v, s: [(..., undo_descriptors(v, s))])}
     plain, _ = predict(predictor(Slopes(), heads), volume, (0, 0, 0), volume.shape)
     averaging = predictor(Slopes(), heads, symmetries=symmetries(transposes=transposes))
     averaged, _ = predict(averaging, volume, (0, 0, 0), volume.shape)

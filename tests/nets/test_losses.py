@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from em_blocks.nets.losses import balanced_bce, indicator_loss, masked_mse, masked_vector_mse
+from em_blocks.errors import ConfigError
+from em_blocks.nets.losses import BCE, LOSSES, MSE, BalancedBCE, CrossEntropy, Dice, Focal, Loss
+from em_blocks.nets.unet import ACTIVATIONS
 
 
 def reference(logits, target, mask, rarest=0.05):
@@ -34,7 +36,7 @@ def arrays(seed, share):
 
 
 def loss_of(*values):
-    return float(balanced_bce(*(torch.from_numpy(v) for v in values)))
+    return float(BalancedBCE()(*(torch.from_numpy(v) for v in values)))
 
 
 def test_balanced_bce_is_the_reference():
@@ -59,7 +61,7 @@ def test_a_channel_without_known_voxels_is_left_out():
 
 def test_nothing_known_gives_zero_loss_and_zero_gradient():
     logits = torch.randn(1, 2, 3, 3, 3, requires_grad=True)
-    loss = balanced_bce(logits, torch.ones(1, 2, 3, 3, 3), torch.zeros(1, 2, 3, 3, 3))
+    loss = BalancedBCE()(logits, torch.ones(1, 2, 3, 3, 3), torch.zeros(1, 2, 3, 3, 3))
     loss.backward()
     assert loss == 0
     assert torch.all(logits.grad == 0)
@@ -80,13 +82,13 @@ def test_masked_mse_is_the_mean_over_masked_voxels():
     logits, target, _ = arrays(5, 0.5)
     mask = (np.random.default_rng(6).random((2, 4, 5, 6)) < 0.6).astype(np.uint8)
     error = ((1 / (1 + np.exp(-logits)) - target) ** 2).mean(axis=1)[mask.astype(bool)].mean()
-    found = masked_mse(*(torch.from_numpy(v) for v in (logits, target, mask)))
+    found = MSE()(*(torch.from_numpy(v) for v in (logits, target, mask)))
     assert float(found) == pytest.approx(error, rel=1e-5)
 
 
 def test_masked_mse_of_nothing_is_zero_and_has_a_gradient():
     logits = torch.zeros(1, 2, 3, 3, 3, requires_grad=True)
-    loss = masked_mse(logits, torch.ones(1, 2, 3, 3, 3), torch.zeros(1, 3, 3, 3))
+    loss = MSE()(logits, torch.ones(1, 2, 3, 3, 3), torch.zeros(1, 3, 3, 3))
     loss.backward()
     assert loss.item() == 0
     assert not logits.grad.any()
@@ -119,8 +121,15 @@ def indicator_arrays(seed=0, share=0.1):
     return rng.normal(size=shape), target * 1.0, mask * 1.0
 
 
+def rare(kind="cross_entropy", gamma=2.0, **options):
+    """The loss of a rare class by its name in the config of an indicator."""
+    options = {"balance": 1.0} | options
+    losses = {"cross_entropy": BCE, "mse": MSE, "focal": Focal}
+    return losses[kind](**options, **({"gamma": gamma} if kind == "focal" else {}))
+
+
 def indicator(logits, target, mask, **options):
-    return float(indicator_loss(*map(torch.from_numpy, (logits, target, mask)), **options))
+    return float(rare(**options)(*map(torch.from_numpy, (logits, target, mask))))
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "mse", "focal"])
@@ -156,7 +165,7 @@ def test_a_class_rarer_than_the_rarest_weighs_as_if_it_had_that_share():
 @pytest.mark.parametrize("kind", ["cross_entropy", "mse", "focal"])
 def test_an_indicator_without_known_voxels_has_no_loss_and_a_gradient_of_zero(kind):
     logits = torch.randn(1, 1, 2, 3, 3, requires_grad=True)
-    loss = indicator_loss(logits, torch.ones_like(logits), torch.zeros_like(logits), kind=kind)
+    loss = rare(kind)(logits, torch.ones_like(logits), torch.zeros_like(logits))
     loss.backward()
     assert loss == 0
     assert not logits.grad.any()
@@ -166,7 +175,7 @@ def test_an_indicator_without_known_voxels_has_no_loss_and_a_gradient_of_zero(ki
 def test_the_gradient_of_a_sure_and_right_indicator_is_finite(kind):
     logits = torch.tensor([80.0, -80.0]).reshape(1, 1, 1, 1, 2).requires_grad_()
     target = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 1, 2)
-    indicator_loss(logits, target, torch.ones_like(target), kind=kind, gamma=0.5).backward()
+    rare(kind, gamma=0.5)(logits, target, torch.ones_like(target)).backward()
     assert torch.isfinite(logits.grad).all()
 
 
@@ -178,16 +187,86 @@ def test_the_vector_loss_is_the_mean_of_squared_components_where_there_are_vecto
         (vectors[n, c, z, y, x] - target[n, c, z, y, x]) ** 2
         for n, z, y, x in np.argwhere(mask) for c in range(3)
     ])
-    found = masked_vector_mse(*map(torch.from_numpy, (vectors, target, mask)))
+    loss, plain = MSE(), {"activate": ACTIVATIONS["identity"]}
+    found = loss(*map(torch.from_numpy, (vectors, target, mask)), **plain)
     assert float(found) == pytest.approx(expected, rel=1e-5)
     changed = np.where(mask[:, None] == 0, 1e6, vectors)
-    again = masked_vector_mse(*map(torch.from_numpy, (changed, target, mask)))
+    again = loss(*map(torch.from_numpy, (changed, target, mask)), **plain)
     assert float(again) == float(found)
 
 
-def test_the_vector_loss_of_nothing_is_zero_and_has_a_gradient():
-    vectors = torch.randn(1, 3, 2, 2, 2, requires_grad=True)
-    loss = masked_vector_mse(vectors, torch.ones(1, 3, 2, 2, 2), torch.zeros(1, 2, 2, 2))
-    loss.backward()
-    assert loss.item() == 0
-    assert not vectors.grad.any()
+# -- classes ---------------------------------------------------------------------------------
+
+
+def classes(seed=0, n=4):
+    """Logits (2, n, z, y, x), class numbers with nonsense where nothing is known, mask."""
+    rng = np.random.default_rng(seed)
+    mask = (rng.random((2, 3, 4, 5)) < 0.7).astype(np.uint8)
+    target = np.where(mask, rng.integers(0, n, mask.shape), 255).astype(np.uint8)
+    return rng.normal(size=(2, n, 3, 4, 5)), target, mask
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 0.0, 2.5, 0.3)])
+def test_cross_entropy_is_the_weighted_mean_over_known_voxels(weights):
+    logits, target, mask = classes()
+    total = weight = 0.0
+    for n, z, y, x in np.argwhere(mask):
+        wanted = target[n, z, y, x]
+        w = 1.0 if weights is None else weights[wanted]
+        total -= w * np.log(softmax(logits[n, :, z, y, x])[wanted])
+        weight += w
+    found = CrossEntropy(class_weights=weights)(*map(torch.from_numpy, (logits, target, mask)))
+    assert float(found) == pytest.approx(total / weight, rel=1e-5)
+
+
+def dice_reference(predicted, target, mask, smooth):
+    """Channel by channel."""
+    losses = []
+    for c in range(predicted.shape[1]):
+        p, t = (values[:, c][mask > 0] for values in (predicted, target))
+        losses.append(1 - (2 * (p * t).sum() + smooth) / (p.sum() + t.sum() + smooth))
+    return np.mean(losses)
+
+
+def test_dice_of_channels_and_of_classes_is_the_reference():
+    logits, target, mask = classes(1)
+    channels = np.stack([target == c for c in range(4)], axis=1) * 1.0
+    sigmoid = dice_reference(1 / (1 + np.exp(-logits)), channels, mask, 1.0)
+    found = Dice()(*map(torch.from_numpy, (logits, channels, mask)))
+    assert float(found) == pytest.approx(sigmoid, rel=1e-5)
+    probability = np.apply_along_axis(softmax, 1, logits)
+    found = Dice(smooth=0.1)(
+        *map(torch.from_numpy, (logits, target, mask)), activate=ACTIVATIONS["softmax"]
+    )
+    assert float(found) == pytest.approx(dice_reference(probability, channels, mask, 0.1), rel=1e-5)
+
+
+def test_a_balanced_binary_loss_takes_one_mask_for_all_channels():
+    logits, target, mask = arrays(8, 0.3)
+    mask = mask[:, :1].repeat(3, axis=1)
+    found = BalancedBCE()(*map(torch.from_numpy, (logits, target, mask[:, 0])))
+    assert float(found) == pytest.approx(reference(logits, target, mask), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", LOSSES.names())
+def test_a_loss_is_zero_with_a_gradient_of_zero_where_nothing_is_known(kind):
+    loss = LOSSES.get(kind)()
+    assert isinstance(loss, Loss) and loss.kind == kind
+    assert type(loss).from_dict(loss.model_dump(mode="json")) == loss
+    logits = torch.randn(1, 3, 2, 2, 2, requires_grad=True)
+    target = torch.full((1, 2, 2, 2) if kind == "cross_entropy" else (1, 3, 2, 2, 2), 1.0)
+    value = loss(logits, target, torch.zeros(1, 2, 2, 2))
+    value.backward()
+    assert value.item() == 0
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("values", [{"rarest": 0}, {"balance": 1.5}, {"gama": 1}])
+def test_parameters_that_cannot_be_meant_are_refused(values):
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        Focal.from_dict(values)

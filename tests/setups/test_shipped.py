@@ -10,7 +10,7 @@ import torch
 
 from em_blocks.models.config import SetupConfig
 from em_blocks.models.setup import Setup, load_weights
-from em_blocks.training.heads import head_trainings
+from em_blocks.training.validation import choice_of
 
 SETUPS = Path(__file__).parents[2] / "setups"
 FOLDERS = sorted(path.parent for path in SETUPS.glob("*/config.json"))
@@ -39,7 +39,7 @@ def test_the_config_fits_the_network(setup):
     network = setup.build()
     network.check_tile(setup.config.tile_shape)
     network.check_tile(setup.config.training.output_shape)
-    assert head_trainings(setup.config).keys() == setup.config.heads.keys()
+    assert choice_of(setup.config).score == setup.config.training.score
     assert sum(value.numel() for value in network.parameters()) < 1_500_000
 
 

@@ -9,7 +9,6 @@ from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.checks import check_intensities, check_labels, check_synapses
 from em_blocks.training.data.sources import TrainingData
-from em_blocks.training.heads import head_trainings
 from tiny_setup import synapse_config, tiny_config
 
 VOXEL = np.array([40.0, 4.0, 4.0])  # of synapse_config
@@ -44,8 +43,8 @@ def test_one_labelled_voxel_is_enough(labels, voxel):
 
 
 @pytest.fixture
-def heads(tmp_path):
-    return head_trainings(SetupConfig.from_dict(synapse_config(tmp_path)))
+def config(tmp_path):
+    return SetupConfig.from_dict(synapse_config(tmp_path))
 
 
 def sites(*voxels):
@@ -53,22 +52,22 @@ def sites(*voxels):
     return Synapses(id=np.arange(len(post)), post=post, pre=post + 1000)
 
 
-def test_a_source_without_synapses_is_refused_where_heads_learn_them(heads):
+def test_a_source_without_synapses_is_refused_where_heads_learn_them(config):
     both = [data(None, sites(BEGIN)), data(None, name="bare")]
     with pytest.raises(ConfigError, match=r"learn synapses, but bare of training\.validation has none"):
-        check_synapses(both, heads, "validation")
+        check_synapses(both, config, "validation")
 
 
-def test_sites_count_where_the_box_is_used_and_its_end_is_excluded(heads):
-    check_synapses([data(None, sites(BEGIN))], heads, "sources")
-    check_synapses([data(None, sites()), data(None, sites((7.9, 7.9, 4.9)))], heads, "sources")
+def test_sites_count_where_the_box_is_used_and_its_end_is_excluded(config):
+    check_synapses([data(None, sites(BEGIN))], config, "sources")
+    check_synapses([data(None, sites()), data(None, sites((7.9, 7.9, 4.9)))], config, "sources")
     for outside in (END, (1.9, 3, 1), (2, 3, 5)):
         with pytest.raises(ConfigError, match="no postsynaptic site lies in the used boxes"):
-            check_synapses([data(None, sites(outside))], heads, "sources")
+            check_synapses([data(None, sites(outside))], config, "sources")
 
 
-def test_heads_that_learn_no_synapses_need_none(heads):
-    check_synapses([data(None)], {}, "sources")
+def test_heads_that_learn_no_synapses_need_none(config):
+    check_synapses([data(None)], SetupConfig.from_dict(tiny_config()), "sources")
 
 
 # -- intensities -----------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.graph import largest_read, world
 from em_blocks.training.data.samples import draw_batch, prefetch
 from em_blocks.training.data.sources import TrainingData
-from em_blocks.training.heads import head_trainings
 from em_blocks.training.stream import BatchStream
 from tiny_setup import tiny_config
 
@@ -37,7 +36,7 @@ def stripes(labels=None):
 
 
 def stream(config, *sources):
-    return BatchStream(config, sources or [stripes()], head_trainings(config), (1, 2, 2))
+    return BatchStream(config, sources or [stripes()], (1, 2, 2))
 
 
 def first(stream, n=3, begin=0):

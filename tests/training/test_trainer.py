@@ -35,10 +35,10 @@ def trainer(**changes):
     )
     torch.manual_seed(0)
 
-    def loss(logits, batch, iteration):
-        return (logits.float() - batch["wanted"]).square().mean()
+    def objective(outputs, batch, iteration):
+        return {"line": (outputs["line"].float() - batch["wanted"]).square().mean()}
 
-    return Trainer(Line(), {"line": loss}, config)
+    return Trainer(Line(), objective, config)
 
 
 def batch(seed=0):
@@ -113,15 +113,15 @@ def test_a_loaded_state_goes_on_as_if_never_stopped():
         assert torch.equal(a, b)
 
 
-def test_losses_are_told_the_iteration_and_only_what_they_learn_from():
+def test_the_objective_is_told_the_iteration_and_only_what_it_learns_from():
     seen = []
 
-    def loss(logits, batch, iteration):
+    def objective(outputs, batch, iteration):
         seen.append((iteration, batch.keys()))
-        return logits.float().square().mean()
+        return {"line": outputs["line"].float().square().mean()}
 
     train = trainer()
-    train.losses = {"line": loss}
+    train.objective = objective
     extra = {"sites": np.ones(1, int), "pairs": np.full((1, 2, 2, 3), np.nan)}
     train.step(7, batch() | extra)
     assert seen == [(7, {"raw", "wanted"})]

@@ -9,7 +9,6 @@ from em_blocks.errors import ConfigError
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.sources import TrainingData
-from em_blocks.training.heads import head_trainings
 from em_blocks.training.validation import UNDEFINED, Validation
 from tiny_setup import tiny_config
 
@@ -57,7 +56,7 @@ def box(labels=None, synapses=None):
 
 
 def validation(made, *boxes):
-    return Validation(made, head_trainings(made), boxes or [box()])
+    return Validation(made, boxes or [box()])
 
 
 def test_an_entry_has_its_iteration_and_every_score():

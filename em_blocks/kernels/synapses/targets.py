@@ -19,6 +19,15 @@ class PartnerVectors(NamedTuple):
     mask: np.ndarray  # (z, y, x) uint8: 1 where there is a vector
 
 
+def ball_reach(radius_nm: float, voxel_size: Sequence[float]) -> tuple[int, int, int]:
+    """Return how far balls reach into their surroundings, voxels (z, y, x).
+
+    It is one voxel more than the radius: a site may lie anywhere in its voxel.
+    """
+    z, y, x = np.ceil(radius_nm / np.asarray(voxel_size, float)).astype(int) + 1
+    return int(z), int(y), int(x)
+
+
 def site_balls(
     labels: np.ndarray,
     sites: np.ndarray,

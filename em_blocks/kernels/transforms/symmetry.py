@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,9 +55,18 @@ def symmetries(*, transposes: bool) -> list[Symmetry]:
     return [Symmetry(triple(m), s) for m, s in itertools.product(mirrors, swaps)]
 
 
+Part = tuple[tuple, np.ndarray]
+"""Index and values: ``original[index]`` is what a transformed volume says of the original one."""
+
+
+def undo_all(values: np.ndarray, symmetry: Symmetry) -> list[Part]:
+    """Bring channels (c, z, y, x) without a direction back: they only change their places."""
+    return [((...,), symmetry.undo(values))]
+
+
 def undo_affinities(
-    affinities: np.ndarray, symmetry: Symmetry, neighborhood: list[Triple]
-) -> list[tuple[int, tuple[slice, ...], np.ndarray]]:
+    affinities: np.ndarray, symmetry: Symmetry, neighborhood: Sequence[Triple]
+) -> list[Part]:
     """Bring affinities of a transformed volume back to the original one.
 
     A mirror turns the edge (v, v + s) around: in the original it is stored at v + s, and
@@ -67,29 +77,29 @@ def undo_affinities(
     affinities : (c, z, y, x) array
         Predicted on the transformed volume.
     symmetry : Symmetry
-    neighborhood : list of c voxel shifts (z, y, x)
+    neighborhood : sequence of c voxel shifts (z, y, x)
 
     Returns
     -------
-    list of (channel, slices, values)
-        `values` belong to the `slices` (z, y, x) of `channel` of the original.
+    list of (index, values)
+        The index is a channel of the original and its slices (z, y, x).
 
     Raises
     ------
     ValueError
         If the symmetry maps a shift to one that is not in the neighborhood.
     """
-    parts = []
+    parts: list[Part] = []
     for channel, shift in enumerate(neighborhood):
         values = symmetry.undo(affinities[channel])
         moved = symmetry.undo_shift(shift)
         turned = triple(-s for s in moved)
         if moved in neighborhood:
             whole = tuple(slice(0, n) for n in values.shape)
-            parts.append((neighborhood.index(moved), whole, values))
+            parts.append(((neighborhood.index(moved), *whole), values))
         elif turned in neighborhood:
             source, target = _partners(values.shape, moved)
-            parts.append((neighborhood.index(turned), target, values[source]))
+            parts.append(((neighborhood.index(turned), *target), values[source]))
         else:
             raise ValueError(f"{symmetry} maps the shift {shift} to {moved}, which no channel has")
     return parts

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from em_blocks.errors import ConfigError, EmBlocksError, VolumeError
 from em_blocks.geometry import Box
-from em_blocks.models.config import SetupConfig
 from em_blocks.tasks.prediction.options import (
     LinearNormalization,
     NormalizationChoice,
@@ -18,6 +18,9 @@ from em_blocks.tasks.prediction.raw_sample import RawSample, place
 from em_blocks.training.data.domain import Domain, full_range
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.storage import arrays_below
+
+if TYPE_CHECKING:
+    from em_blocks.models.config import SetupConfig
 
 FAR = 2.0
 """Normalised intensities beyond this are far from the -1 .. 1 that networks are trained with."""

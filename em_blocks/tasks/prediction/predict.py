@@ -44,10 +44,6 @@ from em_blocks.volumes.formats.storage import block_shards
 
 log = logging.getLogger(__name__)
 
-DEFAULT_SCALE = {"uint8": 255.0, "int8": 127.0}
-VECTOR_SCALE = {"int8": 0.25}
-"""Of vectors in nm: 4 nm are stored as 1, and up to 508 nm fit."""
-
 
 class Predict(BlockwiseTask):
     """Apply a trained setup to one raw volume."""
@@ -166,13 +162,9 @@ class Predict(BlockwiseTask):
     def _spec(self, name: str, out: HeadOutput) -> OutputSpec:
         head = self._setup.config.heads[name]
         chunk = out.chunk_shape or usual_chunk(self.block_shape)
-        vectors = _holds_vectors(head)
-        dtype = out.dtype or ("int8" if vectors else "uint8")
-        attributes = {}
-        if scale := out.scale or (VECTOR_SCALE if vectors else DEFAULT_SCALE).get(dtype):
-            attributes["scale"] = scale
-        if neighborhood := getattr(head, "neighborhood", None):
-            attributes["neighborhood"] = [list(shift) for shift in neighborhood]
+        dtype = out.dtype or head.storage.dtype
+        scale = out.scale or head.storage.scales.get(dtype)
+        attributes = ({"scale": scale} if scale else {}) | head.storage.attributes
         return OutputSpec(
             name=name, path=f"{self.output}/{out.dataset or name}", dtype=dtype,
             chunk_shape=chunk, channels=head.channels, format=out.format,
@@ -213,11 +205,11 @@ class Predict(BlockwiseTask):
                     f"{', '.join(known)}. Use one of these."
                 )
         for name, out in self.outputs.items():
-            if _holds_vectors(known[name]) and out.dtype == "uint8":
+            storage = known[name].storage
+            if out.dtype in storage.unfit:
                 raise ConfigError(
-                    f"'outputs' stores the vectors of the head {name!r} as uint8, which has no negative "
-                    'numbers: half of all partners would be lost. Use "int8" (steps of 4 nm), '
-                    '"float16" or "float32".'
+                    f"'outputs' stores the head {name!r} as {out.dtype}, which "
+                    f"{storage.unfit[out.dtype]}"
                 )
         datasets = [out.dataset or name for name, out in self.outputs_by_head().items()]
         if len(set(datasets)) < len(datasets):
@@ -336,8 +328,7 @@ class Predict(BlockwiseTask):
         heads = {
             spec.name: HeadFormat(
                 spec.dtype, spec.attributes.get("scale"),
-                [tuple(s) for s in spec.attributes.get("neighborhood", [])] or None,
-                kind=self._setup.config.heads[spec.name].kind,
+                self._setup.config.heads[spec.name].inverse,
             )
             for spec in self.output_specs()
         }
@@ -476,7 +467,3 @@ class Predict(BlockwiseTask):
     def usual_tile(self) -> Triple:
         """The tile of the config, else of the setup."""
         return self.tile_shape or self._setup.config.tile_shape
-
-
-def _holds_vectors(head) -> bool:
-    return head.kind == "direction_vectors"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from em_blocks.models.config import Normalization, SetupConfig
+if TYPE_CHECKING:  # a setup's config needs torch, for its losses
+    from em_blocks.models.config import Normalization, SetupConfig
 
 Range = tuple[float, float]
 

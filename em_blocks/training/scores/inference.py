@@ -1,4 +1,4 @@
-"""Prediction of a validation box in one go."""
+"""A validation box in one go: its prediction and its truth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
+from em_blocks.geometry import Nm3
 from em_blocks.models.config import SetupConfig
+from em_blocks.models.truth import LABELS, POST, PRE, Truth
 from em_blocks.nets.inference import HeadFormat, TilePredictor
 from em_blocks.training.data.sources import TrainingData
 
@@ -26,7 +28,7 @@ def predict_box(
     """
     predictor = TilePredictor(
         network,
-        heads={name: HeadFormat("float32", kind=head.kind) for name, head in config.heads.items()},
+        heads=dict.fromkeys(config.heads, HeadFormat("float32")),
         tile_shape=config.tile_shape,
         scale=config.normalization.scale,
         shift=config.normalization.shift,
@@ -35,6 +37,19 @@ def predict_box(
     raw = _read_mirrored(data.raw, *predictor.input_box(data.begin, data.end))
     outputs, _ = predictor.predict(raw, data.begin, data.end)
     return outputs
+
+
+def truth_of_box(data: TrainingData, voxel_size: Nm3) -> Truth:
+    """Read the truth of the used box, nm from its first corner.
+
+    Of the synapses it has those whose postsynaptic site lies in the box.
+    """
+    points = {}
+    if (found := data.synapses) is not None:
+        begin, end = (np.array(corner) * voxel_size for corner in (data.begin, data.end))
+        inside = np.all((found.post >= begin) & (found.post < end), axis=1)
+        points = {PRE: found.pre[inside] - begin, POST: found.post[inside] - begin}
+    return Truth(voxel_size, labels={LABELS: np.asarray(data.labels[data.box])}, points=points)
 
 
 def _read_mirrored(volume, begin: Sequence[int], end: Sequence[int]) -> np.ndarray:

@@ -4,7 +4,7 @@ A snapshot is a zarr container of volumes in one frame, whose origin is the corn
 
     <iteration>.zarr/raw                  as the network saw it: augmented and normalised
     <iteration>.zarr/labels               smaller than raw by the context of the network
-    <iteration>.zarr/<head>/target        what the head should have said
+    <iteration>.zarr/<head>/target        what the head should have said (all its arrays)
     <iteration>.zarr/<head>/mask          where the target counts
     <iteration>.zarr/<head>/prediction    what it said, after the step
     <iteration>.zarr/synapses.parquet     pairs with a site in the labels, if heads learn synapses
@@ -28,7 +28,7 @@ from em_blocks.errors import VolumeError
 from em_blocks.geometry import Frame
 from em_blocks.kernels.plots.sections import grey_picture, overlay_picture, panel
 from em_blocks.kernels.synapses.table import Synapses
-from em_blocks.models.config import HeadConfig, SetupConfig
+from em_blocks.models.config import SetupConfig
 from em_blocks.volumes import Volume
 from em_blocks.volumes.synapse_files import write_synapses
 
@@ -104,10 +104,9 @@ class Snapshots:
         _write_volume(container / "raw", raw, Frame(size))
         inner = Frame(size, corner)
         _write_volume(container / "labels", sample["labels"], inner, labels=True)
-        for head in self.config.heads:
-            for what in ("target", "mask", "prediction"):
-                name = f"{head}/{what}"
-                _write_volume(container / name, sample[name], inner)
+        for name, head in self.config.heads.items():
+            for array in (*head.arrays, "prediction"):
+                _write_volume(container / name / array, sample[f"{name}/{array}"], inner)
         if "pairs" in sample:
             write_synapses(container / "synapses.parquet", _synapses(sample["pairs"] + corner))
 
@@ -122,7 +121,7 @@ class Snapshots:
         for name, head in self.config.heads.items():
             for what in ("target", "prediction"):
                 values = sample[f"{name}/{what}"][..., z, :, :]
-                pictures[f"{name}: {what}"] = _head_picture(values, head)
+                pictures[f"{name}: {what}"] = head.picture(values)
         return panel(
             pictures, title=f"{self.config.name}, iteration {iteration}", columns=2, width=384,
             pixel_nm=self.config.voxel_size[2],
@@ -172,12 +171,3 @@ def _section(targets: list[np.ndarray]) -> int:
     spread = [target.std(axis=(-1, -2)) for target in targets]  # (..., z)
     spread = [values.reshape(-1, values.shape[-1]).mean(axis=0) for values in spread]
     return int(np.argmax(sum(values / max(values.max(), 1e-9) for values in spread)))
-
-
-def _head_picture(values: np.ndarray, head: HeadConfig) -> np.ndarray:
-    """A section (y, x) or (c, y, x) of a head: its first three channels as colours, or grey."""
-    channels = values.reshape(-1, *values.shape[-2:])
-    reach = 2 * head.unit_nm if head.kind == "direction_vectors" else None
-    low, high = (0.0, 1.0) if reach is None else (-reach, reach)
-    grey = [grey_picture(channel, low=low, high=high)[..., 0] for channel in channels[:3]]
-    return np.stack(grey if len(grey) == 3 else grey[:1] * 3, axis=-1)

@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Frame
+from em_blocks.models.head import Storage
 from em_blocks.tasks.prediction.options import HeadOutput
-from em_blocks.tasks.prediction.predict import DEFAULT_SCALE
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.tables import BlockTables
 from segmenting import (
@@ -184,7 +184,7 @@ def test_affinities_of_every_dtype_and_scale_are_segmented_alike(tmp_path, dtype
 
 @pytest.mark.parametrize("dtype", get_args(get_args(HeadOutput.model_fields["dtype"].annotation)[0]))
 def test_every_dtype_that_predict_offers_can_be_segmented(tmp_path, dtype):
-    scale = DEFAULT_SCALE.get(dtype)
+    scale = Storage().scales.get(dtype)
     values = (SEVENTHS * (scale or 1)).astype(dtype)
     path = stored(values, tmp_path, dtype=dtype if dtype != "uint8" else "u1")
     if scale:

@@ -7,7 +7,6 @@ from em_blocks.errors import ConfigError
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.sources import TrainingData
-from em_blocks.training.heads import head_trainings
 from em_blocks.training.stream import BatchStream
 from tiny_setup import tiny_config
 
@@ -45,7 +44,7 @@ def config(**augment):
 
 
 def samples(made, data, count=6):
-    stream = BatchStream(made, [data], head_trainings(made), CONTEXT)
+    stream = BatchStream(made, [data], CONTEXT)
     return list(stream.batches(0, count))
 
 
@@ -119,6 +118,6 @@ def test_a_partner_beyond_the_used_box_is_known_but_never_asked_for():
 
 def test_the_same_iteration_gives_the_same_batch():
     data, made = marked_volume(), config(elastic=0.5)
-    stream = BatchStream(made, [data], head_trainings(made), CONTEXT)
+    stream = BatchStream(made, [data], CONTEXT)
     (first,), (again,) = list(stream.batches(3, 4)), list(stream.batches(3, 4))
     assert all(np.array_equal(first[name], again[name]) for name in first)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from em_blocks.training.scores import voxels as scores
+from em_blocks.models.scores import voxels as scores
 
 
 def test_average_precision_of_a_perfect_and_of_a_reversed_order():

@@ -6,7 +6,8 @@ import pytest
 from em_blocks.kernels.synapses.detection import DetectionRule
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.kernels.synapses.targets import partner_vectors, site_balls
-from em_blocks.training.scores.partners import detect_partners, partner_scores
+from em_blocks.models.scores.partners import PartnerScore, detect_partners
+from em_blocks.models.truth import Truth
 
 VOXEL = (40.0, 4.6, 4.6)
 SHAPE = (12, 100, 120)
@@ -35,7 +36,10 @@ def perfect(synapses):
 def scores_of(indicator, vectors, synapses, labels=None):
     """F-score with neuron ids; F-score, precision, recall and threshold without."""
     labels = np.ones(SHAPE, np.uint64) if labels is None else labels
-    found = partner_scores(indicator, vectors, labels, synapses, VOXEL)
+    truth = Truth(VOXEL, {"labels": labels}, points={"pre": synapses.pre, "post": synapses.post})
+    score = PartnerScore(indicator="sites", vectors="partners")
+    found = score.scores({"sites": indicator[None], "partners": vectors}, truth)
+    assert found.keys() <= score.score_names().keys()
     keys = ("fscore_neurons", "fscore", "precision", "recall", "threshold")
     return [found.get(f"synapses/{key}") for key in keys]
 

@@ -1,4 +1,4 @@
-"""Validation scores of predictions against labels."""
+"""Scores of predicted voxels against labels."""
 
 from __future__ import annotations
 
@@ -13,26 +13,17 @@ from em_blocks.kernels.evaluation.contingency import count_overlaps
 from em_blocks.kernels.evaluation.segmentation_scores import Voi, variation_of_information
 
 DIRECT = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
-LOWER_WINS = frozenset(["balanced_ce", "voi_split", "voi_merge", "mse"])
-"""Kinds of scores that are errors: the lower the better."""
-NO_SCORE = frozenset(["mean_length_nm", "threshold"])
-"""Kinds of measurements that are neither good nor bad."""
 MEAN_AFFINITY = "OneMinus<MeanAffinity<RegionGraphType, ScoreValue>>"
 
 
-def kind_of(name: str) -> str:
-    """What a score of a head measures: "voi_split" of "affinities/voi_split"."""
-    return name.rpartition("/")[2]
-
-
 def mean_of_known(values: Sequence[float]) -> float:
-    """Mean of those values that are no nan; nan if all are."""
+    """Return the mean of the values that are no nan; nan if all are."""
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
 
 
 def average_precision(probability: np.ndarray, positive: np.ndarray, bins: int = 1000) -> float:
-    """Area under the precision-recall curve, to 1 / `bins` in probability.
+    """Return the area under the precision-recall curve, to 1 / `bins` in probability.
 
     Parameters
     ----------
@@ -56,13 +47,13 @@ def average_precision(probability: np.ndarray, positive: np.ndarray, bins: int =
 
 
 def f1(predicted: np.ndarray, positive: np.ndarray) -> float:
-    """Harmonic mean of precision and recall of two bool arrays (also known as Dice)."""
+    """Return the harmonic mean of precision and recall of two bool arrays (also known as Dice)."""
     called = np.count_nonzero(predicted) + np.count_nonzero(positive)
     return 2 * np.count_nonzero(predicted & positive) / called if called else 1.0
 
 
 def balanced_cross_entropy(probability: np.ndarray, positive: np.ndarray) -> float:
-    """Mean of the two classes' mean negative log likelihoods, nats; nan without any voxel."""
+    """Return the mean of the two classes' mean negative log likelihoods, nats; nan without any voxel."""
     if not len(positive):
         return float("nan")
     clipped = np.clip(probability, 1e-6, 1 - 1e-6)
@@ -73,7 +64,7 @@ def balanced_cross_entropy(probability: np.ndarray, positive: np.ndarray) -> flo
 def agglomeration_voi(
     affinities: np.ndarray, labels: np.ndarray, thresholds: Sequence[float] = (0.2, 0.35, 0.5, 0.65)
 ) -> Voi:
-    """Best VOI over `thresholds` of a watershed with mean-affinity agglomeration.
+    """Return the best VOI over `thresholds` of a watershed with mean-affinity agglomeration.
 
     Parameters
     ----------

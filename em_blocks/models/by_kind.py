@@ -1,0 +1,54 @@
+"""Fields of configs that take a model of the class that a registry has for its `kind`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from em_blocks.plugins import Registry
+
+
+class ByKind:
+    """Annotation of such a field: ``Annotated[Base, ByKind(REGISTRY)]``.
+
+    Classes are imported when a config names their kind, so that another package can add some and a
+    broken one harms nobody who does not use it. The JSON Schema lists those of em_blocks.
+
+    Parameters
+    ----------
+    registry : Registry
+        Of subclasses of the annotated base.
+    default : str, optional
+        The kind of values that say none.
+    """
+
+    def __init__(self, registry: Registry, default: str | None = None):
+        self.registry, self.default = registry, default
+
+    def __get_pydantic_core_schema__(
+        self, source: type, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        def validate(value: Any, info: ValidationInfo) -> Any:
+            return value if isinstance(value, source) else self._made(value, info)
+
+        return core_schema.with_info_plain_validator_function(validate)
+
+    def _made(self, value: Any, info: ValidationInfo) -> Any:
+        kind = value.get("kind", self.default) if isinstance(value, dict) else None
+        if kind not in self.registry.names():
+            raise ValueError(
+                f"the `kind` must be one of {', '.join(self.registry.names())}; other packages add "
+                f"some by entry points of the group {self.registry.group!r}"
+            )
+        return self.registry.get(kind).model_validate(value, context=info.context)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        classes = [self.registry.get(kind) for kind in self.registry.builtin]
+        return handler(
+            core_schema.union_schema([cls.__pydantic_core_schema__ for cls in classes])
+        )

@@ -1,0 +1,1 @@
+"""Heads of networks, one file each."""

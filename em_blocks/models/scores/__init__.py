@@ -1,0 +1,1 @@
+"""Validation scores: of single voxels, and of several heads together."""
