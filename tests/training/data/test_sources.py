@@ -18,7 +18,7 @@ from em_blocks.geometry import BlockGrid, Frame
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.models.sources import DataSource
 from em_blocks.training.data.sources import describe, open_source
-from em_blocks.training.scores.partners import synapses_of_box
+from em_blocks.training.scores.inference import truth_of_box
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.ledger import Ledger, write_ledger
 from em_blocks.volumes.synapse_files import write_synapses
@@ -222,19 +222,20 @@ def test_synapses_stay_at_their_voxels_where_the_setup_is_for_a_little_larger_on
 
 
 def test_synapses_of_a_box_count_from_its_corner_and_lie_in_it_by_their_postsynaptic_site(marked):
-    whole = synapses_of_box(open_source(source(marked), SIZE), SIZE)
-    assert whole.id.tolist() == [1, 2], "the third lies beyond the volume"
-    box = synapses_of_box(open_source(source(marked, begin=[2, 3, 4], end=[6, 8, 9]), SIZE), SIZE)
-    assert box.id.tolist() == [2]
-    np.testing.assert_allclose(box.post, [[5, 5, 5]])
-    np.testing.assert_allclose(box.pre, [[35, -15, 15]])  # outside of the box, and kept
-    last = synapses_of_box(open_source(source(marked, end=[2, 3, 4]), SIZE), SIZE)
-    assert last.id.tolist() == [1], "the end is excluded"
+    def points(**values):
+        return truth_of_box(open_source(source(marked, **values), SIZE), SIZE).points
+
+    assert len(points()["post"]) == 2, "the third lies beyond the volume"
+    box = points(begin=[2, 3, 4], end=[6, 8, 9])
+    np.testing.assert_allclose(box["post"], [[5, 5, 5]])
+    np.testing.assert_allclose(box["pre"], [[35, -15, 15]])  # outside of the box, and kept
+    last = points(end=[2, 3, 4])["post"]
+    np.testing.assert_allclose(last, points()["post"][:1])  # the end is excluded
 
 
 def test_a_source_without_a_file_has_no_synapses(arrays):
     data = open_source(source(arrays), SIZE)
-    assert data.synapses is None and synapses_of_box(data, SIZE) is None
+    assert data.synapses is None and truth_of_box(data, SIZE).points == {}
 
 
 def test_synapses_are_part_of_the_description(marked, tmp_path):
