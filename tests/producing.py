@@ -23,7 +23,7 @@ from em_blocks.geometry import BlockGrid, Box
 from em_blocks.runtime.runs.ledgers import reopen
 from em_blocks.runtime.runs.report import RunReport
 from em_blocks.runtime.runs.verify import requeue_damaged
-from em_blocks.runtime.scheduler.schedule import ScheduledStep
+from em_blocks.runtime.scheduler.scheduled_step import ScheduledStep
 from em_blocks.runtime.worker.step_runtime import describe_error
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec
 from em_blocks.volumes import Volume

@@ -18,7 +18,8 @@ from em_blocks.runtime.runs.claim import claim
 from em_blocks.runtime.runs.inputs import look_at
 from em_blocks.runtime.runs.preflight import Checked, check_task
 from em_blocks.runtime.runs.report import RunReport, write_summaries
-from em_blocks.runtime.scheduler.schedule import ScheduledStep, schedule
+from em_blocks.runtime.scheduler.schedule import schedule
+from em_blocks.runtime.scheduler.scheduled_step import ScheduledStep
 from em_blocks.runtime.scheduler.serial import do_serially
 from em_blocks.runtime.scheduler.started_run import StartedRun
 from em_blocks.tasks.base import BlockwiseTask, SynapseTask

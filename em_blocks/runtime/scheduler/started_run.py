@@ -24,7 +24,7 @@ from em_blocks.runtime.runs.preflight import Checked, check_space
 from em_blocks.runtime.runs.report import RunReport, make_report
 from em_blocks.runtime.runs.verify import requeue_damaged
 from em_blocks.runtime.scheduler.dispatch import Work
-from em_blocks.runtime.scheduler.schedule import ScheduledStep
+from em_blocks.runtime.scheduler.scheduled_step import ScheduledStep
 from em_blocks.tasks.base import RowsSpec
 from em_blocks.volumes.stores.ledger import Ledger
 
