@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from em_blocks.runtime.scheduler import dispatch
+from em_blocks.runtime.scheduler.dispatch import StepProgress
 from em_blocks.runtime.scheduler.scheduled_step import ScheduledStep
 from em_blocks.runtime.scheduler.worker_registry import WorkerRegistry
 
@@ -21,13 +21,13 @@ class CircuitBreaker:
     Parameters
     ----------
     step : ScheduledStep
-    progress : dispatch.Progress
+    progress : StepProgress
         Of the step, kept up to date by the dispatcher.
     registry : WorkerRegistry
     """
 
     def __init__(
-        self, step: ScheduledStep, progress: dispatch.Progress, registry: WorkerRegistry
+        self, step: ScheduledStep, progress: StepProgress, registry: WorkerRegistry
     ):
         self._step, self._progress, self._registry = step, progress, registry
         self._n_blocks, self._num_workers = int(step.work.todo.sum()), step.work.task.num_workers

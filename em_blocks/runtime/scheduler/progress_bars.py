@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from em_blocks.runtime.scheduler import dispatch
+from em_blocks.runtime.scheduler.dispatch import StepProgress
 from em_blocks.runtime.scheduler.scheduled_step import ScheduledStep
 
 LOG_EVERY_S = 15.0
@@ -28,7 +28,7 @@ class ProgressBars:
     Parameters
     ----------
     steps : sequence of ScheduledStep
-    progress : sequence of dispatch.Progress
+    progress : sequence of StepProgress
         Of each step, kept up to date by the dispatcher.
     console : rich.console.Console
     live : bool
@@ -36,7 +36,7 @@ class ProgressBars:
     """
 
     def __init__(
-        self, steps: Sequence[ScheduledStep], progress: Sequence[dispatch.Progress], console: Console,
+        self, steps: Sequence[ScheduledStep], progress: Sequence[StepProgress], console: Console,
         *, live: bool = True,
     ):
         self._console, self._live = console, live and console.is_terminal
@@ -73,7 +73,7 @@ class _Row:
     """One step as it is shown."""
 
     step: ScheduledStep
-    progress: dispatch.Progress
+    progress: StepProgress
     bar: TaskID | None = None
     n_blocks: int = field(init=False)
     start: float = field(default_factory=time.monotonic)

@@ -68,7 +68,7 @@ def schedule(steps: Sequence[ScheduledStep], console: Console) -> tuple[bool, st
 
 
 def check_database_kept(watchdog: Watchdog, task: BlockwiseTask) -> None:
-    """Raise `DatabaseLostError` if the database stayed away for too long."""
+    """Raise `DatabaseLostError` if the database stayed unavailable for too long."""
     if watchdog.hopeless:
         raise DatabaseLostError(
             f"Run {task.run!r} ends: {watchdog.reason}. What the database has confirmed is safe; start "

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from em_blocks.db.connect import ServerError
-from em_blocks.runtime.scheduler import dispatch
 from em_blocks.runtime.scheduler.circuit_breaker import CircuitBreaker
+from em_blocks.runtime.scheduler.dispatch import StepProgress
 from em_blocks.runtime.scheduler.progress_bars import ProgressBars
 from em_blocks.runtime.scheduler.scheduled_step import ScheduledStep
 from em_blocks.runtime.scheduler.worker_registry import WorkerRegistry
@@ -29,7 +29,7 @@ class Watchdog:
     Parameters
     ----------
     steps : sequence of ScheduledStep
-    progress : sequence of dispatch.Progress
+    progress : sequence of StepProgress
         Of each step, kept up to date by the dispatcher.
     registry : WorkerRegistry
         Written to the database with every heartbeat.
@@ -48,7 +48,7 @@ class Watchdog:
     """
 
     def __init__(
-        self, steps: Sequence[ScheduledStep], progress: Sequence[dispatch.Progress],
+        self, steps: Sequence[ScheduledStep], progress: Sequence[StepProgress],
         registry: WorkerRegistry, console: Console, *, outage_s: float, live: bool = True,
     ):
         self._steps, self._progress, self._registry = steps, progress, registry
@@ -132,5 +132,5 @@ class Watchdog:
     def _unavailable(self, error: Exception, seconds: float) -> None:
         if seconds > self._outage_s and self.reason is None:
             self.hopeless = True
-            self.reason = f"the database was away for {self._outage_s:.0f} s ({error})"[:300]
+            self.reason = f"the database was unavailable for {self._outage_s:.0f} s ({error})"[:300]
         self._stop.wait(SHOW_S)

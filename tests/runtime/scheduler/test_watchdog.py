@@ -14,7 +14,7 @@ from em_blocks.db.runs import RunStore
 from em_blocks.db.server import embedded_server
 from em_blocks.runtime.scheduler import watchdog as watchdog_module
 from em_blocks.runtime.scheduler.circuit_breaker import CircuitBreaker
-from em_blocks.runtime.scheduler.dispatch import Progress, Worker
+from em_blocks.runtime.scheduler.dispatch import StepProgress, Worker
 from em_blocks.runtime.scheduler.scheduled_step import ScheduledStep
 from em_blocks.runtime.scheduler.watchdog import Watchdog
 from em_blocks.runtime.scheduler.worker_registry import Member, WorkerRegistry
@@ -44,7 +44,7 @@ class Watch:
 
     def __init__(self, store, outage_s=30.0):
         self.epoch = store.take_lease("me:1:1")
-        self.store, self.said, self.progress = store, io.StringIO(), Progress()
+        self.store, self.said, self.progress = store, io.StringIO(), StepProgress()
         self.registry = WorkerRegistry([store], [self.epoch])
         console = Console(file=self.said, width=300)
         self.step = ScheduledStep(work(run=store.run), store, None, "", self.epoch)
@@ -79,7 +79,7 @@ def test_a_database_that_is_away_for_too_long_ends_the_run(store, monkeypatch):
         monkeypatch.setattr(store, "heartbeat", away)
         wait_for(lambda: watch.dog.reason)
     assert watch.dog.hopeless
-    assert watch.dog.reason.startswith("the database was away for 0 s (connection refused")
+    assert watch.dog.reason.startswith("the database was unavailable for 0 s (connection refused")
     assert watch.said.getvalue().count("The database does not answer") == 1
 
 
