@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 
 from em_blocks.config import StorePath
 from em_blocks.geometry import BlockGrid
-from em_blocks.tasks.base import BlockwiseTask, OutputSpec
+from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.volumes import Volume
 
 
@@ -46,7 +46,7 @@ class Threshold(BlockwiseTask):
         return {"raw": list(Volume.open(self.raw).shape)}
 
     def output_specs(self):
-        return [OutputSpec("mask", f"{self.output}/mask", "uint8", (5, 10, 10))]
+        return [VolumeOutput("mask", f"{self.output}/mask", "uint8", (5, 10, 10))]
 
     def outputs_root(self):
         return self.output
