@@ -24,6 +24,7 @@ from typing import ClassVar, Literal
 
 from em_blocks.config import StorePath
 from em_blocks.geometry import BlockGrid
+from em_blocks.outputs import VolumeOutput
 from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.volumes import Volume
 
@@ -50,9 +51,6 @@ class Threshold(BlockwiseTask):
 
     def outputs_root(self):
         return self.output
-
-    def relocated(self, folder):
-        return self.model_copy(update={"output": str(folder / "out.zarr"), "run_dir": folder})
 
     @contextmanager
     def open(self, context):

@@ -218,7 +218,7 @@ class RowStore(_Documents, Generic[Table]):
             for value, some in _by_value(keys, values)
         ]
         n = 0
-        for start in range(0, len(changes), _MOST_IDS):
+        for start in range(0, 0 if self._scratch else len(changes), _MOST_IDS):
             n += self.patiently(lambda p=changes[start : start + _MOST_IDS]: self._modified(p))
         return n
 
