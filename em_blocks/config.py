@@ -159,6 +159,13 @@ class VolumeInput(StrictModel):
         return self.path
 
 
+class RoiConfig(StrictModel):
+    """A region of the world."""
+
+    offset: Position3 = Field(description="First corner, nm (z, y, x).")
+    shape: VoxelSize = Field(description="Size, nm (z, y, x).")
+
+
 def _plain(value: str | VolumeInput) -> str | VolumeInput:
     # An input that adds nothing is its path: both spellings have one fingerprint.
     if isinstance(value, VolumeInput) and value == VolumeInput.model_construct(path=value.path):

@@ -10,7 +10,6 @@ import numba
 import numpy as np
 from pydantic import NonNegativeInt, PositiveFloat
 
-from em_blocks.outputs import RunContext
 from parts.noop import Noop
 
 
@@ -41,7 +40,7 @@ class Busy(Noop):
     sleep_s: PositiveFloat | None = None
 
     @contextmanager
-    def open(self, context: RunContext):
+    def open(self, measured: dict):
         spin(1)
 
         def process(block, report) -> None:

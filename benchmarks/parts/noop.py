@@ -8,7 +8,6 @@ from typing import Literal
 
 from em_blocks.config import Shape3
 from em_blocks.geometry import BlockGrid, Frame
-from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockwiseTask
 
 
@@ -35,5 +34,5 @@ class Noop(BlockwiseTask):
         return self.model_copy(update={"run_dir": folder})
 
     @contextmanager
-    def open(self, context: RunContext):
+    def open(self, measured: dict):
         yield lambda block, report: None

@@ -17,6 +17,7 @@ from em_blocks.config import LocalPath, Shape3, StrictModel, VoxelSize
 from em_blocks.models.by_kind import ByKind
 from em_blocks.models.head import HEADS, Head
 from em_blocks.models.joint import JOINT_SCORES, JointScore, usual_scores
+from em_blocks.models.sampling import Sampling
 from em_blocks.models.schedules import Fraction, Schedule
 from em_blocks.models.sources import DataSource
 
@@ -94,6 +95,10 @@ class TrainingConfig(StrictModel):
         0.0,
         description="Share of the samples that must hold a postsynaptic site; others are drawn again.",
     )
+    sampling: Sampling | None = Field(
+        None,
+        description="Which samples are used, instead of `min_labelled` and `reject_probability`.",
+    )
     precision: Literal["bf16", "fp32"] = "bf16"
     validate_every: PositiveInt = 250
     checkpoint_every: PositiveInt = 250
@@ -105,6 +110,20 @@ class TrainingConfig(StrictModel):
     score: str = Field(
         description="Validation score that chooses the best checkpoint; higher wins."
     )
+
+    @property
+    def used_sampling(self) -> Sampling:
+        """Which samples are used, whichever keys say it."""
+        return self.sampling or Sampling(labelled=self.min_labelled, sites=self.reject_probability)
+
+    @model_validator(mode="after")
+    def _one_sampling(self) -> Self:
+        if self.sampling and (self.min_labelled, self.reject_probability) != (0.5, 0.0):
+            raise ValueError(
+                "`sampling` stands for `min_labelled` and `reject_probability`: write them as its "
+                "`labelled` and `sites`"
+            )
+        return self
 
 
 class SetupConfig(StrictModel):

@@ -54,9 +54,7 @@ class JointScore(StrictModel, ABC):
 
 
 JOINT_SCORES = Registry(
-    "em_blocks.scores",
-    {"partners": "em_blocks.models.scores.partners:PartnerScore"},
-    base="em_blocks.models.joint:JointScore",
+    "em_blocks.scores", {"partners": "em_blocks.models.scores.partners:PartnerScore"}, base=JointScore
 )
 
 

@@ -10,7 +10,7 @@ from em_blocks.errors import ConfigError
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.domain import Domain
 from em_blocks.training.data.sources import TrainingData
-from em_blocks.training.data.targets import needs_points
+from em_blocks.training.data.targets import needed
 
 N_SECTIONS, TAILS = 9, (0.1, 99.9)
 FAR, LEAST_CONTRAST = 2.0, 0.1
@@ -48,8 +48,9 @@ def check_intensities(data: Sequence[TrainingData], config: SetupConfig, key: st
         else:
             advice = (
                 "Set `normalization` of the setup so that the data become about -1 to 1 (for all of "
-                'uint8: {"scale": 0.00784313725490196, "shift": -1.0}) and leave `intensities` out, or '
-                "convert the data."
+                'uint8: {"scale": 0.00784313725490196, "shift": -1.0}, of uint16: {"scale": '
+                '3.0518043793392844e-05, "shift": -1.0}) and leave `intensities` out, or convert the '
+                "data."
             )
         raise ConfigError(
             f"training.{key}: raw of {one.name} is {one.raw.dtype} with intensities from {low:g} to "
@@ -61,7 +62,7 @@ def check_intensities(data: Sequence[TrainingData], config: SetupConfig, key: st
 
 def check_synapses(data: Sequence[TrainingData], config: SetupConfig, key: str) -> None:
     """Raise `ConfigError` if heads learn synapses, but a source brings none, or no box holds one."""
-    needing = [name for name, head in config.heads.items() if needs_points(head)]
+    needing = [name for name, head in config.heads.items() if needed(head, "points")]
     if not needing:
         return
     if without := [one.name for one in data if one.synapses is None]:
@@ -80,14 +81,13 @@ def check_synapses(data: Sequence[TrainingData], config: SetupConfig, key: str) 
 
 
 def _any_label(data: TrainingData) -> bool:
-    return any(np.any(data.labels[slab]) for slab in data.slabs())
+    return any(np.any(labels[slab]) for labels in data.labels.values() for slab in data.slabs())
 
 
 def _tails(data: TrainingData) -> tuple[float, float]:
     """Nearly the lowest and the highest intensity of some sections of the used box."""
     sections = np.unique(np.linspace(data.begin[0], data.end[0] - 1, N_SECTIONS).astype(int))
-    _, *section = data.box
-    values = np.stack([np.asarray(data.raw[int(z), section[0], section[1]]) for z in sections])
+    values = np.concatenate([data.raw[(slice(z, z + 1), *data.box[1:])] for z in sections.tolist()])
     low, high = np.percentile(values, TAILS)
     return float(low), float(high)
 

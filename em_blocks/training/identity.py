@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from em_blocks.config import is_url
 from em_blocks.errors import ConfigError
 from em_blocks.models.setup import Setup
 from em_blocks.training.data.sources import TrainingData, describe
 
-_IRRELEVANT = (".raw", ".labels", ".synapses", ".name", ".initial", ".snapshot_every")
+_PLACES = ("raw", "labels", "masks", "synapses")
+_IRRELEVANT = re.compile(
+    rf"config\.training\.(sources|validation)\.\d+\.({'|'.join(_PLACES)})(\.|$)"
+    r"|.*\.(name|initial|snapshot_every)$"
+)
 _CHECKED_ONLY = "config.intensities."
 CHANGEABLE = frozenset(
     f"config.training.{key}"
@@ -45,13 +51,20 @@ def portable_config(setup: Setup, folder: Path | None = None) -> dict:
     """The setup's config with paths relative to `folder` (default: the setup's)."""
     values = setup.config.model_dump(mode="json", exclude_none=True)
     for source in (*values["training"]["sources"], *values["training"]["validation"]):
-        for key in source.keys() & {"raw", "labels", "synapses"}:
-            source[key] = os.path.relpath(source[key], (folder or setup.folder).resolve())
+        for key in source.keys() & set(_PLACES):
+            source[key] = _relative(source[key], (folder or setup.folder).resolve())
     if initial := values["training"].get("initial"):
-        values["training"]["initial"] = os.path.relpath(
-            initial, (folder or setup.folder).resolve()
-        )
+        values["training"]["initial"] = _relative(initial, (folder or setup.folder).resolve())
     return values
+
+
+def _relative(said: str | dict, folder: Path) -> str | dict:
+    """A path, a volume with its `path`, or volumes by name, with paths relative to `folder`."""
+    if isinstance(said, str):
+        return said if is_url(said) else os.path.relpath(said, folder)
+    if "path" in said:
+        return said | {"path": _relative(said["path"], folder)}
+    return {name: _relative(volume, folder) for name, volume in said.items()}
 
 
 def _checksum(path: Path) -> str:
@@ -80,7 +93,7 @@ def differences(before: dict, now: dict) -> Differences:
     old, new = dict(_leaves(before)), dict(_leaves(now))
     found = Differences([], [])
     for key in sorted(old.keys() | new.keys()):
-        if key.endswith(_IRRELEVANT) or key.startswith(_CHECKED_ONLY):
+        if _IRRELEVANT.match(key) or key.startswith(_CHECKED_ONLY):
             continue
         if old.get(key) != new.get(key):
             where = found.changeable if key in CHANGEABLE else found.deciding

@@ -17,8 +17,9 @@ from em_blocks.errors import ConfigError, RefusedError, RunFailedError
 from em_blocks.models.setup import Setup, load_initial_weights
 from em_blocks.training.checkpoints import BEST, TrainingFiles
 from em_blocks.training.checks import check_intensities, check_labels, check_synapses
-from em_blocks.training.data.samples import Sample
-from em_blocks.training.data.sources import open_source
+from em_blocks.training.data.needs import check_volumes
+from em_blocks.training.data.samples import SampleBatch
+from em_blocks.training.data.sources import open_sources
 from em_blocks.training.identity import differences, identity
 from em_blocks.training.interruption import Interruption
 from em_blocks.training.lock import TrainingLock
@@ -122,9 +123,10 @@ class TrainingRun:
 
     def _open_data(self, context: tuple[int, int, int]) -> None:
         size = self.setup.config.voxel_size
-        self.sources = [open_source(source, size) for source in self.config.sources]
-        boxes = [open_source(source, size) for source in self.config.validation]
+        self.sources = open_sources(self.config.sources, size)
+        boxes = open_sources(self.config.validation, size)
         for key, data in (("sources", self.sources), ("validation", boxes)):
+            check_volumes(data, self.setup.config, key)
             check_labels(data, key)
             check_intensities(data, self.setup.config, key)
             check_synapses(data, self.setup.config, key)
@@ -204,14 +206,16 @@ class TrainingRun:
                 self._stop(interruption, go_on)
         return self._outcome()
 
-    def _iterate(self, batch: Sample, log: TrainingLog, progress: Progress) -> None:
+    def _iterate(self, batch: SampleBatch, log: TrainingLog, progress: Progress) -> None:
         step = self.trainer.step(self.done, batch)
         self.done += 1
         self._log(log, step)
         progress.advance(step.loss)
         if self.config.snapshot_every and self.done % self.config.snapshot_every == 0:
-            predicted = self.trainer.predict(batch["raw"][:1])
-            picture = self.snapshots.write(self.done, batch, predicted)
+            predicted = {
+                name: values[0] for name, values in self.trainer.predict(batch["raw"][:1]).items()
+            }
+            picture = self.snapshots.write(self.done, batch.samples[0], predicted)
             log.add_image("snapshot", picture, self.done)
 
     def _validate_if_due(self, log: TrainingLog, interruption: Interruption) -> bool:

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import gunpowder as gp
 import numpy as np
 
 from em_blocks.errors import GeometryError
-from em_blocks.models import truth
 from em_blocks.models.config import SetupConfig
-from em_blocks.models.schedules import scheduled
-from em_blocks.training.data.graph import (
-    LABELS,
-    RAW,
-    SYNAPSES,
-    largest_read,
-    location,
-    sample_graph,
-    world,
-)
+from em_blocks.models.truth import POST, PRE, Truth
+from em_blocks.training.data.augment import largest_read
+from em_blocks.training.data.domain import FULL_RANGES, Domain, Range
+from em_blocks.training.data.graph import location, sample_graph
+from em_blocks.training.data.keys import RAW, SYNAPSES, labels_key, mask_key
+from em_blocks.training.data.needs import check_volumes, needs_of
 from em_blocks.training.data.points import count_inside, offset_nm, sites_of
-from em_blocks.training.data.samples import Sample, draw_batch, prefetch
+from em_blocks.training.data.samples import Sample, SampleBatch, draw_sample, prefetch
+from em_blocks.training.data.sampling import Demand
 from em_blocks.training.data.sources import TrainingData
-from em_blocks.training.data.targets import HeadTargets, needs_points
+from em_blocks.training.data.targets import HeadTargets
+from em_blocks.training.data.units import world
 
 
 class BatchStream:
@@ -34,57 +31,51 @@ class BatchStream:
     ----------
     config : SetupConfig
     sources : sequence of TrainingData
-        All with synapses if a head learns them.
+        All with the volumes and synapses that heads and sampling need.
     context : (3,) ints
         Voxels of raw that the network needs beyond its output, per side.
     """
 
     def __init__(
-        self,
-        config: SetupConfig,
-        sources: Sequence[TrainingData],
-        context: Sequence[int],
+        self, config: SetupConfig, sources: Sequence[TrainingData], context: Sequence[int]
     ):
-        self.config = config.training
-        self.keys = {"raw": RAW, "labels": LABELS}
-        heads, size_nm = config.heads, config.voxel_size
-        targets = [
-            HeadTargets(name, head, size_nm, {truth.LABELS: LABELS}, SYNAPSES)
-            for name, head in heads.items()
-        ]
-        for node in targets:
-            self.keys |= node.arrays
-        self.has_synapses = any(map(needs_points, heads.values()))
+        check_volumes(sources, config, "sources")
+        self.config, self.voxel_size = config.training, config.voxel_size
+        needs, heads = needs_of(config), config.heads
+        self.labels = {name: labels_key(name) for name in needs.labels}
+        self.masks = {name: mask_key(name) for name in needs.masks}
+        self.has_synapses = needs.points
+        targets = [HeadTargets(name, head, config.voxel_size) for name, head in heads.items()]
+        self.arrays = {name: key for node in targets for name, key in node.arrays.items()}
         self.locations = [location(data, config.voxel_size) for data in sources]
         self.graph = sample_graph(
             sources,
             voxel_size=config.voxel_size,
             augment=self.config.augment,
             normalization=config.normalization,
+            intensities=intensities_of(config, sources),
             targets=targets,
             locations=self.locations,
         )
         size, output = world(config.voxel_size), gp.Coordinate(self.config.output_shape)
-        sides = np.max([context, *(head.reach(size_nm) for head in heads.values())], axis=0)
-        self._check_sizes(config, sources, output + gp.Coordinate(sides) * 2)
+        reaches = (head.reach(config.voxel_size) for head in heads.values())
+        sides = gp.Coordinate(np.max([context, *reaches], axis=0))
+        self._check_sizes(sources, output + sides * 2)
         self.request = gp.BatchRequest()
-        for key in self.keys.values():
-            shape = output + gp.Coordinate(context) * 2 if key == RAW else output
-            self.request.add(key, shape * size)
+        self.request.add(RAW, (output + gp.Coordinate(context) * 2) * size)
+        for key in (*self.labels.values(), *self.masks.values(), *self.arrays.values()):
+            self.request.add(key, output * size)
         if self.has_synapses:
             self.request.add(SYNAPSES, output * size)
+        self.roi = self.request[next(iter(self.arrays.values()))].roi
 
-    def batches(self, first: int, last: int) -> Iterator[Sample]:
-        """Batches `first` ... `last` - 1: "raw" (n, 1, z, y, x), the rest (n, ..., z, y, x).
-
-        But "sites" (n,) and, where synapses are learnt, "pairs" (n, most of a sample, 2, 3), filled
-        up with nan.
-        """
+    def batches(self, first: int, last: int) -> Iterator[SampleBatch]:
+        """Yield the batches `first` ... `last` - 1."""
         with gp.build(self.graph):
             yield from prefetch(self._batch, first, last)
 
-    def _check_sizes(self, config: SetupConfig, sources, shape: Sequence[int]) -> None:
-        needed = largest_read(shape, config.voxel_size, self.config.augment)
+    def _check_sizes(self, sources: Sequence[TrainingData], shape: Sequence[int]) -> None:
+        needed = largest_read(shape, self.voxel_size, self.config.augment)
         for data in sources:
             size = tuple(last - first for first, last in zip(data.begin, data.end, strict=True))
             if any(n > s for n, s in zip(needed, size, strict=True)):
@@ -94,34 +85,51 @@ class BatchStream:
                     "training.output_shape or training.augment, or use a larger box."
                 )
 
-    def _batch(self, iteration: int) -> Sample:
-        config = self.config
-        batch = draw_batch(
-            self._draw,
-            seed=config.seed,
-            iteration=iteration,
-            batch_size=config.batch_size,
-            min_labelled=config.min_labelled,
-            reject_probability=scheduled(config.reject_probability, iteration),
-        )
-        return batch | {"raw": batch["raw"][:, None]}
+    def _batch(self, iteration: int) -> SampleBatch:
+        return SampleBatch([self._sample(iteration, n) for n in range(self.config.batch_size)])
 
-    def _draw(self, seed: int, needs_site: bool) -> Sample:
-        for place in self.locations:
-            place.p_nonempty = float(needs_site)
+    def _sample(self, iteration: int, place: int) -> Sample:
+        """Draw the sample of a place in a batch; `ConfigError` if none holds what is demanded."""
+        entropy = (self.config.seed, iteration, place)
+        demand = Demand(self.config.used_sampling, iteration, entropy)
+        for chosen in self.locations:
+            chosen.p_nonempty = float(demand.site)
+        sample = draw_sample(self._draw, demand.accepts, entropy)
+        if sample is None:
+            raise demand.refusal()
+        return sample
+
+    def _draw(self, seed: int) -> Sample:
         request = gp.BatchRequest(random_seed=seed)
         for key, spec in self.request.items():
             request[key] = copy.deepcopy(spec)
         batch = self.graph.request_batch(request)
-        # Mirrors are views with negative strides, which torch does not take.
-        sample = {name: np.ascontiguousarray(batch[key].data) for name, key in self.keys.items()}
-        return sample | (self._sites(batch) if self.has_synapses else {"sites": np.array(0)})
+        truth = Truth(
+            self.voxel_size, _data(batch, self.labels), _data(batch, self.masks), self._points(batch)
+        )
+        sites = count_inside(batch[SYNAPSES], self.roi) if self.has_synapses else 0
+        return Sample(_contiguous(batch, RAW), truth, _data(batch, self.arrays), sites)
 
-    def _sites(self, batch: gp.Batch) -> Sample:
-        """Postsynaptic sites in the labels, and all pairs (n, 2, 3) that have a site there.
+    def _points(self, batch: gp.Batch) -> dict[str, np.ndarray]:
+        """Both sites of all pairs that have one in the labels, nm from the corner of the labels."""
+        if not self.has_synapses:
+            return {}
+        pre, post = sites_of(batch[SYNAPSES])
+        corner = offset_nm(self.roi)
+        return {PRE: pre - corner, POST: post - corner}
 
-        Pairs are (pre, post), nm (z, y, x) from the corner of the labels.
-        """
-        roi = batch[LABELS].spec.roi
-        pairs = np.stack(sites_of(batch[SYNAPSES]), axis=1) - offset_nm(roi)
-        return {"sites": np.array(count_inside(batch[SYNAPSES], roi)), "pairs": pairs}
+
+def intensities_of(config: SetupConfig, sources: Sequence[TrainingData]) -> Range:
+    """Find the stored intensities that augmentation calls 0 and 1: those that the setup is for."""
+    if all(data.raw.dtype == np.uint8 for data in sources):
+        return FULL_RANGES["uint8"]
+    return Domain.of(config).intensities
+
+
+def _data(batch: gp.Batch, keys: Mapping[str, gp.ArrayKey]) -> dict[str, np.ndarray]:
+    return {name: _contiguous(batch, key) for name, key in keys.items()}
+
+
+def _contiguous(batch: gp.Batch, key: gp.ArrayKey) -> np.ndarray:
+    # Mirrors are views with negative strides, which torch does not take.
+    return np.ascontiguousarray(batch[key].data)

@@ -18,8 +18,6 @@ from em_blocks.training.objective import Batch, Objective
 
 MAX_BAD_STEPS = 10
 FINAL_LEARNING_RATE = 0.01  # of the highest
-NOT_LEARNT = frozenset(["labels", "sites", "pairs"])
-"""Arrays of a batch that no loss reads."""
 
 
 class Step(NamedTuple):
@@ -168,9 +166,7 @@ class Trainer:
 
     def _losses(self, iteration: int, batch: Batch) -> dict[str, Tensor]:
         tensors = {
-            name: torch.from_numpy(values).to(self.device)
-            for name, values in batch.items()
-            if name not in NOT_LEARNT
+            name: torch.from_numpy(values).to(self.device) for name, values in batch.items()
         }
         with self._precision():
             outputs = self.network(_laid_out(tensors["raw"]))

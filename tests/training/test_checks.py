@@ -16,7 +16,7 @@ SHAPE, BEGIN, END = (9, 8, 7), (2, 3, 1), (8, 8, 5)
 
 
 def data(labels, synapses=None, name="cube"):
-    return TrainingData(name, np.zeros(SHAPE, np.uint8), labels, BEGIN, END, 1.0, synapses)
+    return TrainingData(name, np.zeros(SHAPE, np.uint8), {"labels": labels}, BEGIN, END, 1.0, synapses)
 
 
 @pytest.fixture(params=["numpy", "zarr"])

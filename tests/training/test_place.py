@@ -99,5 +99,5 @@ def test_paths_of_data_are_relative_to_the_new_folder(tmp_path):
     copy_of(write_setup(tmp_path / "setups" / "one", values), tmp_path / "out" / "here")
     moved = shutil.move(tmp_path / "out", tmp_path / "away")
     training = Setup.from_folder(moved / "here").config.training
-    assert training.sources[0].raw == tmp_path / "setups" / "data" / "raw"
+    assert training.sources[0].raw == str(tmp_path / "setups" / "data" / "raw")
     assert training.initial == tmp_path / "setups" / "w.safetensors"

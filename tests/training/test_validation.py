@@ -52,7 +52,8 @@ def box(labels=None, synapses=None):
         z, y, x = np.indices(SHAPE)
         labels = 1 + x // 8 + 3 * (z // 4) + 6 * (y // 12)
     raw = np.random.default_rng(1).integers(0, 255, SHAPE).astype(np.uint8)
-    return TrainingData("box", raw, labels.astype(np.uint64), (1, 2, 4), SHAPE, 1.0, synapses)
+    labels = {"labels": labels.astype(np.uint64)}
+    return TrainingData("box", raw, labels, (1, 2, 4), SHAPE, 1.0, synapses)
 
 
 def validation(made, *boxes):

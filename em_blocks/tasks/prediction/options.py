@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from em_blocks.config import Position3, Shape3, StrictModel, VoxelSize, is_url, resolve_path
+from em_blocks.config import Shape3, StrictModel, is_url, resolve_path
 from em_blocks.volumes.formats.storage import Format
 
 
@@ -34,13 +34,6 @@ CHECKPOINT_WORDS = ("best", "latest")
 Checkpoint = Annotated[str | PositiveInt, BeforeValidator(_resolve_checkpoint)]
 """Which weights: a word of `CHECKPOINT_WORDS`, an iteration, or a file (``./best`` if it has the
 name of a word), absolute once the model is made."""
-
-
-class RoiConfig(StrictModel):
-    """A region of the world."""
-
-    offset: Position3 = Field(description="First corner, nm (z, y, x).")
-    shape: VoxelSize = Field(description="Size, nm (z, y, x).")
 
 
 class HeadOutput(StrictModel):

@@ -20,11 +20,10 @@ from pydantic import (
     PrivateAttr,
 )
 
-from em_blocks.config import LocalPath, Shape3, StorePath, VolumeRef, is_url
+from em_blocks.config import LocalPath, RoiConfig, Shape3, StorePath, VolumeRef, is_url
 from em_blocks.errors import BlockAlignmentError, ConfigError, GeometryError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
-from em_blocks.outputs import RunContext, VolumeOutput
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
 from em_blocks.tasks.prediction.domain import (
     check_finite,
     check_sample,
@@ -36,7 +35,6 @@ from em_blocks.tasks.prediction.options import (
     HeadOutput,
     LinearNormalization,
     NormalizationChoice,
-    RoiConfig,
 )
 from em_blocks.tasks.prediction.raw_sample import RawSample
 from em_blocks.tasks.usual_chunk import usual_chunk
@@ -157,16 +155,16 @@ class Predict(BlockwiseTask):
         """The heads that are stored; all of them unless the config chooses."""
         return self.outputs or {name: HeadOutput() for name in self._setup.config.heads}
 
-    def output_specs(self) -> list[VolumeOutput]:
+    def output_specs(self) -> list[OutputSpec]:
         return [self._spec(name, out) for name, out in self.outputs_by_head().items()]
 
-    def _spec(self, name: str, out: HeadOutput) -> VolumeOutput:
+    def _spec(self, name: str, out: HeadOutput) -> OutputSpec:
         head = self._setup.config.heads[name]
         chunk = out.chunk_shape or usual_chunk(self.block_shape)
         dtype = out.dtype or head.storage.dtype
         scale = out.scale or head.storage.scales.get(dtype)
         attributes = ({"scale": scale} if scale else {}) | head.storage.attributes
-        return VolumeOutput(
+        return OutputSpec(
             name=name, path=f"{self.output}/{out.dataset or name}", dtype=dtype,
             chunk_shape=chunk, channels=head.channels, format=out.format,
             shard_shape=block_shards(out.format, self.block_shape), attributes=attributes,
@@ -288,11 +286,11 @@ class Predict(BlockwiseTask):
         )
 
     @contextmanager
-    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
+    def open(self, measured: dict) -> Iterator[ProcessBlock]:
         """Load the network once per worker; yield the block function."""
         volumes = {s.name: Volume.open(s.path, mode="r+") for s in self.output_specs()}
         raw, anchor = self._raw, self._anchor
-        predictor = self.predictor(context.measured)
+        predictor = self.predictor(measured)
         computing = threading.Lock()  # one block computes while others are read and written
 
         def process(block: Block, report: BlockReport) -> None:

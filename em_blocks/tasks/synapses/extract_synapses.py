@@ -10,17 +10,15 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from em_blocks.config import VolumeRef, path_of
-from em_blocks.db.schemas.base import Flags
-from em_blocks.db.schemas.synapses import SYNAPSES
+from em_blocks.config import RoiConfig, VolumeRef, path_of
+from em_blocks.db.synapse_rows import Flags
+from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
 from em_blocks.kernels.synapses.detection import Detections
 from em_blocks.kernels.synapses.pairing import centers, pair, within_reach, without_duplicates
 from em_blocks.kernels.synapses.table import Synapses
-from em_blocks.outputs import RowOutput, RunContext
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
-from em_blocks.tasks.prediction.options import RoiConfig
+from em_blocks.tasks.base import BlockReport, ProcessBlock, RowsSpec, SynapseTask
 from em_blocks.tasks.synapses.detection_options import Components, Detection
 from em_blocks.tasks.synapses.site_search import LeaveOut, Reasons, Sites, SiteSearch, inside
 from em_blocks.volumes import Volume
@@ -29,7 +27,7 @@ from em_blocks.volumes.stores import store
 Extent = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
 
-class ExtractSynapses(BlockwiseTask):
+class ExtractSynapses(SynapseTask):
     """Detect sites in an indicator map, follow direction vectors to their partners, store the pairs.
 
     A pair belongs to the block that holds its detected site, wherever the partner is. Its id is the
@@ -103,7 +101,7 @@ class ExtractSynapses(BlockwiseTask):
             for name, volume in volumes.items()
         }
 
-    def output_specs(self) -> list[RowOutput]:
+    def output_specs(self) -> list[RowsSpec]:
         return [self._rows]
 
     def outputs_root(self) -> str:
@@ -148,8 +146,7 @@ class ExtractSynapses(BlockwiseTask):
     # -- the work -------------------------------------------------------------------------
 
     @contextmanager
-    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
-        synapses = context.rows(SYNAPSES)
+    def start(self, measured: dict, synapses: SynapseStore) -> Iterator[ProcessBlock]:
         first = synapses.reserve_ids(self._indicator.box.size)
 
         def process(block: Block, report: BlockReport) -> None:
@@ -159,7 +156,7 @@ class ExtractSynapses(BlockwiseTask):
                 pairs, flags = self._pairs(sites, first)
             report.counts |= {"synapses": len(pairs)} | {n: int(f.sum()) for n, f in flags.items()}
             with report.measure("write"):
-                report.write_rows(self._rows, synapses, block, pairs, flags)
+                report.write_synapses(self._rows, synapses, block, pairs, flags)
 
         yield process
 
@@ -247,11 +244,8 @@ class ExtractSynapses(BlockwiseTask):
         return box
 
     @cached_property
-    def _rows(self) -> RowOutput:
-        columns = ("id", "pre", "post", "score", "size", "flags")
-        return RowOutput(
-            "synapses", f"{self.db_name}.synapses", self.run, columns, SYNAPSES, self.database_folder
-        )
+    def _rows(self) -> RowsSpec:
+        return self.rows("synapses", self.run, ("id", "pre", "post", "score", "size", "flags"))
 
 
 def _check_same_voxels(indicator: Volume, vectors: Volume) -> None:

@@ -12,9 +12,7 @@ import gunpowder as gp
 import numpy as np
 
 from em_blocks.kernels.synapses.table import Synapses
-
-UNITS_PER_NM = 10
-"""World units of gunpowder graphs are integers, and voxels of 4.6 nm exist."""
+from em_blocks.training.data.units import UNITS_PER_NM
 
 
 class Sites(NamedTuple):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import gunpowder as gp
 import numpy as np
 
 from em_blocks.models.head import Head
 from em_blocks.models.truth import POST, PRE, Truth
+from em_blocks.training.data.keys import SYNAPSES, labels_key, mask_key
 from em_blocks.training.data.points import offset_nm, sites_of
 
 
@@ -23,10 +24,6 @@ class HeadTargets(gp.BatchFilter):
     head : Head
     voxel_size : (3,) floats
         nm (z, y, x).
-    labels : mapping of name to gunpowder.ArrayKey
-        Label volumes of the truth (z, y, x), ids, 0 is unknown.
-    points : gunpowder.GraphKey
-        Pairs of sites, for heads that read any points.
 
     Attributes
     ----------
@@ -34,18 +31,17 @@ class HeadTargets(gp.BatchFilter):
         What the node provides, (..., z, y, x) each.
     """
 
-    def __init__(
-        self, name: str, head: Head, voxel_size: Sequence[float],
-        labels: Mapping[str, gp.ArrayKey], points: gp.GraphKey,
-    ):
+    def __init__(self, name: str, head: Head, voxel_size: Sequence[float]):
         self.head, self.voxel_size = head, tuple(voxel_size)
-        self.labels, self.points = labels, points
+        self.labels = {entry: labels_key(entry) for entry in needed(head, "labels")}
+        self.masks = {entry: mask_key(entry) for entry in needed(head, "masks")}
+        self.volumes = [*self.labels.values(), *self.masks.values()]
         self.arrays = {
             f"{name}/{array}": gp.ArrayKey(f"{name}/{array}".upper()) for array in head.arrays
         }
 
     def setup(self):
-        first = self.spec[next(iter(self.labels.values()))]
+        first = self.spec[self.volumes[0]]
         self.reach = gp.Coordinate(self.head.reach(self.voxel_size)) * first.voxel_size
         spec = first.copy()
         spec.dtype, spec.interpolatable = None, False
@@ -57,12 +53,12 @@ class HeadTargets(gp.BatchFilter):
     def prepare(self, request):
         # What lies beyond the sample reaches into it: partners, rims, windows, balls around sites.
         roi = self._roi(request).grow(self.reach, self.reach)
-        needed = gp.BatchRequest()
-        for key in self.labels.values():
-            needed[key] = gp.ArraySpec(roi=roi)
-        if needs_points(self.head):
-            needed[self.points] = gp.GraphSpec(roi=roi)
-        return needed
+        upstream = gp.BatchRequest()
+        for key in self.volumes:
+            upstream[key] = gp.ArraySpec(roi=roi)
+        if needed(self.head, "points"):
+            upstream[SYNAPSES] = gp.GraphSpec(roi=roi)
+        return upstream
 
     def process(self, batch, request):
         roi = self._roi(request)
@@ -79,19 +75,21 @@ class HeadTargets(gp.BatchFilter):
         return request[next(iter(self.arrays.values()))].roi
 
     def _truth(self, batch, roi: gp.Roi) -> Truth:
-        labels = {name: batch[key].crop(roi).data for name, key in self.labels.items()}
-        points = {}
-        if needs_points(self.head):
-            sites = sites_of(batch[self.points])
-            points = {PRE: sites.pre, POST: sites.post}
-        return Truth(
-            self.voxel_size, labels=labels, points=points, offset=tuple(offset_nm(roi).tolist())
+        labels, masks = (
+            {name: batch[key].crop(roi).data for name, key in keys.items()}
+            for keys in (self.labels, self.masks)
         )
+        points = {}
+        if needed(self.head, "points"):
+            sites = sites_of(batch[SYNAPSES])
+            points = {PRE: sites.pre, POST: sites.post}
+        return Truth(self.voxel_size, labels, masks, points, tuple(offset_nm(roi).tolist()))
 
 
-def needs_points(head: Head) -> bool:
-    """Tell whether a head reads points."""
-    return any(entry.startswith("points/") for entry in head.needs)
+def needed(head: Head, kind: str) -> list[str]:
+    """Name the "labels", "masks" or "points" of a `Truth` that a head reads."""
+    entries = (entry.partition("/") for entry in sorted(head.needs))
+    return [name for of, _, name in entries if of == kind]
 
 
 def _middle(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:

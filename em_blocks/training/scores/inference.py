@@ -9,7 +9,7 @@ from torch import nn
 
 from em_blocks.geometry import Nm3
 from em_blocks.models.config import SetupConfig
-from em_blocks.models.truth import LABELS, POST, PRE, Truth
+from em_blocks.models.truth import POST, PRE, Truth
 from em_blocks.nets.inference import HeadFormat, TilePredictor
 from em_blocks.training.data.sources import TrainingData
 
@@ -49,7 +49,11 @@ def truth_of_box(data: TrainingData, voxel_size: Nm3) -> Truth:
         begin, end = (np.array(corner) * voxel_size for corner in (data.begin, data.end))
         inside = np.all((found.post >= begin) & (found.post < end), axis=1)
         points = {PRE: found.pre[inside] - begin, POST: found.post[inside] - begin}
-    return Truth(voxel_size, labels={LABELS: np.asarray(data.labels[data.box])}, points=points)
+    labels, masks = (
+        {name: volume[data.box] for name, volume in volumes.items()}
+        for volumes in (data.labels, data.masks)
+    )
+    return Truth(voxel_size, labels, masks, points)
 
 
 def _read_mirrored(volume, begin: Sequence[int], end: Sequence[int]) -> np.ndarray:

@@ -29,6 +29,9 @@ from em_blocks.geometry import Frame
 from em_blocks.kernels.plots.sections import grey_picture, overlay_picture, panel
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.models.config import SetupConfig
+from em_blocks.models.truth import LABELS, POST, PRE, Truth
+from em_blocks.training.data.domain import Domain
+from em_blocks.training.data.samples import Sample
 from em_blocks.volumes import Volume
 from em_blocks.volumes.synapse_files import write_synapses
 
@@ -51,18 +54,17 @@ class Snapshots:
         self.folder, self.config = folder, config
 
     def write(
-        self, iteration: int, batch: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]
+        self, iteration: int, sample: Sample, predicted: Mapping[str, np.ndarray]
     ) -> np.ndarray:
-        """Store the first sample of a batch; a snapshot of the same iteration is replaced.
+        """Store a sample; a snapshot of the same iteration is replaced.
 
         Parameters
         ----------
         iteration : int
             Iterations done, which names the snapshot.
-        batch : mapping of name to (n, ...) array
-            As of `em_blocks.training.stream.BatchStream`.
-        predicted : mapping of head to (n, channels, z, y, x) array
-            Activated output for ``batch["raw"]``; more than the first is not looked at.
+        sample : Sample
+        predicted : mapping of head to (channels, z, y, x) array
+            Activated output for ``sample.raw``.
 
         Returns
         -------
@@ -74,13 +76,12 @@ class Snapshots:
         VolumeError
             If the disk refuses; the snapshots that were there are as they were.
         """
-        sample = {name: values[0] for name, values in batch.items()}
-        sample |= {f"{name}/prediction": values[0] for name, values in predicted.items()}
-        picture = self._picture(iteration, sample)
+        arrays = sample.arrays | {f"{name}/prediction": it for name, it in predicted.items()}
+        picture = self._picture(iteration, sample, arrays)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as temporary:
-                self._write_volumes(Path(temporary, f"{iteration}.zarr"), sample)
+                self._write_volumes(Path(temporary, f"{iteration}.zarr"), sample, arrays)
                 Image.fromarray(picture).save(Path(temporary, f"{iteration}.png"))
                 _move(Path(temporary), self.folder)
             self._prune()
@@ -97,30 +98,38 @@ class Snapshots:
         matches = (_NAME.match(file.name) for file in self.folder.glob("*.*"))
         return sorted({int(match.group(1)) for match in matches if match})
 
-    def _write_volumes(self, container: Path, sample: Mapping[str, np.ndarray]) -> None:
-        size = np.asarray(self.config.voxel_size)
-        raw = sample["raw"][0]
-        corner = (np.array(raw.shape) - sample["labels"].shape) // 2 * size
-        _write_volume(container / "raw", raw, Frame(size))
+    def _write_volumes(
+        self, container: Path, sample: Sample, arrays: Mapping[str, np.ndarray]
+    ) -> None:
+        size, truth = np.asarray(self.config.voxel_size), sample.truth
+        corner = (np.array(sample.raw.shape) - truth.shape) // 2 * size
+        _write_volume(container / "raw", sample.raw, Frame(size))
         inner = Frame(size, corner)
-        _write_volume(container / "labels", sample["labels"], inner, labels=True)
+        for name, labels in truth.labels.items():
+            place = "labels" if name == LABELS else f"labels_{name}"
+            _write_volume(container / place, labels, inner, labels=True)
+        for name, mask in truth.masks.items():
+            _write_volume(container / f"mask_{name}", mask, inner)
         for name, head in self.config.heads.items():
             for array in (*head.arrays, "prediction"):
-                _write_volume(container / name / array, sample[f"{name}/{array}"], inner)
-        if "pairs" in sample:
-            write_synapses(container / "synapses.parquet", _synapses(sample["pairs"] + corner))
+                _write_volume(container / name / array, arrays[f"{name}/{array}"], inner)
+        if truth.points:
+            write_synapses(container / "synapses.parquet", _synapses(truth, corner))
 
-    def _picture(self, iteration: int, sample: Mapping[str, np.ndarray]) -> np.ndarray:
-        z = _section([sample[f"{head}/target"] for head in self.config.heads])
-        labels = sample["labels"]
-        normal = self.config.normalization
-        grey = (_center(sample["raw"][0], labels.shape)[z] - normal.shift) / normal.scale / 255
+    def _picture(
+        self, iteration: int, sample: Sample, arrays: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        z = _section([arrays[f"{head}/target"] for head in self.config.heads])
+        labels = next(iter(sample.truth.labels.values()))
+        normal, (low, high) = self.config.normalization, Domain.of(self.config).intensities
+        raw = (_center(sample.raw, labels.shape)[z] - normal.shift) / normal.scale
+        grey = (raw - low) / (high - low)
         pictures = {
             "raw": grey_picture(grey), "labels": overlay_picture(np.clip(grey, 0, 1), labels[z])
         }
         for name, head in self.config.heads.items():
             for what in ("target", "prediction"):
-                values = sample[f"{name}/{what}"][..., z, :, :]
+                values = arrays[f"{name}/{what}"][..., z, :, :]
                 pictures[f"{name}: {what}"] = head.picture(values)
         return panel(
             pictures, title=f"{self.config.name}, iteration {iteration}", columns=2, width=384,
@@ -143,10 +152,10 @@ def _write_volume(path: Path, values: np.ndarray, frame: Frame, **attributes) ->
     volume.write(volume.box, np.ascontiguousarray(values))
 
 
-def _synapses(pairs: np.ndarray) -> Synapses:
-    """Pairs (n, 2, 3), some of which are nan because other samples have more."""
-    pairs = pairs[~np.isnan(pairs).any(axis=(1, 2))]
-    return Synapses(id=np.arange(1, len(pairs) + 1), pre=pairs[:, 0], post=pairs[:, 1])
+def _synapses(truth: Truth, corner: np.ndarray) -> Synapses:
+    """The pairs of a sample, nm from the corner of raw."""
+    pre, post = truth.points[PRE] + corner, truth.points[POST] + corner
+    return Synapses(id=np.arange(1, len(pre) + 1), pre=pre, post=post)
 
 
 def _move(source: Path, folder: Path) -> None:

@@ -9,7 +9,6 @@ import segmenting
 from blockwise import run
 from em_blocks.errors import FingerprintMismatchError
 from em_blocks.geometry import BlockGrid, Frame
-from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport, fingerprint
 from em_blocks.tasks.evaluation.count_overlaps import CountOverlaps
 from em_blocks.tasks.masks import masked_blocks
@@ -52,7 +51,7 @@ def done_here(task):
     task.check()
     (spec, *_), grid = task.output_specs(), task.grid()
     spec.create(grid, "test")
-    with task.open(RunContext(task.measure())) as process:
+    with task.open(task.measure()) as process:
         for block in grid.blocks():
             process(block, BlockReport())
     made = Volume.open(spec.path)

@@ -26,7 +26,7 @@ def marked_volume(seed=0, spacing=(3, 12, 12), partner=(40.0, 16.0, -36.0)):
     pre = post + np.array(partner)
     synapses = Synapses(id=np.arange(1, len(grid) + 1), pre=pre, post=post)
     raw = np.zeros(SHAPE, np.uint8)
-    return TrainingData("marked", raw, labels, (0, 0, 0), SHAPE, 1.0, synapses)
+    return TrainingData("marked", raw, {"labels": labels}, (0, 0, 0), SHAPE, 1.0, synapses)
 
 
 def config(**augment):
@@ -54,7 +54,7 @@ def test_a_marked_voxel_lies_where_its_label_was_taken_to(elastic, partner):
     data = marked_volume(partner=partner)
     found = 0
     for batch in samples(config(elastic=elastic), data):
-        labels, marked = batch["labels"][0], batch["indicator/target"][0]
+        labels, marked = batch.samples[0].truth.labels["labels"], batch["indicator/target"][0]
         for number in np.unique(labels[labels > 0]):
             voxels = np.argwhere(labels == number)
             low, high = voxels.min(axis=0), voxels.max(axis=0)
@@ -75,7 +75,7 @@ def test_vectors_lead_into_the_object_of_the_partner(elastic):
     of_site = {int(i): p for i, p in zip(data.synapses.id, data.synapses.pre, strict=True)}
     inside = 0
     for batch in samples(config(elastic=elastic), data):
-        labels, vectors = batch["labels"][0], batch["direction_vectors/target"][0]
+        labels, vectors = batch.samples[0].truth.labels["labels"], batch["direction_vectors/target"][0]
         for voxel in np.argwhere(batch["direction_vectors/mask"][0] > 0):
             end = np.floor(voxel + 0.5 + vectors[:, *voxel] / VOXEL).astype(int)
             if (end < 0).any() or (end >= labels.shape).any():
@@ -84,7 +84,7 @@ def test_vectors_lead_into_the_object_of_the_partner(elastic):
             if (partner < 0).any() or (partner >= SHAPE).any():
                 continue
             around = labels[tuple(slice(max(0, e - 1), e + 2) for e in end)]
-            assert data.labels[tuple(partner)] in around
+            assert data.labels["labels"][tuple(partner)] in around
             inside += 1
     assert inside > 20
 
@@ -96,8 +96,8 @@ def test_samples_that_must_hold_a_site_do_and_the_others_are_random():
     made = config()
     wanted = made.training.model_copy(update={"reject_probability": 1.0})
     batches = samples(made.model_copy(update={"training": wanted}), rare)
-    assert all(batch["sites"][0] == 1 for batch in batches)
-    assert sum(int(batch["sites"][0]) for batch in samples(made, rare)) < 3
+    assert all(batch.samples[0].sites == 1 for batch in batches)
+    assert sum(int(batch.samples[0].sites) for batch in samples(made, rare)) < 3
 
 
 def test_a_partner_beyond_the_used_box_is_known_but_never_asked_for():
@@ -108,7 +108,7 @@ def test_a_partner_beyond_the_used_box_is_known_but_never_asked_for():
     wanted = made.training.model_copy(update={"reject_probability": 1.0})
     made = made.model_copy(update={"training": wanted})
     for batch in samples(made, data._replace(synapses=beyond)):
-        assert batch["sites"][0] >= 1
+        assert batch.samples[0].sites >= 1
         known = batch["direction_vectors/mask"][0] > 0
         assert (np.abs(batch["direction_vectors/target"][0][0][known]) > 3000).all()
     far = few.replace(pre=few.pre - 4000.0, post=few.post - 4000.0)

@@ -11,6 +11,8 @@ from em_blocks.errors import VolumeError
 from em_blocks.kernels.synapses.targets import partner_vectors, site_balls
 from em_blocks.models.config import SetupConfig
 from em_blocks.models.setup import Setup
+from em_blocks.models.truth import Truth
+from em_blocks.training.data.samples import Sample
 from em_blocks.training.interruption import Interruption
 from em_blocks.training.run import TrainingRun
 from em_blocks.training.scores.snapshots import KEPT, Snapshots
@@ -118,14 +120,13 @@ def snapshots(folder):
 
 def sample(seed=0):
     rng = np.random.default_rng(seed)
-    batch = {
-        "raw": rng.random((2, 1, 6, 20, 20), np.float32),
-        "labels": rng.integers(1, 5, (2, 4, 16, 16)).astype(np.uint64),
-        "affinities/target": rng.integers(0, 2, (2, 4, 4, 16, 16)).astype(np.uint8),
-        "affinities/mask": np.ones((2, 4, 4, 16, 16), np.uint8),
-        "sites": np.zeros(2, int),
+    labels = rng.integers(1, 5, (4, 16, 16)).astype(np.uint64)
+    arrays = {
+        "affinities/target": rng.integers(0, 2, (4, 4, 16, 16)).astype(np.uint8),
+        "affinities/mask": np.ones((4, 4, 16, 16), np.uint8),
     }
-    return batch, {"affinities": rng.random((1, 4, 4, 16, 16), np.float32)}
+    made = Sample(rng.random((6, 20, 20), np.float32), Truth((10, 10, 10), {"labels": labels}), arrays)
+    return made, {"affinities": rng.random((4, 4, 16, 16), np.float32)}
 
 
 def test_only_the_newest_snapshots_are_kept(tmp_path):
@@ -141,7 +142,7 @@ def test_a_snapshot_of_the_same_iteration_replaces_the_older_one(tmp_path):
     made.write(3, *sample(0))
     made.write(3, *sample(1))
     labels = Volume.open(f"{made.folder}/3.zarr/labels")
-    np.testing.assert_array_equal(labels.read(labels.box), sample(1)[0]["labels"][0])
+    np.testing.assert_array_equal(labels.read(labels.box), sample(1)[0].truth.labels["labels"])
     assert sorted(path.name for path in made.folder.iterdir()) == ["3.png", "3.zarr"]
 
 

@@ -1,1 +1,0 @@
-"""Schemas of the collections of rows: columns of a table to documents, and back."""

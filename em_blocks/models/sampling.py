@@ -1,0 +1,35 @@
+"""Which random samples a training uses, and which it draws again."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from em_blocks.config import StrictModel
+from em_blocks.models.schedules import Fraction, Schedule
+from em_blocks.models.sources import Name
+from em_blocks.models.truth import LABELS
+
+
+class Foreground(StrictModel):
+    """Samples that must hold enough of the objects of one label volume."""
+
+    label: Name = Field(LABELS, description="Name of the label volume.")
+    fraction: Fraction = Field(description="Least share of the voxels that have an id there.")
+    probability: Schedule = Field(1.0, description="Share of the samples that must hold as much.")
+
+
+class Sampling(StrictModel):
+    """Which samples are used; others are drawn again."""
+
+    labelled: Fraction = Field(
+        0.5, description="Least share of voxels that are labelled (in any of the label volumes)."
+    )
+    masked: dict[Name, Fraction] = Field(
+        {}, description="Least share of voxels inside of masks, by name."
+    )
+    foreground: tuple[Foreground, ...] = Field(
+        (), description="Objects that samples must hold, each with a probability of its own."
+    )
+    sites: Schedule = Field(
+        0.0, description="Share of the samples that must hold a postsynaptic site."
+    )
