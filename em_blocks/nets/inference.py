@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from em_blocks.geometry import Triple, triple
 from em_blocks.kernels.transforms.symmetry import Part, Symmetry, undo_all
-from em_blocks.kernels.transforms.tiles import Triple, blend_window, tile_offsets
+from em_blocks.kernels.transforms.tiles import blend_window, tile_offsets
 
 Slices = tuple[slice, slice, slice]
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class TileNetwork(Protocol):
+    """A torch module whose output is `context` voxels (z, y, x) smaller than its input, per side.
+
+    One whose values do not depend on their tile says by `tile_factor` by which steps, in voxels, tiles
+    may be moved.
+    """
+
+    @property
+    def context(self) -> Triple: ...
+    @property
+    def tile_factor(self) -> Triple: ...
+    def predict(self, raw: Tensor, heads: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Compute the activated output of the heads of these names, (n, c, z, y, x)."""
+
+    def eval(self) -> Self: ...
+    def modules(self) -> Iterator[torch.nn.Module]: ...
+    def to(self, *args: Any, **kwargs: Any) -> Self: ...
+
+
 def best_device() -> torch.device:
-    """The GPU this process may use, else the CPU."""
+    """Return the GPU that this process may use, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def hardware_precisions(device: torch.device) -> list[str]:
-    """What the device computes in hardware, full precision first."""
+    """List the precisions that the device computes in hardware, fp32 first."""
     if device.type == "cuda":
         return ["fp32", "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"]
     # torch has no public question for this; without an answer fp32 is right, only slower.
@@ -33,14 +54,14 @@ def hardware_precisions(device: torch.device) -> list[str]:
 
 
 def device_name(device: torch.device) -> str:
-    """The model of a GPU, or what kind of CPU this is."""
+    """Name the model of a GPU, or the instructions of the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU with {torch.backends.cpu.get_cpu_capability()}"
 
 
-def bytes_per_voxel(network: torch.nn.Module) -> float:
-    """Memory that a pass needs at its peak, bytes per input voxel, found with the smallest tile.
+def bytes_per_voxel(network: TileNetwork) -> float:
+    """Estimate the peak memory of a pass, bytes per input voxel, with the smallest tile.
 
     Five times the largest activation, as measured with the shipped networks (64^3 and 64x128^2 output
     voxels, fp32): input and output of a layer, features kept for the way up, the convolution's own.
@@ -84,10 +105,8 @@ class TilePredictor:
 
     Parameters
     ----------
-    network : torch module
-        With ``predict``, ``context`` and ``check_tile``, as `em_blocks.nets.unet.UNet`;
-        ``predict(raw, names)`` computes the heads of these names. One whose values do not depend on
-        their tile says by which steps tiles may be moved: ``tile_factor``, voxels (z, y, x).
+    network : TileNetwork
+        For example an `em_blocks.nets.unet.UNet`.
     heads : dict of str to HeadFormat
         Outputs to keep.
     tile_shape : (3,) int
@@ -104,33 +123,28 @@ class TilePredictor:
     """
 
     def __init__(
-        self, network: torch.nn.Module, *, heads: dict[str, HeadFormat], tile_shape: Triple,
+        self, network: TileNetwork, *, heads: dict[str, HeadFormat], tile_shape: Triple,
         scale: float, shift: float, precision: str = "fp32", batch_size: int = 1,
         overlap: Triple = (0, 0, 0), symmetries: Sequence[Symmetry] = (Symmetry(),),
         device: torch.device | None = None,
     ):
         self.device = device or best_device()
         self.network = network.to(self.device, memory_format=torch.channels_last_3d).eval()
-        self.heads, self.tile_shape, self.context = heads, tile_shape, tuple(network.context)
+        self.heads, self.tile_shape, self.context = heads, tile_shape, triple(network.context)
         self.overlap, self.symmetries, self.batch_size = overlap, list(symmetries), batch_size
         self._scale, self._shift = scale, shift
         self.dtype = PRECISIONS[precision]
 
     def input_box(self, begin: Triple, end: Triple) -> tuple[Triple, Triple]:
-        """First voxel and end of the raw that the tiles of a box need, voxels (z, y, x)."""
+        """Return the first voxel and the end of the raw that the tiles of a box need (z, y, x)."""
         offsets = tile_offsets(begin, end, self.tile_shape, self.overlap)
-        first, last = offsets[0], offsets[-1]
-        return (
-            tuple(o - c for o, c in zip(first, self.context, strict=True)),
-            tuple(
-                o + t + c for o, t, c in zip(last, self.tile_shape, self.context, strict=True)
-            ),
-        )
+        last = zip(offsets[-1], self.tile_shape, self.context, strict=True)
+        return _minus(offsets[0], self.context), triple(o + t + c for o, t, c in last)
 
     def predict(
         self, raw: np.ndarray, begin: Triple, end: Triple
     ) -> tuple[dict[str, np.ndarray], int]:
-        """Outputs for a box.
+        """Compute the outputs for a box.
 
         Parameters
         ----------
@@ -163,9 +177,9 @@ class TilePredictor:
     def _tiles(
         self, raw: np.ndarray, offsets: list[Triple]
     ) -> Iterator[tuple[Triple, dict[str, Tensor]]]:
-        """Every tile with its heads, float32 (c, z, y, x) on the device.
+        """Yield every tile with its heads, float32 (c, z, y, x) on the device.
 
-        A batch is started before the one before it is handed out, so that a GPU computes
+        A batch is started before the one before it is yielded, so that a GPU computes
         while its last results are copied and stored.
         """
         batches = [
@@ -185,7 +199,7 @@ class TilePredictor:
             yield from _unbatched(batch, outputs)
 
     def _batch(self, raw: np.ndarray, corners: list[Triple]) -> dict[str, Tensor]:
-        """float32 (n, c, z, y, x) of every head for the tiles at `corners` of `raw`."""
+        """Compute float32 (n, c, z, y, x) of every head for the tiles at `corners` of `raw`."""
         size = tuple(t + 2 * c for t, c in zip(self.tile_shape, self.context, strict=True))
         cut = np.stack(
             [raw[tuple(slice(c, c + s) for c, s in zip(k, size, strict=True))] for k in corners]
@@ -201,7 +215,7 @@ class TilePredictor:
         return {name: torch.from_numpy(mean.values()) for name, mean in means.items()}
 
     def pass_once(self, raw: np.ndarray) -> None:
-        """One pass over (n, z, y, x) tiles with their context, its results dropped.
+        """Pass (n, z, y, x) tiles with their context through the network; drop the results.
 
         Raises
         ------
@@ -295,7 +309,7 @@ class _Mean:
 
 
 def quantise(values: Tensor, head: HeadFormat) -> tuple[np.ndarray, int]:
-    """Values as stored, and how many did not fit.
+    """Round values as they are stored, and count those that do not fit.
 
     Parameters
     ----------
@@ -327,14 +341,14 @@ def quantise(values: Tensor, head: HeadFormat) -> tuple[np.ndarray, int]:
 
 
 def _minus(a: Triple, b: Triple) -> Triple:
-    return tuple(x - y for x, y in zip(a, b, strict=True))
+    return triple(x - y for x, y in zip(a, b, strict=True))
 
 
 def _overlap(
     offset: Triple, tile_shape: Triple, shape: Triple
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Slices of a tile, and of the box that it lies in at `offset`, where both exist."""
+) -> tuple[Slices, Slices]:
+    """Find the slices of a tile, and of the box that it lies in at `offset`, where both exist."""
     first = [max(0, o) for o in offset]
     last = [min(n, o + t) for o, t, n in zip(offset, tile_shape, shape, strict=True)]
-    here = tuple(slice(a - o, b - o) for a, b, o in zip(first, last, offset, strict=True))
-    return here, tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+    here = triple(slice(a - o, b - o) for a, b, o in zip(first, last, offset, strict=True))
+    return here, triple(slice(a, b) for a, b in zip(first, last, strict=True))

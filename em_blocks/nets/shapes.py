@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from em_blocks.errors import GeometryError
-
-Triple = tuple[int, int, int]
+from em_blocks.geometry import Triple, triple
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,13 @@ class UNetShapes:
 
     @property
     def tile_factor(self) -> Triple:
-        """Product of the poolings: output tiles are multiples of it, voxels."""
-        return tuple(prod(pool[axis] for pool in self.pooling) for axis in range(3))
+        """Return the product of the poolings: output tiles are multiples of it, voxels."""
+        return triple(prod(pool[axis] for pool in self.pooling) for axis in range(3))
 
     @property
     def context(self) -> Triple:
-        """Input voxels beyond the output, per side (z, y, x)."""
-        return tuple(
+        """Return the input voxels beyond the output, per side (z, y, x)."""
+        return triple(
             (
                 self.tile_factor[axis] * (self._extra(axis) + self._lost(-1, axis))
                 + self._lost_up(axis)
@@ -73,18 +72,18 @@ class UNetShapes:
 
     @property
     def crop(self) -> Triple:
-        """Voxels cut per side from the finest up-sampled map.
+        """Return the voxels cut per side from the finest up-sampled map.
 
         What the convolutions leave need not be a whole number of factors; the
         rest is cut before the finest convolutions, where it costs nothing.
         """
-        return tuple(
+        return triple(
             (self.tile_factor[axis] * self._extra(axis) - self._lost_up(axis)) // 2
             for axis in range(3)
         )
 
     def input_shape(self, output_shape: Sequence[int]) -> Triple:
-        """Input voxels (z, y, x) for an output tile of `output_shape`.
+        """Return the input voxels (z, y, x) for an output tile of `output_shape`.
 
         Raises
         ------
@@ -92,11 +91,11 @@ class UNetShapes:
             If the network cannot give that shape; names the nearest it can.
         """
         self.check_output(output_shape)
-        return tuple(size + 2 * side for size, side in zip(output_shape, self.context, strict=True))
+        return triple(size + 2 * side for size, side in zip(output_shape, self.context, strict=True))
 
     def output_shape(self, input_shape: Sequence[int]) -> Triple:
-        """Output voxels (z, y, x) for an input of `input_shape`; raises `GeometryError`."""
-        output = tuple(
+        """Return the output voxels (z, y, x) for an input of `input_shape`; raises `GeometryError`."""
+        output = triple(
             size - 2 * side for size, side in zip(input_shape, self.context, strict=True)
         )
         if not self._legal(output):
@@ -129,8 +128,8 @@ class UNetShapes:
     def _neighbours(self, output_shape: Sequence[int]) -> tuple[Triple, Triple]:
         """Nearest legal output shapes, not larger and not smaller along any axis."""
         pairs = list(zip(output_shape, self.tile_factor, strict=True))
-        smaller = tuple(max(size // factor, 1) * factor for size, factor in pairs)
-        larger = tuple(max(-(-size // factor), 1) * factor for size, factor in pairs)
+        smaller = triple(max(size // factor, 1) * factor for size, factor in pairs)
+        larger = triple(max(-(-size // factor), 1) * factor for size, factor in pairs)
         return smaller, larger
 
     def _lost(self, level: int, axis: int) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from em_blocks.errors import GeometryError
-from em_blocks.nets.shapes import Triple, UNetShapes
+from em_blocks.geometry import Triple, triple
+from em_blocks.nets.shapes import UNetShapes
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -20,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "softmax": functools.partial(torch.softmax, dim=1),
 }
-RECTIFIERS = {
+RECTIFIERS: dict[str, Callable[[], nn.Module]] = {
     "relu": functools.partial(nn.ReLU, inplace=True),
     "leaky_relu": functools.partial(nn.LeakyReLU, 0.05, inplace=True),
 }
@@ -117,7 +118,7 @@ class UNet(nn.Module):
         self.shapes.check_output(output_shape)
 
     def forward(self, raw: Tensor, heads: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Logits of `heads`.
+        """Compute the logits of `heads`.
 
         Parameters
         ----------
@@ -145,7 +146,7 @@ class UNet(nn.Module):
         return {name: self.heads[name](features[name]) for name in wanted}
 
     def predict(self, raw: Tensor, heads: Collection[str] | None = None) -> dict[str, Tensor]:
-        """`forward`, then the activation of the heads, in float32."""
+        """Compute `forward`, then the activation of the heads, in float32."""
         outputs = {}
         for name, logits in self.forward(raw, heads).items():
             activation, unit = self._outputs[name]
@@ -153,7 +154,7 @@ class UNet(nn.Module):
         return outputs
 
     def _encode(self, features: Tensor) -> list[Tensor]:
-        """Features of every level, finest first."""
+        """Compute the features of every level, finest first."""
         levels = []
         for level, down in enumerate(self.down):
             if level:
@@ -162,8 +163,8 @@ class UNet(nn.Module):
             levels.append(features)
         return levels
 
-    def _decode(self, levels: list[Tensor], decoder: nn.Module) -> Tensor:
-        """The finest features, by the layers `reduce` and `up` of a decoder."""
+    def _decode(self, levels: list[Tensor], decoder: Any) -> Tensor:
+        """Compute the finest features, by the layers `reduce` and `up` of a decoder."""
         *fines, features = levels
         for level, fine in reversed(list(enumerate(fines))):
             coarse = decoder.reduce[level](features)
@@ -196,7 +197,7 @@ def _convolutions(
 ) -> nn.Sequential:
     layers: list[nn.Module] = []
     for kernel in kernels:
-        layers += [nn.Conv3d(before, after, tuple(kernel)), RECTIFIERS[rectifier]()]
+        layers += [nn.Conv3d(before, after, triple(kernel)), RECTIFIERS[rectifier]()]
         before = after
     return nn.Sequential(*layers)
 
@@ -206,7 +207,8 @@ def _initialise(module: nn.Module) -> None:
     # through the ReLUs, or deep levels start at zero and learn late.
     if isinstance(module, nn.Conv3d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _crop(features: Tensor, sides: Sequence[int]) -> Tensor:

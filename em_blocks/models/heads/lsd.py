@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 
 from em_blocks.config import VoxelSize
-from em_blocks.geometry import Triple
+from em_blocks.geometry import Triple, triple
 from em_blocks.kernels.segmentation.lsd import reach, shape_descriptors
 from em_blocks.kernels.transforms.symmetry import Part, Symmetry, undo_descriptors
 from em_blocks.models.head import Better, Head
@@ -54,13 +54,11 @@ class LsdHead(Head):
         Voxels whose window ends outside the labels do not count, unless there are no others.
         """
         sizes = zip(self.reach(truth.voxel_size), truth.shape, strict=True)
-        z, y, x = (min(side, (n - 1) // 2) for side, n in sizes)
-        wanted = self._described(truth, (z, y, x))
-        inside = (
-            ..., *(slice(m, n - m) for m, n in zip((z, y, x), truth.shape, strict=True))
-        )
+        margin = triple(min(side, (n - 1) // 2) for side, n in sizes)
+        wanted = self._described(truth, margin)
+        inside = triple(slice(m, n - m) for m, n in zip(margin, truth.shape, strict=True))
         known = wanted["mask"].astype(bool)
-        error = np.square(predicted[inside] - wanted["target"])[:, known]
+        error = np.square(predicted[(..., *inside)] - wanted["target"])[:, known]
         return {"mse": float(error.mean()) if error.size else float("nan")}
 
     def inverse(self, values: np.ndarray, symmetry: Symmetry) -> Iterable[Part]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from em_blocks.geometry import Nm3
 from em_blocks.kernels.evaluation.partner_matching import cremi_score
 from em_blocks.kernels.synapses.detection import (
     DetectionRule,
@@ -30,7 +31,7 @@ def detect_partners(
     vectors: np.ndarray,
     *,
     rule: DetectionRule,
-    voxel_size: Sequence[float],
+    voxel_size: Nm3,
 ) -> Synapses:
     """Detect partners in predictions of one box, nm from its first corner.
 
@@ -40,10 +41,10 @@ def detect_partners(
     vectors : (3, z, y, x) float array
         nm.
     """
-    found = detect(indicator, scale=1.0, rule=rule, voxel_size=tuple(voxel_size))
+    found = detect(indicator, scale=1.0, rule=rule, voxel_size=voxel_size)
     steps = direction_vectors_of(found, vectors, scale=1.0, how="mean")
     steps += steps_to_centres(found) * np.asarray(voxel_size, float)
-    sites = centers(found.site, offset=ORIGIN, voxel_size=tuple(voxel_size))
+    sites = centers(found.site, offset=ORIGIN, voxel_size=voxel_size)
     pre, post = pair(sites, steps)
     return Synapses(
         id=np.arange(len(post)), pre=pre, post=post, score=found.score, size=found.size

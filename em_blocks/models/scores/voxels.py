@@ -84,7 +84,7 @@ def agglomeration_voi(
             scoring_function=MEAN_AFFINITY,
             discretize_queue=256,
         )
-        tables = (count_overlaps(segmentation=step, truth=labels) for step in steps)
+        tables = (count_overlaps(segmentation=np.asarray(s), truth=labels) for s in steps)
         vois = [variation_of_information(table.without(truth=[0])) for table in tables]
     return min(vois, key=sum)
 
