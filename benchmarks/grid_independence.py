@@ -24,6 +24,7 @@ import numpy as np
 from em_blocks.geometry import Triple
 from em_blocks.kernels.evaluation.contingency import count_overlaps
 from em_blocks.kernels.evaluation.segmentation_scores import evaluate
+from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.masks import masked_blocks
 from em_blocks.tasks.segmentation.segment import Segment
@@ -44,7 +45,7 @@ def segmented(task: Segment) -> dict[float, np.ndarray]:
             spec.create(grid, f"of {step.run}")
         masked = masked_blocks(step.mask, grid) if step.mask else np.zeros(grid.shape, bool)
         n_blocks = n_blocks or grid.n_blocks
-        with step.open({}) as process:
+        with step.open(RunContext()) as process:
             for block in grid.blocks():
                 if not masked[block.index]:
                     process(block, BlockReport())

@@ -36,8 +36,9 @@ from em_blocks.geometry import Block, Box, Frame
 from em_blocks.kernels.components.block_components import find_parts
 from em_blocks.kernels.components.join_components import part_ids
 from em_blocks.kernels.synthetic.volume import phantom
+from em_blocks.outputs import TableOutput
 from em_blocks.runtime.scheduler.pipeline import run_all
-from em_blocks.tasks.base import BlockwiseTask, TableSpec
+from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.tasks.components.clean import Clean
 from em_blocks.tasks.components.find_parts import FindParts
 from em_blocks.tasks.evaluation.count_overlaps import CountOverlaps
@@ -81,7 +82,7 @@ def lay_out(folder: Path, values: np.ndarray | h5py.Dataset, times: int) -> Volu
 
 def look_up_tables(parts: FindParts) -> str:
     """Folder of tables that give every id one of 99 segments; needs the parts of the clean-up."""
-    spec = TableSpec("lut", f"{parts.output}/lut")
+    spec = TableOutput("lut", f"{parts.output}/lut")
     spec.create(parts.grid(), "benchmark")
     found, tables = BlockTables(f"{parts.output}/parts"), BlockTables(spec.path)
     for block in parts.grid().blocks():

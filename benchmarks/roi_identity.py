@@ -15,6 +15,7 @@ import numpy as np
 
 from em_blocks.geometry import Box, Frame, Triple
 from em_blocks.models.setup import Setup
+from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.prediction.predict import Predict
 from em_blocks.volumes import Volume
@@ -29,7 +30,7 @@ def predicted(task: Predict) -> dict[str, np.ndarray]:
     task.check_alignment()
     for spec in task.output_specs():
         spec.create(task.grid(), "roi identity")
-    with task.open(task.measure()) as process:
+    with task.open(RunContext(task.measure())) as process:
         for block in task.grid().blocks():
             process(block, BlockReport())
     volumes = {spec.name: Volume.open(spec.path) for spec in task.output_specs()}

@@ -75,7 +75,7 @@ def store_all(store: SynapseStore, n: int) -> float:
 
 
 def server_pid(store: SynapseStore) -> int:
-    return store.synapses.database.client.admin.command("serverStatus")["pid"]
+    return store.collection.database.client.admin.command("serverStatus")["pid"]
 
 
 def ask(store: SynapseStore, name: str, queries: list[dict], run: Callable[[dict], int]) -> float:
@@ -85,7 +85,7 @@ def ask(store: SynapseStore, name: str, queries: list[dict], run: Callable[[dict
         start = time.perf_counter()
         found += run(query)
         times.append(1000 * (time.perf_counter() - start))
-    statistics_of = store.synapses.find(queries[0]).explain()
+    statistics_of = store.collection.find(queries[0]).explain()
     plan = stages(statistics_of["queryPlanner"]["winningPlan"])
     examined = statistics_of["executionStats"]
     print(
@@ -105,7 +105,7 @@ def stages(plan: dict) -> list[str]:
 
 def partners(store: SynapseStore, query: dict) -> int:
     """The ten neurons that make most synapses onto one."""
-    return len(list(store.synapses.aggregate([
+    return len(list(store.collection.aggregate([
         {"$match": query}, {"$group": {"_id": "$pre.segment", "n": {"$sum": 1}}},
         {"$sort": {"n": -1}}, {"$limit": 10},
     ])))
@@ -121,7 +121,7 @@ def main(synapses: int, questions: int) -> None:
             store = SynapseStore(client, "benchmark", "synapses")
             store.prepare()
             seconds = store_all(store, synapses)
-            read = lambda query: len(list(store.synapses.find(query)))  # noqa: E731
+            read = lambda query: len(list(store.collection.find(query)))  # noqa: E731
             some = [int(i) for i in neurons(rng, synapses)[:questions]]
             inputs = [store.query(post_segment=i) for i in some]
             side = round((synapses / PER_BLOCK) ** (1 / 3))

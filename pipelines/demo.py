@@ -198,7 +198,7 @@ def read_result(folder: Path, segment: Segment) -> Result:
 def show_precision(result: Result) -> float:
     """Print how well cut pairs of voxels are found; the mean average precision of all channels."""
     from em_blocks.kernels.segmentation.affinities import affinities
-    from em_blocks.training.scores.voxels import average_precision, f1
+    from em_blocks.models.scores.voxels import average_precision, f1
 
     click.echo("Pairs of voxels that a membrane separates, predicted against truth:")
     precisions = []

@@ -14,23 +14,23 @@ from em_blocks.errors import EmBlocksError
 
 
 @click.command()
-@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("setup", type=click.Path(exists=True, path_type=Path))
 @click.option("--resume", is_flag=True, help="Continue the training in the output folder.")
 @click.option("--iterations", type=click.IntRange(min=1), help="Instead of the config's number.")
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the trained setup [default: the folder of CONFIG].",
+    help="Folder for the trained setup [default: that of SETUP].",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE")
 def main(
-    config: Path,
+    setup: Path,
     resume: bool,
     iterations: int | None,
     output: Path | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Train the setup whose config.json is CONFIG.
+    """Train the network of SETUP: a folder, or the config.json in it.
 
     Writes checkpoints/ (best.safetensors, the newest weights and full states,
     record.json) and training/ (TensorBoard). Ctrl-C and SIGTERM save the state;
@@ -45,16 +45,17 @@ def main(
         overrides = (*overrides, f"training.iterations={iterations}")
     try:
         # Imported late: --help should not load torch and gunpowder.
-        from em_blocks.models.setup import Setup
+        from em_blocks.models.setup import CONFIG, Setup
         from em_blocks.training.run import train
         from em_blocks.volumes.stores.apart import check_outside, paths_in
 
-        setup = Setup.from_folder(config.parent, overrides, name=config.name)
-        read = dict(paths_in(setup.config.training.model_dump(mode="json")))
-        check_outside(read, output or setup.folder)
+        config = setup / CONFIG if setup.is_dir() else setup
+        opened = Setup.from_folder(config.parent, overrides, name=config.name)
+        read = dict(paths_in(opened.config.training.model_dump(mode="json")))
+        check_outside(read, output or opened.folder)
         typed = shlex.join(["python", *sys.argv])
         go_on = shlex.join([*_program(), *sys.argv[1:], *([] if resume else ["--resume"])])
-        ended = train(setup, output or setup.folder, typed, resume=resume, go_on=go_on)
+        ended = train(opened, output or opened.folder, typed, resume=resume, go_on=go_on)
         click.echo(ended)
     except EmBlocksError as error:
         click.echo(f"Error: {error}", err=True)

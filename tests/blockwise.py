@@ -19,8 +19,9 @@ from em_blocks.config import Shape3, StorePath
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.geometry import BlockGrid, Frame
+from em_blocks.outputs import RunContext, VolumeOutput
 from em_blocks.runtime.scheduler.run import RunReport, run_blockwise
-from em_blocks.tasks.base import BlockwiseTask, OutputSpec
+from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.ledger import LEDGER
 
@@ -59,9 +60,9 @@ class AddOne(BlockwiseTask):
     def read_context(self) -> tuple[int, int, int]:
         return self.context
 
-    def output_specs(self) -> list[OutputSpec]:
+    def output_specs(self) -> list[VolumeOutput]:
         path = f"{self.output}/sum"
-        return [OutputSpec("sum", path, "uint16", self.chunk_shape)]
+        return [VolumeOutput("sum", path, "uint16", self.chunk_shape)]
 
     def outputs_root(self) -> str:
         return self.output
@@ -70,7 +71,7 @@ class AddOne(BlockwiseTask):
         return self.model_copy(update={"output": str(folder / "out.zarr"), "run_dir": folder})
 
     @contextmanager
-    def open(self, measured: dict):
+    def open(self, context: RunContext):
         raw = Volume.open(self.raw)
         (spec,) = self.output_specs()
         out = Volume.open(spec.path, mode="r+")

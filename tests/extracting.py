@@ -11,6 +11,8 @@ import numpy as np
 from scipy import ndimage
 
 from blockwise import AddOne
+from em_blocks.db.rows import RowStore
+from em_blocks.db.schemas.synapses import SYNAPSES
 from em_blocks.geometry import Frame
 from em_blocks.tasks.synapses.extract_synapses import ExtractSynapses
 from em_blocks.volumes import Volume
@@ -65,8 +67,9 @@ class Faulty(ExtractSynapses):
     _fault = AddOne._fault
 
     @contextmanager
-    def start(self, measured, synapses):
-        with super().start(measured, synapses) as process:
+    def open(self, context):
+        synapses = context.rows(SYNAPSES)
+        with super().open(context) as process:
 
             def faulty(block, report):
                 fault = self._fault(block.key)
@@ -76,7 +79,7 @@ class Faulty(ExtractSynapses):
                     synapses.replace_block(block.key, stored.replace(id=stored.id + 1))
                     raise ValueError("after it stored other rows")
                 if fault == "kill_half":
-                    synapses._insert = lambda rows: _insert_half(synapses, rows)
+                    RowStore._insert = _insert_half
                 process(block, report)
                 if fault == "kill_written":
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -85,5 +88,5 @@ class Faulty(ExtractSynapses):
 
 
 def _insert_half(synapses, documents):
-    synapses.synapses.insert_many(documents[: len(documents) // 2 + 1])
+    synapses.collection.insert_many(documents[: len(documents) // 2 + 1])
     os.kill(os.getpid(), signal.SIGKILL)

@@ -13,7 +13,8 @@ from em_blocks.db.runs import RunStore
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.geometry import BlockGrid, Frame
 from em_blocks.kernels.synapses.table import Synapses
-from em_blocks.tasks.base import BlockReport, TableSpec, fingerprint
+from em_blocks.outputs import RunContext, TableOutput
+from em_blocks.tasks.base import BlockReport, fingerprint
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.tables import BlockTables
 
@@ -49,7 +50,7 @@ def make_lut(volume: Volume, folder: Path, name="lut", segment=lambda ids: ids /
     """Look-up tables of a volume, in pieces of 1 x 2 x 1 blocks of fragments."""
     grid = BlockGrid(volume.frame, volume.shape, (PIECE[0], 2 * PIECE[1], PIECE[2]))
     path = str(folder / name)
-    TableSpec("lut", path, attributes={"fragments": None}).create(grid, fingerprint)
+    TableOutput("lut", path, attributes={"fragments": None}).create(grid, fingerprint)
     for piece in grid.blocks():
         ids = np.unique(volume.read(piece.write_box)).astype(np.int64)
         ids = ids[ids > 0]
@@ -91,13 +92,16 @@ class Database:
             for n in range(3):
                 rows.replace_block(f"0/0/{n}", synapses.select(np.arange(len(synapses)) % 3 == n))
 
+    def context(self, client, run) -> RunContext:
+        return RunContext(store=RunStore(client, self.name, run))
+
     def rows(self, run=RUN) -> Synapses:
         with connect(self.uri) as client:
             return self.store(client, run).read()
 
     def documents(self, run=RUN) -> dict[int, dict]:
         with connect(self.uri) as client:
-            return {d["_id"]: d for d in self.store(client, run).synapses.find({"run": run})}
+            return {d["_id"]: d for d in self.store(client, run).collection.find({"run": run})}
 
 
 # A test module that wants these fixtures gives them names of its own:
@@ -137,8 +141,8 @@ def here(task, database: Database, blocks=None) -> dict[str, int]:
     for spec in task.output_specs():
         spec.create(grid, fingerprint(task.identity()))
     with connect(database.uri) as client:
-        synapses = database.store(client, task.run)
-        with task.start({}, synapses) as process:
+        context = database.context(client, task.run)
+        with task.open(context) as process:
             for block in grid.blocks() if blocks is None else blocks:
                 report = BlockReport()
                 process(block, report)

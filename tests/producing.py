@@ -18,14 +18,14 @@ from em_blocks.config import Shape3, StorePath, path_of
 from em_blocks.db.commits import CommitWriter, WorkerIdentity
 from em_blocks.db.connect import connect
 from em_blocks.db.runs import RunStore
-from em_blocks.db.synapses import SynapseStore
 from em_blocks.geometry import BlockGrid, Box
+from em_blocks.outputs import RunContext, VolumeOutput
 from em_blocks.runtime.runs.ledgers import reopen
 from em_blocks.runtime.runs.report import RunReport
 from em_blocks.runtime.runs.verify import requeue_damaged
-from em_blocks.runtime.scheduler.schedule import ScheduledStep
+from em_blocks.runtime.scheduler.scheduled_step import ScheduledStep
 from em_blocks.runtime.worker.step_runtime import describe_error
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec
+from em_blocks.tasks.base import BlockReport, BlockwiseTask
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.tables import BlockTables
 
@@ -56,10 +56,10 @@ class Copy(BlockwiseTask):
     def inputs(self) -> dict:
         return {}
 
-    def output_specs(self) -> list[OutputSpec]:
+    def output_specs(self) -> list[VolumeOutput]:
         original = Volume.open(self.original)
         kept = ("scale", "neighborhood", "labels")
-        return [OutputSpec(
+        return [VolumeOutput(
             "copy", self.output, str(original.dtype), self.chunk_shape, channels=original.channels,
             attributes={k: original.attributes[k] for k in kept if k in original.attributes},
         )]
@@ -70,7 +70,7 @@ class Copy(BlockwiseTask):
     def relocated(self, folder: Path) -> Copy:
         return self.model_copy(update={"output": str(folder / "copy.zarr/v"), "run_dir": folder})
 
-    def open(self, measured: dict):
+    def open(self, context: RunContext):
         return _copying(self)
 
 
@@ -340,14 +340,13 @@ def _do(steps: list[ScheduledStep], console) -> tuple[bool, None]:
 def _do_step(step: ScheduledStep) -> bool:
     task, store, epoch, failed = step.work.task, step.store, step.epoch, False
     store.admit_worker({**WORKER, "epoch": epoch})
-    synapses = SynapseStore(store.client, task.db_name, task.run)
     commits = CommitWriter(
         store, step.work.grid, WorkerIdentity("here", epoch, "cpu"), max_failures=task.max_retries + 1,
         outage_s=10, on_durable=lambda blocks: None,
     )
     watch = Watch(task)
     with (
-        type(task).from_dict(step.job.config).start(step.measured, synapses) as process,
+        type(task).from_dict(step.job.config).open(RunContext(step.measured, store)) as process,
         watch.watching(),
     ):
         for index in map(tuple, np.argwhere(step.work.todo).tolist()):

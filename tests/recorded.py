@@ -13,14 +13,14 @@ from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore, block_fields, grid_document
 from em_blocks.geometry import BlockGrid, Frame
 from em_blocks.runtime.dashboard.server import open_dashboard
-from em_blocks.runtime.monitoring.overview import Step
+from em_blocks.runtime.monitoring.overview import StepView
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, 9.2))
 BLOCK = (10, 100, 100)
 EVIL = "<img src=x onerror=\"document.title='hacked'\"> {{7*7}} & so on"
 TRACEBACK = 'Traceback (most recent call last):\n  File "worker.py", line 7\nValueError: <b>no</b>'
 REPLAY = "em-blocks replay c.json {block} --step "
-STEPS = {name: Step(name, REPLAY + name) for name in ("edges", "lut")}
+STEPS = {name: StepView(name, REPLAY + name) for name in ("edges", "lut")}
 
 
 @contextmanager
@@ -91,7 +91,7 @@ class Recorded:
         self.store.blocks.replace_one({"_id": f"{self.store.run}/{key}"}, document, upsert=True)
 
 
-def step_tasks(home: Path) -> dict[Step, AddOne]:
+def step_tasks(home: Path) -> dict[StepView, AddOne]:
     """The tasks of two steps; their volumes need not exist."""
     values = {"block_shape": (10, 10, 10), "raw": "never", "output": str(home / "out.zarr")}
     return {step: AddOne.from_dict({"run": f"seg.{name}", **values}) for name, step in STEPS.items()}

@@ -14,6 +14,7 @@ from em_blocks.kernels.evaluation.contingency import count_overlaps
 from em_blocks.kernels.evaluation.segmentation_scores import evaluate
 from em_blocks.kernels.segmentation.affinities import affinities
 from em_blocks.kernels.segmentation.neighborhood import FULL
+from em_blocks.outputs import RunContext
 from em_blocks.runtime.scheduler.run import run_steps
 from em_blocks.tasks.base import BlockReport, BlockwiseTask
 from em_blocks.tasks.masks import masked_blocks
@@ -100,7 +101,7 @@ def here(task: Segment) -> dict[str, int]:
         step.check_alignment()
         for spec in step.output_specs():
             spec.create(step.grid(), f"of {step.run}")
-        with step.open({}) as process:
+        with step.open(RunContext()) as process:
             for block in unmasked(step):
                 report = BlockReport()
                 process(block, report)

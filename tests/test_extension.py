@@ -12,6 +12,7 @@ import pytest
 from blockwise import FRAME
 from em_blocks.volumes import Volume
 from foreign import distribution, visible
+from tiny_setup import tiny_config, write_setup
 
 SHAPE = (20, 30, 50)
 
@@ -24,7 +25,8 @@ from typing import ClassVar, Literal
 
 from em_blocks.config import StorePath
 from em_blocks.geometry import BlockGrid
-from em_blocks.tasks.base import BlockwiseTask, OutputSpec
+from em_blocks.outputs import VolumeOutput
+from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.volumes import Volume
 
 
@@ -46,13 +48,10 @@ class Threshold(BlockwiseTask):
         return {"raw": list(Volume.open(self.raw).shape)}
 
     def output_specs(self):
-        return [OutputSpec("mask", f"{self.output}/mask", "uint8", (5, 10, 10))]
+        return [VolumeOutput("mask", f"{self.output}/mask", "uint8", (5, 10, 10))]
 
     def outputs_root(self):
         return self.output
-
-    def relocated(self, folder):
-        return self.model_copy(update={"output": str(folder / "out.zarr"), "run_dir": folder})
 
     @contextmanager
     def open(self, context):
@@ -224,3 +223,99 @@ def test_a_launcher_that_is_none_is_refused_in_one_paragraph(packages, em_blocks
     said = em_blocks("threshold-raw", config, code=2)
     assert "launchers.base.Launcher" in said and "Traceback" not in said
     assert not (tmp_path / "out").exists()
+
+
+HEAD = '''
+"""Which voxels belong to objects of an odd id, and a loss that asks no more than a margin."""
+
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from em_blocks.models.head import Head, Storage
+from em_blocks.nets.losses import Loss
+
+
+class Hinge(Loss):
+    """Squared distance to the right side of a margin."""
+
+    kind: Literal["hinge"] = "hinge"
+    margin: float = 1.0
+
+    def __call__(self, logits, target, mask, *, activate=None) -> Tensor:
+        sides = (2 * target.float() - 1)[:, None]
+        error = (self.margin - sides * logits.float()).clamp(min=0).square()
+        return (error * mask[:, None]).sum() / mask.sum().clamp(min=1)
+
+
+class OddHead(Head):
+    """Objects of an odd id."""
+
+    kind: Literal["odd"]
+    channels: Literal[1] = 1
+    activation: Literal["tanh"] = "tanh"
+
+    @property
+    def default_loss(self):
+        return Hinge()
+
+    def reach(self, voxel_size):
+        return (0, 1, 1)  # more than is needed, and not the same for all axes
+
+    def targets(self, truth):
+        labels = truth.labels["labels"]
+        return {"target": (labels % 2).astype("uint8"), "mask": (labels > 0).astype("uint8")}
+
+    def score_names(self):
+        return {"right": "higher", "wrong": "lower"}
+
+    def scores(self, predicted, truth):
+        made = self.targets(truth)
+        right = float(((predicted[0] > 0) == made["target"])[made["mask"] > 0].mean())
+        return {"right": right, "wrong": 1 - right}
+
+    @property
+    def storage(self):
+        return Storage("int8", {"int8": 50.0}, {"odd": True}, {"uint8": "has no negative numbers."})
+
+    def inverse(self, values, symmetry):
+        (index, restored), = super().inverse(values, symmetry)
+        return [(index, np.asarray(restored))]
+'''
+
+
+def setup_of_another(folder, **head):
+    values = tiny_config()
+    values["heads"] = {"sign": {"kind": "odd", **head}}
+    values["training"] |= {
+        "iterations": 20, "validate_every": 10, "checkpoint_every": 10, "score": "sign/wrong",
+        "snapshot_every": 20,
+    }
+    return write_setup(folder, values)
+
+
+def test_a_head_with_a_loss_of_its_own_is_one_file(packages, em_blocks, raw, tmp_path):
+    distribution(packages, "odds", HEAD, heads="odd = odds:OddHead", losses="hinge = odds:Hinge")
+    setup = setup_of_another(tmp_path / "odd", loss={"kind": "hinge", "margin": 0.5}, weight=2)
+    assert "Best checkpoint" in em_blocks("train", setup)
+    record = json.loads((setup / "checkpoints" / "record.json").read_text())
+    assert record["config"]["heads"]["sign"]["loss"] == {"kind": "hinge", "margin": 0.5}
+    wrong = [entry["sign/wrong"] for entry in record["history"]]
+    assert len(wrong) == 2 and record["best"]["sign/wrong"] == min(wrong), "the lower wins"
+    assert (setup / "training/snapshots/20.png").exists()
+
+    config = tmp_path / "predict.json"
+    config.write_text(json.dumps({
+        "kind": "predict", "run": "odd", "raw": "raw.zarr/raw", "setup": "odd", "output": "out/p.zarr",
+        "block_shape": [8, 16, 16], "num_workers": 2, "test_time_augmentation": "mirrors",
+        "voxel_size_tolerance": 10, "normalization": "dtype",
+    }))
+    report = json.loads(em_blocks("predict", config, "--json"))
+    assert report["blocks"]["done"] == report["blocks"]["computed"] == 24
+    found = Volume.open(str(tmp_path / "out/p.zarr/sign"))
+    assert found.dtype == np.int8 and found.attributes["odd"] is True and found.scale == 50
+    values = found.read(found.box)
+    assert len(np.unique(values)) > 5 and np.abs(values).max() <= 50
+    said = em_blocks("predict", config, "--set", "outputs.sign.dtype=uint8", code=2)
+    assert "stores the head 'sign' as uint8, which has no negative numbers" in said

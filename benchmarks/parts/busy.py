@@ -10,6 +10,7 @@ import numba
 import numpy as np
 from pydantic import NonNegativeInt, PositiveFloat
 
+from em_blocks.outputs import RunContext
 from parts.noop import Noop
 
 
@@ -40,7 +41,7 @@ class Busy(Noop):
     sleep_s: PositiveFloat | None = None
 
     @contextmanager
-    def open(self, measured: dict):
+    def open(self, context: RunContext):
         spin(1)
 
         def process(block, report) -> None:

@@ -22,7 +22,7 @@ from em_blocks.db.runs import RunStore
 from em_blocks.runtime.protocol.wire import new_secret
 from em_blocks.runtime.scheduler.dispatch import Dispatcher, Work, Worker
 from em_blocks.runtime.scheduler.gateway import Gateway
-from em_blocks.runtime.scheduler.roster import Member, Roster
+from em_blocks.runtime.scheduler.worker_registry import Member, WorkerRegistry
 from em_blocks.tasks.base import BlockReport
 from parts.noop import Noop
 from parts.swarm import swarm
@@ -86,7 +86,7 @@ def measure(folder: Path, *, connections: int, seconds: float) -> Costs:
 
 
 class _NoStore:
-    """Takes what the roster writes: the database is measured by itself."""
+    """Takes what the registry writes: the database is measured by itself."""
 
     run = "cluster"
 
@@ -101,7 +101,7 @@ class _Serving:
     def __init__(self, folder: Path):
         self.secret = new_secret()
         self.gateway = Gateway(
-            Dispatcher([work(noop(folder, (200, 200, 200)))]), Roster([_NoStore()], [1]),
+            Dispatcher([work(noop(folder, (200, 200, 200)))]), WorkerRegistry([_NoStore()], [1]),
             host="127.0.0.1", port=0, secret=self.secret, timeout_s=TIMEOUT_S,
             on_event=lambda event: None,
         )
@@ -157,14 +157,14 @@ def _database(folder: Path) -> dict[str, float]:
         store.prepare()
         store.create({}, epoch=0)
         epoch = store.take_lease("benchmark")
-        roster = Roster([store], [epoch])
+        registry = WorkerRegistry([store], [epoch])
         members = [_member(n) for n in range(MEMBERS)]
         with _Cpu(server) as joining, ThreadPoolExecutor(6) as pool:  # as many as asyncio has at least
-            list(pool.map(lambda member: _admit(roster, member), members))
-        roster.flush()
+            list(pool.map(lambda member: _admit(registry, member), members))
+        registry.flush()
         with _Cpu(server) as listing:
             for _ in range(3):
-                roster.flush()
+                registry.flush()
         single, latency = _commits(store, task, epoch, members, server, size=1)
         many, _ = _commits(store, task, epoch, members, server, size=33)
     per_block = max(0.0, (many - single) / 32)
@@ -198,10 +198,10 @@ def _member(n: int) -> Member:
     return Member(Worker(f"host{n // 8}-{n}-beef", f"host{n // 8}"), n, "cpu", f"{n}.1")
 
 
-def _admit(roster: Roster, member: Member) -> None:
-    roster.joined(member)
-    roster.admit(member, 0)
-    roster.holds(member, [(0, 12, 34, 56)])
+def _admit(registry: WorkerRegistry, member: Member) -> None:
+    registry.joined(member)
+    registry.admit(member, 0)
+    registry.holds(member, [(0, 12, 34, 56)])
 
 
 def _commits(store, task, epoch, members, server, *, size: int) -> tuple[float, float]:

@@ -17,9 +17,9 @@ import numpy as np
 from em_blocks.db.commits import FLUSH_BLOCKS, FLUSH_S
 from em_blocks.runtime.protocol.wire import PINGS, Key
 from em_blocks.runtime.scheduler.dispatch import Dispatcher, Work, Worker
-from em_blocks.runtime.scheduler.gateway import TICK_S
-from em_blocks.runtime.scheduler.monitor import HEARTBEAT_S
-from em_blocks.runtime.scheduler.roster import BEATS, SHARE
+from em_blocks.runtime.scheduler.server import TICK_S
+from em_blocks.runtime.scheduler.watchdog import HEARTBEAT_S
+from em_blocks.runtime.scheduler.worker_registry import BEATS, SHARE
 from parts.cluster_costs import TIMEOUT_S, Costs
 
 NETWORK_S = 2e-4

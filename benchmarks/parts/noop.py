@@ -8,6 +8,7 @@ from typing import Literal
 
 from em_blocks.config import Shape3
 from em_blocks.geometry import BlockGrid, Frame
+from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockwiseTask
 
 
@@ -34,5 +35,5 @@ class Noop(BlockwiseTask):
         return self.model_copy(update={"run_dir": folder})
 
     @contextmanager
-    def open(self, measured: dict):
+    def open(self, context: RunContext):
         yield lambda block, report: None

@@ -73,17 +73,18 @@ FP32_AFFINITIES = "affinities={folder}/runs/fib25_fp32/predictions.zarr/affiniti
 SEGMENTS = "{folder}/runs/fib25/segmentation.zarr/segments/0.7"
 NEURONS = "{folder}/data/fib25.zarr/neurons"
 CLEANED = "{folder}/runs/fib25/cleaned.zarr"
+FIB25_DATABASE = ("configs/fib25_affinities_fp32.json", RUN_DIR)
 
-FIB25 = Chain(
-    (
+
+def fib25_to_scores(predict: tuple[str, ...], segment: tuple[str, ...]) -> tuple[Command, ...]:
+    """Images to segments, cleaned segments, a pyramid and scores, with further settings of two verbs."""
+    affinities = (FP32_AFFINITIES, *segment)
+    return (
         blockwise("ingest", "fib25_ingest", "fib25_raw"),
         blockwise("ingest", "fib25_labels_ingest", "fib25_neurons"),
-        blockwise("predict", "fib25_affinities_fp32", "fib25_affinities_fp32"),
-        blockwise("predict", "fib25_affinities", "fib25_mirrors", "run=fib25_mirrors",
-                  "precision=fp32", f"roi={SMALL_ROI}", "block_shape=[32,64,64]",
-                  "tile_shape=[32,64,64]"),
-        blockwise("segment", "fib25_segment", r"fib25_segment\.(?!.*_0\.8).*", FP32_AFFINITIES),
-        Command(("segment", "configs/fib25_segment.json", RUN_DIR, f"--set={FP32_AFFINITIES}",
+        blockwise("predict", "fib25_affinities_fp32", "fib25_affinities_fp32", *predict),
+        blockwise("segment", "fib25_segment", r"fib25_segment\.(?!.*_0\.8).*", *affinities),
+        Command(("segment", "configs/fib25_segment.json", RUN_DIR, *(f"--set={a}" for a in affinities),
                  "--threshold", "0.8", "--json"), r"fib25_segment\..*_0\.8"),
         Command(("evaluate", "segmentation", "--segmentation", SEGMENTS, "--truth", NEURONS,
                  "--output", "{folder}/run/evaluation", "--json")),
@@ -96,22 +97,37 @@ FIB25 = Chain(
                   f"output={CLEANED}/s0", "block_shape=[64,64,64]", "chunk_shape=[32,64,64]"),
         blockwise("downsample", "mouse_downsample", r"mouse_pyramid\..*", f"input={CLEANED}/s0",
                   f"output={CLEANED}", "chunk_shape=[32,32,32]", "block_shape=[32,64,64]"),
-        verify("fib25_affinities_fp32"),
-        verify("fib25_segment", FP32_AFFINITIES),
+        verify("fib25_affinities_fp32", *predict),
+        verify("fib25_segment", *affinities),
+    )
+
+
+_WHOLE = fib25_to_scores((), ())
+FIB25 = Chain(
+    (
+        *_WHOLE[:3],
+        blockwise("predict", "fib25_affinities", "fib25_mirrors", "run=fib25_mirrors",
+                  "precision=fp32", f"roi={SMALL_ROI}", "block_shape=[32,64,64]",
+                  "tile_shape=[32,64,64]"),
+        *_WHOLE[3:],
         Command(("audit", "configs/fib25_segment.json", RUN_DIR, f"--set={FP32_AFFINITIES}",
                  "--samples", "1", "--json")),
     ),
-    ("configs/fib25_affinities_fp32.json", RUN_DIR),
+    FIB25_DATABASE,
 )
+
+_PART = json.dumps({"offset": [320, 640, 320], "shape": [640, 1280, 1280]})
+_CUT = ("block_shape=[32,64,64]", "tile_shape=[32,64,64]")
+FIB25_PART = Chain(fib25_to_scores((f"roi={_PART}", *_CUT), (*_CUT, "context=[8,8,8]")), FIB25_DATABASE)
 
 INDICATOR = "prediction={folder}/runs/synapses/predictions.zarr/indicator"
 SYNAPSES = Chain(
     (
-        Command(("generate", "{folder}/data/synapses.zarr", "--shape", "48,384,384", "--seed", "7")),
+        Command(("generate", "{folder}/data/synapses.zarr", "--shape", "32,256,256", "--seed", "7")),
         blockwise("predict", "synapses_predict", "synapse_maps", "precision=fp32",
                   "tile_shape=[16,128,128]", "block_shape=[16,128,128]"),
         blockwise("extract-synapses", "synapses_extract", "synapses", "block_shape=[16,64,64]"),
-        blockwise("map-synapses", "synapses_map", r"synapses_map\..*"),
+        blockwise("map-synapses", "synapses_map", r"synapses_map\..*", "block_shape=[16,64,64]"),
         blockwise("cluster-clefts", "synapses_clefts", r"synapses_clefts\..*", INDICATOR,
                   "block_shape=[16,64,64]", "chunk_shape=[16,64,64]"),
         Command(("export", "synapses", "configs/synapses_extract.json", RUN_DIR,
@@ -120,7 +136,8 @@ SYNAPSES = Chain(
                  "--set=block_shape=[16,64,64]", "--filter", "self", "--filter", "duplicates=100",
                  "--output", "{folder}/runs/synapses/found.json")),
         Command(("evaluate", "synapses", "configs/synapses_evaluate.json", "--json")),
-        Command(("export", "graph", "configs/synapses_map.json", RUN_DIR, "--filter", "self",
+        Command(("export", "graph", "configs/synapses_map.json", RUN_DIR,
+                 "--set=block_shape=[16,64,64]", "--filter", "self",
                  "--output", "{folder}/runs/synapses/connectome.graphml", "--json")),
         Command(("evaluate", "synapses", "configs/evaluate_protobridge.json", "--json")),
         Command(("evaluate", "clefts", "--prediction", "{folder}/runs/synapses/clefts.zarr/ids",
@@ -135,7 +152,7 @@ SYNAPSES = Chain(
 
 DEMO = Chain((Command(("demo", "{folder}/demo"), ".*"),), ("demo/predict.json",), "demo")
 
-CHAINS = {"synapses": SYNAPSES, "demo": DEMO, "fib25": FIB25}
+CHAINS = {"synapses": SYNAPSES, "fib25_part": FIB25_PART, "demo": DEMO, "fib25": FIB25}
 
 
 def prepare(folder: Path, checkout: Path) -> None:

@@ -20,7 +20,7 @@ from em_blocks.db.connect import connect, database_home, database_uri, redacted
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import ConfigError, DatabaseError, EmBlocksError
 from em_blocks.json_text import json_text
-from em_blocks.runtime.monitoring.overview import Step
+from em_blocks.runtime.monitoring.overview import StepView
 from em_blocks.tasks import task_class
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
 
@@ -89,12 +89,12 @@ def named_steps(loaded: RunConfig) -> dict[str, BlockwiseTask]:
 
 def watched_steps(
     config: Path, overrides: tuple[str, ...] = (), step: str | None = None
-) -> dict[Step, BlockwiseTask]:
+) -> dict[StepView, BlockwiseTask]:
     """The tasks of a config file (or its step named `step`), with the commands that replay a block."""
     names = named_steps(load_config(config, overrides))
     chosen = load_steps(config, overrides, step)
     return {
-        Step(name, _replay_command(config, overrides, name if len(names) > 1 else None)): task
+        StepView(name, _replay_command(config, overrides, name if len(names) > 1 else None)): task
         for name, task in names.items() if task in chosen
     }
 

@@ -229,7 +229,7 @@ def _state(synapses: SynapseStore, unfinished: bool) -> str:
     from em_blocks.db.runs import RunStore
     from em_blocks.runtime.monitoring.status import run_status
 
-    database = synapses.synapses.database
+    database = synapses.collection.database
     status = run_status(RunStore(database.client, database.name, synapses.run))
     blocks = status["blocks"]
     left = blocks["total"] - blocks["masked"] - blocks["done"]

@@ -58,7 +58,6 @@ class RunStore:
         self.client, self.database, self.run = client, database, run
         self.runs, self.blocks = database["runs"], database["blocks"]
         self.attempts, self.workers = database["attempts"], database["workers"]
-        self.synapses = database["synapses"]
 
     def prepare(self) -> None:
         """Make the indexes; this also proves that the database can be written."""
@@ -77,6 +76,15 @@ class RunStore:
     def load(self) -> dict | None:
         """The run's document, or None."""
         return self.runs.find_one({"_id": self.run})
+
+    def of_run(self, run: str) -> RunStore:
+        """Return the documents of another run in the same database."""
+        return RunStore(self.client, self.database.name, run)
+
+    def other_run(self, query: dict) -> str | None:
+        """Return the name of a run other than this one that fits `query`, if there is any."""
+        found = self.runs.find_one({**query, "_id": {"$ne": self.run}}, {"_id": 1})
+        return found["_id"] if found else None
 
     def measured_by(self, query: dict) -> dict | None:
         """What the newest other run that fits `query` measured; None without such a run."""
@@ -97,13 +105,13 @@ class RunStore:
         self.runs.update_one({"_id": self.run}, {"$set": {**values, "updated": self.now()}})
 
     def remove(self) -> None:
-        """Forget the run, all of its blocks, and the synapses that it detected."""
+        """Delete the run and all of its blocks."""
         self.clear()
         self.runs.delete_one({"_id": self.run})
 
     def clear(self) -> None:
-        """Forget all blocks of the run, and the synapses that it detected, but not the run."""
-        for collection in (self.blocks, self.attempts, self.workers, self.synapses):
+        """Delete all blocks of the run, but not the run."""
+        for collection in (self.blocks, self.attempts, self.workers):
             collection.delete_many({"run": self.run})
 
     def now(self) -> datetime:

@@ -32,6 +32,7 @@ from em_blocks.kernels.evaluation.seams import (
 )
 from em_blocks.kernels.plots.sections import grey_picture, overlay_picture, panel
 from em_blocks.kernels.segmentation.neighborhood import FULL
+from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.segmentation.affinity_input import AffinityInput
 from em_blocks.tasks.segmentation.segment import Segment
@@ -196,7 +197,7 @@ class SeamAuditor:
         for step in config.steps():
             for output in step.output_specs():
                 output.create(step.grid(), fingerprint="window")
-            with step.open(step.measure()) as process:
+            with step.open(RunContext(step.measure())) as process:
                 for block in step.grid().blocks():
                     process(block, BlockReport())
         segments = Volume.open(config.segments_path(self.threshold))

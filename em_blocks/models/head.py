@@ -163,5 +163,5 @@ HEADS = Registry(
         "indicator": "em_blocks.models.heads.indicator:IndicatorHead",
         "direction_vectors": "em_blocks.models.heads.direction_vectors:DirectionVectorHead",
     },
-    base=Head,
+    base="em_blocks.models.head:Head",
 )

@@ -54,7 +54,9 @@ class JointScore(StrictModel, ABC):
 
 
 JOINT_SCORES = Registry(
-    "em_blocks.scores", {"partners": "em_blocks.models.scores.partners:PartnerScore"}, base=JointScore
+    "em_blocks.scores",
+    {"partners": "em_blocks.models.scores.partners:PartnerScore"},
+    base="em_blocks.models.joint:JointScore",
 )
 
 

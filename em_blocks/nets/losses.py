@@ -220,5 +220,5 @@ LOSSES = Registry(
         "cross_entropy": "em_blocks.nets.losses:CrossEntropy",
         "dice": "em_blocks.nets.losses:Dice",
     },
-    base=Loss,
+    base="em_blocks.nets.losses:Loss",
 )

@@ -17,20 +17,15 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from em_blocks.config import LocalPath, Shape3, StrictModel, VolumeRef, is_url
 from em_blocks.db.connect import database_home
-from em_blocks.db.synapse_rows import Flags
-from em_blocks.db.synapses import SynapseStore
+from em_blocks.db.rows import RowStore
+from em_blocks.db.schemas.base import Flags, Table
 from em_blocks.errors import BlockAlignmentError, ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
-from em_blocks.kernels.synapses.table import Synapses
+from em_blocks.outputs import Output, RowOutput, RunContext
+from em_blocks.outputs.volume import checksum
 from em_blocks.tasks.cluster import LAUNCHERS, Cluster, Container, LauncherName
-from em_blocks.tasks.outputs import Output, OutputSpec, RowsSpec, TableSpec, checksum
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.tables import BlockTables, checksum_of_columns
-
-__all__ = [
-    "Block", "BlockReport", "BlockwiseTask", "OutputSpec", "ProcessBlock", "RowsSpec", "SynapseTask",
-    "TableSpec", "checksum", "differences", "differing_fields", "fingerprint",
-]
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 
@@ -83,13 +78,13 @@ class BlockReport:
         tables.write(block.key, columns)
         self.checksums[name] = checksum_of_columns(columns)
 
-    def write_synapses(
-        self, spec: RowsSpec, store: SynapseStore, block: Block, synapses: Synapses, flags: Flags
+    def write_rows(
+        self, output: RowOutput, store: RowStore[Table], block: Block, rows: Table, flags: Flags
     ) -> None:
-        """Store the synapses that a block detected and remember their checksum."""
+        """Store a block's rows in the database and remember their checksum."""
         self.fence()
-        store.replace_block(block.key, synapses, flags)
-        self.checksums[spec.name] = spec.checksum(synapses, flags)
+        store.replace_block(block.key, rows, flags)
+        self.checksums[output.name] = output.checksum(rows, flags)
 
 
 ProcessBlock = Callable[[Block, BlockReport], None]
@@ -247,22 +242,20 @@ class BlockwiseTask(RunConfig):
         return []
 
     @abstractmethod
-    def output_specs(self) -> list[Output]:
-        """The volumes and tables that the blocks write."""
+    def output_specs(self) -> Sequence[Output]:
+        """Return the volumes, tables and rows that the blocks write."""
 
     @abstractmethod
-    def open(self, measured: dict) -> AbstractContextManager[ProcessBlock]:
+    def open(self, context: RunContext) -> AbstractContextManager[ProcessBlock]:
         """Open inputs and outputs once per worker; yield the function that does a block."""
 
-    def start(
-        self, measured: dict, synapses: SynapseStore
-    ) -> AbstractContextManager[ProcessBlock]:
-        """As `open`; what workers call."""
-        return self.open(measured)
-
-    @abstractmethod
     def relocated(self, folder: Path) -> Self:
-        """The same task, writing below `folder`: for probes and replays."""
+        """Return the same task, writing files below `folder`: for probes and replays.
+
+        Rows need no other place: the context of a probe drops their changes.
+        """
+        own = {name: str(folder / name) for name in self.written if getattr(self, name, None)}
+        return self.model_copy(update={**own, "run_dir": folder})
 
     def steps(self) -> list[BlockwiseTask]:
         return [self]
@@ -285,6 +278,12 @@ class BlockwiseTask(RunConfig):
 
     def check(self) -> None:
         """Raise an `EmBlocksError` for whatever would make every block fail."""
+
+    def check_rows(self, context: RunContext) -> None:
+        """Raise an `EmBlocksError` for what the database holds that would make the run fail.
+
+        Called before anything of the run is written.
+        """
 
     def survey(self) -> None:
         """Look at a bounded sample of the inputs: warn of what is odd in parts of it.
@@ -322,6 +321,18 @@ class BlockwiseTask(RunConfig):
         return None
 
     # -- what follows from it -----------------------------------------------------
+
+    @property
+    def uses_rows(self) -> bool:
+        """Whether blocks read or write rows of the database."""
+        return bool(self.synapse_runs()) or any(
+            output.ledger_path is None for output in self.output_specs()
+        )
+
+    @property
+    def database_folder(self) -> str | None:
+        """Folder of the embedded database; None if there is a server."""
+        return str(database_home(self.home)) if self.db_host is None else None
 
     def identity(self) -> dict:
         """Everything that decides what the outputs hold."""
@@ -362,47 +373,10 @@ class BlockwiseTask(RunConfig):
             )
             raise BlockAlignmentError(
                 f"block_shape {block_shape} is not a multiple of the "
-                f"{'shards' if output.shard_shape else 'chunks'} {unit} of the output "
+                f"{output.unit} {unit} of the output "
                 f"{output.name!r} (voxels, zyx). Two workers would write the same chunk and one write "
                 f"would be lost. Use block_shape {nearest}, or chunks that divide the block."
             )
-
-
-class SynapseTask(BlockwiseTask):
-    """A task that reads or writes synapses of the database.
-
-    Subclasses define `start` instead of `open`. Probes and replays give them a store that keeps no
-    change, so a relocated task writes nothing that lasts.
-    """
-
-    @abstractmethod
-    def start(
-        self, measured: dict, synapses: SynapseStore
-    ) -> AbstractContextManager[ProcessBlock]:
-        """Open inputs once per worker; yield the function that does a block.
-
-        Parameters
-        ----------
-        synapses : SynapseStore
-            Of this run; `SynapseStore.of_run` gives that of another one.
-        """
-
-    def check_synapses(self, synapses: SynapseStore) -> None:
-        """Raise an `EmBlocksError` for what the database holds that would make the run fail.
-
-        Called before anything of the run is written; the place to make indexes.
-        """
-
-    def open(self, measured: dict) -> AbstractContextManager[ProcessBlock]:
-        raise TypeError(f"{type(self).__name__} is started with a store of synapses")
-
-    def relocated(self, folder: Path) -> Self:
-        return self.model_copy(update={"run_dir": folder})
-
-    def rows(self, name: str, run: str, columns: Sequence[str], **options) -> RowsSpec:
-        """The output that is these columns of the synapses of `run`."""
-        folder = str(database_home(self.home)) if self.db_host is None else None
-        return RowsSpec(name, f"{self.db_name}.synapses", run, columns, folder, **options)
 
 
 def _without_path(value: object) -> object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
-from em_blocks.tasks.outputs import RowsSpec
 from em_blocks.volumes.stores.apart import check_apart, check_outside, paths_in
 
 
@@ -14,7 +13,7 @@ def input_places(task: BlockwiseTask) -> dict[str, str]:
 
 def output_places(task: BlockwiseTask) -> dict[str, str]:
     """Paths and URLs of the volumes and tables that a task writes, by their names."""
-    return {o.name: o.path for o in task.output_specs() if not isinstance(o, RowsSpec)}
+    return {o.name: o.path for o in task.output_specs() if o.ledger_path is not None}
 
 
 def check_places(task: BlockwiseTask) -> None:

@@ -9,15 +9,11 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from em_blocks.db.clefts import (
-    checksum_of_clefts,
-    prepare_clefts,
-    replace_clefts,
-    rows_by_cleft,
-)
 from em_blocks.db.connect import connect
 from em_blocks.db.evaluations import save_evaluations
-from em_blocks.db.synapse_mapping import prepare_mapping, replace_segments, sites_without
+from em_blocks.db.rows import DocumentStore
+from em_blocks.db.schemas.clefts import CHECKED, CLEFTS, checksum_of_clefts
+from em_blocks.db.schemas.synapses import CLEFT, MAPPING
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import DatabaseError
 from em_blocks.kernels.synapses.table import UNMAPPED, Synapses
@@ -37,8 +33,7 @@ def store(server):
     with connect(server.uri) as client:
         store = SynapseStore(client, "em_blocks", "a", outage_s=60)
         store.prepare()
-        prepare_clefts(store)
-        prepare_mapping(store)
+        store.prepare([CLEFT, *MAPPING])
         yield store
 
 
@@ -124,9 +119,9 @@ def test_readers_see_every_row_once(store, server):
             assert_same(Synapses.concatenate(list(store.tables(rows=1500))), expected)
             assert_same(store.read(), expected)
             assert store.count() == n
-            clefts = [(cleft, len(rows)) for cleft, rows in rows_by_cleft(store, rows=500)]
+            clefts = [(cleft, len(rows)) for cleft, rows in store.groups("cleft", rows=500)]
             assert clefts == list(zip(*np.unique(expected.cleft, return_counts=True), strict=True))
-            without = np.concatenate(list(sites_without(store, "pre", "pre.supervoxel")))
+            without = np.concatenate(list(store.positions_without("pre", "pre.supervoxel")))
             assert len(np.unique(without, axis=0)) == (expected.pre_supervoxel == UNMAPPED).sum()
 
         until(over, read_all)
@@ -136,25 +131,30 @@ def test_changes_arrive_once_and_completely(store, server):
     fill(store)
     rows, documents = whole(), [{"cleft": n, "synapses": 2 * n} for n in range(1, 3000)]
     seeds = itertools.count(1)
+    database = store.collection.database
+    clefts = DocumentStore(database.client, database.name, "c", CLEFTS, outage_s=60)
+    clefts.prepare()
     with outages(server, seed=3) as over:
 
         def change_all() -> int:
             seed = next(seeds)
             assert store.update(rows.replace(score=rows.score + seed), ["score"]) == len(rows)
-            assert replace_clefts(store, "c", iter(documents[seed:])) == len(documents) - seed
-            save_evaluations(store.synapses.database, "e", {"x": {"value": seed}}, outage_s=60)
+            assert clefts.replace_all(iter(documents[seed:])) == len(documents) - seed
+            save_evaluations(database, "e", {"x": {"value": seed}}, outage_s=60)
             supervoxels = np.arange(1, 50)
-            replace_segments(store, "post", supervoxels, supervoxels + seed)
+            store.replace_values(
+                "post.supervoxel", supervoxels, "post.segment", supervoxels + seed
+            )
             assert store.reserve_ids(1000) == 0
             return seed
 
         last = until(over, change_all)[-1]
-    found, database = store.read(), store.synapses.database
+    found = store.read()
     np.testing.assert_array_equal(found.score, rows.score + last)
     mapped = rows.post_supervoxel != UNMAPPED
     np.testing.assert_array_equal(found.post_segment[mapped], rows.post_supervoxel[mapped] + last)
-    clefts = sorted(document["cleft"] for document in database.clefts.find({"run": "c"}))
-    assert clefts == list(range(1 + last, 3000)) and checksum_of_clefts(store, "c")
+    assert [d["cleft"] for d in clefts.read(["cleft"])] == list(range(1 + last, 3000))
+    assert checksum_of_clefts(clefts.read(CHECKED))
     assert [document["value"] for document in database.evaluations.find()] == [last]
     assert database.id_ranges.count_documents({}) == 1
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from em_blocks.db.connect import connect, database_uri
-from em_blocks.db.synapse_rows import checksum_of_rows
-from em_blocks.db.synapses import INDEXES, ScratchSynapses, SynapseStore
+from em_blocks.db.schemas.synapses import SYNAPSES
+from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import DatabaseError
 from em_blocks.geometry import Roi
 from em_blocks.kernels.synapses.table import UNMAPPED, Synapses
@@ -28,7 +28,7 @@ def store(client):
     store = SynapseStore(client, f"t{time.monotonic_ns()}", "a")
     store.prepare()
     yield store
-    client.drop_database(store.synapses.database.name)
+    client.drop_database(store.collection.database.name)
 
 
 def table(ids, seed=0):
@@ -55,7 +55,7 @@ def test_every_column_and_flag_comes_back_to_the_last_bit(store):
     store.replace_block("0/1/2", rows, flags)
     found, found_flags = store.read_block("0/1/2")
     assert_same(found, rows.sorted())
-    assert checksum_of_rows(found, found_flags, COLUMNS) == checksum_of_rows(rows, flags, COLUMNS)
+    assert SYNAPSES.checksum(found, found_flags, COLUMNS) == SYNAPSES.checksum(rows, flags, COLUMNS)
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -68,7 +68,8 @@ def test_a_checksum_notices_a_change_in_any_column(column):
         values = getattr(rows, column).copy()
         values[-1] += 7
         changed = rows.replace(**{column: values})
-    assert checksum_of_rows(rows, flags, [column]) != checksum_of_rows(changed, changed_flags, [column])
+    before = SYNAPSES.checksum(rows, flags, [column])
+    assert SYNAPSES.checksum(changed, changed_flags, [column]) != before
 
 
 def test_a_block_is_replaced_as_a_whole_and_others_stay(store):
@@ -154,14 +155,14 @@ def test_columns_are_updated_by_id_and_unmapped_ones_disappear(store):
     assert found.post_segment[2:].tolist() == [8, UNMAPPED]
     assert found.pre_skeleton[2:].tolist() == changed.pre_skeleton[:2].tolist()
     np.testing.assert_array_equal(found.score, table([1, 2, 3, 4]).score)
-    assert not store.synapses.count_documents({"_id": 4, "post.segment": {"$exists": True}})
+    assert not store.collection.count_documents({"_id": 4, "post.segment": {"$exists": True}})
 
 
 def test_a_scratch_store_reads_but_changes_nothing(store):
     store.reserve_ids(10), store.of_run("b").reserve_ids(10)
     store.of_run("b").replace_block("0/0/0", table([12]))
-    database = store.synapses.database
-    scratch = ScratchSynapses(database.client, database.name, "b")
+    database = store.collection.database
+    scratch = SynapseStore(database.client, database.name, "b", scratch=True)
     scratch.replace_block("0/0/0", table([13, 14]))
     scratch.update(table([12], seed=3), ["post_segment"])
     scratch.remove()
@@ -175,7 +176,7 @@ def test_a_process_that_must_not_write_does_not(store):
     def refuse():
         raise DatabaseError("replaced")
 
-    database = store.synapses.database
+    database = store.collection.database
     other = SynapseStore(database.client, database.name, "a", guard=refuse)
     for change in (
         lambda: other.replace_block("0/0/0", table([2])),
@@ -206,9 +207,10 @@ def test_queries_are_answered_by_an_index(store, filters, index):
     for n in range(10):
         part = rows.select(rows.id % 10 == n)
         store.replace_block(f"0/0/{n}", part)
-    plan = store.synapses.find(store.query(**filters)).explain()["queryPlanner"]["winningPlan"]
+    plan = store.collection.find(store.query(**filters)).explain()["queryPlanner"]["winningPlan"]
     assert index in stages(plan) and "COLLSCAN" not in stages(plan)
 
 
 def test_all_indexes_of_the_design_exist(store):
-    assert INDEXES.keys() <= {index["name"] for index in store.synapses.list_indexes()}
+    made = {index["name"] for index in store.collection.list_indexes()}
+    assert {index.name for index in SYNAPSES.indexes} <= made

@@ -18,6 +18,7 @@ from em_blocks.evaluation.seam_audit import SeamAuditor, position_nm, rates, rep
 from em_blocks.geometry import Box, Frame
 from em_blocks.kernels.evaluation.contingency import count_overlaps
 from em_blocks.kernels.segmentation.affinities import affinities as affinities_of
+from em_blocks.outputs import RunContext
 from em_blocks.runtime.runs.verify import requeue_damaged
 from em_blocks.runtime.scheduler.run import run_steps
 from em_blocks.tasks.base import BlockReport
@@ -74,7 +75,7 @@ def segment_here(config):
     for step in config.steps():
         for spec in step.output_specs():
             spec.create(step.grid(), "f" * 64)
-        with step.open({}) as process:
+        with step.open(RunContext()) as process:
             for block in step.grid().blocks():
                 process(block, BlockReport())
 

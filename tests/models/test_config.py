@@ -70,3 +70,40 @@ def test_a_phantom_brings_its_own_synapses():
     source = {"phantom": {"shape": [8, 8, 8], "seed": 1}, "synapses": "pairs.csv"}
     with pytest.raises(ConfigError, match="leave `synapses` out"):
         config(sources=[source])
+
+
+def heads(head):
+    return SetupConfig.from_dict(tiny_config() | {"heads": {"sign": head}}).heads
+
+
+@pytest.mark.parametrize(("head", "message"), [
+    ({"kind": "odd"}, r"'heads\.sign': .*one of affinities, lsd, indicator, direction_vectors"),
+    ("lsd", r"'heads\.sign': got 'lsd'"),
+    ({"kind": "lsd", "loss": {"kind": "hinge"}}, r"'heads\.sign\.loss': .*one of balanced_bce, bce"),
+    ({"kind": "lsd", "loss": {"kind": "mse", "margin": 1}}, r"'heads\.sign\.loss\.margin' is unknown"),
+    ({"kind": "indicator", "loss": {"kind": "focal", "gamma": -1}}, r"'heads\.sign\.loss\.gamma'"),
+])
+def test_a_head_or_loss_that_cannot_be_meant_is_refused_with_those_that_there_are(head, message):
+    with pytest.raises(ConfigError, match=message):
+        heads(head)
+
+
+def test_a_head_without_a_kind_is_one_of_affinities_and_defaults_that_came_later_leave_no_trace():
+    affinities = {"channels": 1, "neighborhood": [[0, 0, -1]]}
+    dumped = heads(affinities)["sign"].model_dump(mode="json")
+    assert dumped == affinities | {"kind": "affinities", "activation": "sigmoid", "boundary": [0, 0, 0]}
+    chosen = affinities | {"loss": {"kind": "dice", "smooth": 2.0}, "weight": 3.0}
+    assert heads(chosen)["sign"].model_dump(mode="json") == dumped | chosen
+
+
+def test_joint_scores_are_those_that_suit_the_heads_unless_the_config_lists_some(tmp_path):
+    values = synapse_config(tmp_path)
+    (usual,) = SetupConfig.from_dict(values).joint_scores()
+    assert (usual.kind, usual.head_names()) == ("partners", ["indicator", "direction_vectors"])
+    assert SetupConfig.from_dict(values | {"scores": []}).joint_scores() == ()
+    assert SetupConfig.from_dict(tiny_config()).joint_scores() == ()
+    listed = {"kind": "partners", "thresholds": [0.25]}
+    (score,) = SetupConfig.from_dict(values | {"scores": [listed]}).joint_scores()
+    assert score.thresholds == (0.25,)
+    with pytest.raises(ConfigError, match=r"reads the heads \['nowhere'\], but there are"):
+        SetupConfig.from_dict(values | {"scores": [listed | {"vectors": "nowhere"}]})

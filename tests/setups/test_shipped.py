@@ -81,7 +81,7 @@ def test_the_folder_says_what_the_network_reached(setup):
     text = (setup.folder / "README.md").read_text()
     kind = setup.config.training.score.rpartition("/")[2]
     assert kind.removeprefix("minus_") in text, "the score that chose the weights, by its name"
-    assert "pipelines/train.py" in text
+    assert f"em-blocks train setups/{setup.folder.name}" in text
 
 
 def test_the_train_script_trains_its_own_folder(setup):

@@ -16,7 +16,7 @@ from em_blocks.cli.common import (
     step_option,
 )
 from em_blocks.db.runs import RunStore
-from em_blocks.db.synapses import ScratchSynapses
+from em_blocks.outputs import RunContext
 from em_blocks.runtime.launchers.environment import THREAD_VARIABLES, worker_environment
 from em_blocks.tasks.base import BlockReport, BlockwiseTask
 
@@ -45,7 +45,7 @@ def main(config: Path, block: str, overrides: tuple[str, ...], step: str | None)
         for spec in scratch.output_specs():
             spec.create(grid, fingerprint="replay")
         report, start = BlockReport(), time.perf_counter()
-        with scratch.start(measured, ScratchSynapses(store.client, task.db_name, task.run)) as process:
+        with scratch.open(RunContext(measured, store, scratch=True)) as process:
             process(chosen, report)
     click.echo(
         f"block {chosen.key} was done in {time.perf_counter() - start:.2f} s "

@@ -21,7 +21,7 @@ from em_blocks.cli.common import (
 from em_blocks.cli.runs.watching import TheEnd, screen
 from em_blocks.db.runs import RunStore
 from em_blocks.json_text import json_text
-from em_blocks.runtime.monitoring.overview import NOT_STARTED, Step
+from em_blocks.runtime.monitoring.overview import NOT_STARTED, StepView
 from em_blocks.runtime.monitoring.status import run_status
 from em_blocks.runtime.monitoring.watch import PERIOD_S, Watcher
 
@@ -53,7 +53,7 @@ def main(
         click.echo(_json(found) if as_json else "\n".join(map(_line, found)))
 
 
-def _watch(stores: dict[Step, RunStore], as_json: bool) -> int:
+def _watch(stores: dict[StepView, RunStore], as_json: bool) -> int:
     """Show the runs again and again until they end; the exit code."""
     end, console = TheEnd(), Console()
     try:
@@ -69,7 +69,7 @@ def _watch(stores: dict[Step, RunStore], as_json: bool) -> int:
     return end.exit_code
 
 
-def _looks(stores: dict[Step, RunStore], end: TheEnd) -> Iterator[dict]:
+def _looks(stores: dict[StepView, RunStore], end: TheEnd) -> Iterator[dict]:
     """Snapshots until the end."""
     watcher = Watcher(lambda: stores)
     while True:

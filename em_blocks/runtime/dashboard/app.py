@@ -1,6 +1,6 @@
-"""What the page of a run is made of: static files, and JSON about the run.
+"""The web application of a run's page: static files, and JSON about the run.
 
-Everything lies below a random word, for other users of this machine can connect, too. Requests for
+All paths begin with a random word, because other users of this machine can connect, too. Requests for
 another host name are refused (a page of the internet could have pointed its own name here), and the
 page may load and run nothing but its own files.
 """
@@ -29,7 +29,7 @@ from em_blocks.db.progress import answered_within
 from em_blocks.errors import ConfigError, EmBlocksError
 from em_blocks.runtime.monitoring.block_map import section_map
 from em_blocks.runtime.monitoring.overview import block_details
-from em_blocks.runtime.monitoring.watch import PERIOD_S, SHARE, Away, Watcher
+from em_blocks.runtime.monitoring.watch import PERIOD_S, SHARE, UNAVAILABLE, Watcher
 
 STATIC = Path(__file__).parent / "static"
 QUERY_S = 20.0
@@ -50,7 +50,7 @@ _HEADERS = {
 
 
 def make_app(watcher: Watcher, *, title: str, word: str, hosts: frozenset[str] | None) -> Starlette:
-    """The web application.
+    """Return the web application.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def make_app(watcher: Watcher, *, title: str, word: str, hosts: frozenset[str] |
 
 
 class _Guard:
-    """Refuses other host names and all that is not reading; adds headers to every answer."""
+    """Refuses other host names and all requests but reading; adds headers to every answer."""
 
     def __init__(self, app: Callable, hosts: frozenset[str] | None):
         self._app, self._hosts = app, hosts
@@ -103,12 +103,12 @@ class _Guard:
 
 
 def host_name(host: str) -> str:
-    """``Host`` header without its port, in lower case."""
+    """Return the ``Host`` header without its port, in lower case."""
     return re.sub(r":\d+$", "", host).lower()
 
 
 class _Packed(NamedTuple):
-    """An answer that is kept for a while."""
+    """An answer that is cached for a while."""
 
     body: bytes
     etag: str
@@ -116,7 +116,7 @@ class _Packed(NamedTuple):
 
 
 class _Api:
-    """Answers of the page's questions. Starlette calls them in threads: they may block."""
+    """Answers the requests of the page. Starlette calls it in threads: it may block."""
 
     def __init__(self, watcher: Watcher, title: str):
         self._watcher, self._title = watcher, title
@@ -152,7 +152,7 @@ class _Api:
         return Response(packed.body, media_type="application/json", headers=headers)
 
     def _packed(self, name: str, z: int) -> _Packed:
-        """A section as it was just now; one of very many blocks as it was a little earlier."""
+        """Return a section as it is now; one of very many blocks as it was a little earlier."""
         with self._lock:  # one question at a time, however many pages are open
             kept = self._sections.get((name, z))
             if kept is None or time.monotonic() > kept.until:
@@ -169,11 +169,11 @@ class _Api:
 
 
 def _answered(answer: Callable[[], Response]) -> Response:
-    """The answer, or why there is none."""
+    """Return the answer, or why there is none."""
     try:
         with answered_within(QUERY_S):
             return answer()
-    except Away as error:
+    except UNAVAILABLE as error:
         return JSONResponse({"error": str(error).split(", Timeout")[0][:500]}, 503)
     except EmBlocksError as error:
         return JSONResponse({"error": str(error)}, 404)

@@ -13,7 +13,7 @@ import uvicorn
 
 from em_blocks.errors import ConfigError
 from em_blocks.runtime.dashboard.app import make_app
-from em_blocks.runtime.monitoring.overview import Step
+from em_blocks.runtime.monitoring.overview import StepView
 from em_blocks.runtime.monitoring.watch import Database, Watcher
 from em_blocks.tasks.base import BlockwiseTask
 
@@ -22,7 +22,7 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A page that listens, and answers once `serve` was called."""
+    """A page that listens, and answers once `serve` is called."""
 
     url: str
     is_private: bool
@@ -40,9 +40,9 @@ class Dashboard:
 
 @contextmanager
 def open_dashboard(
-    steps: Mapping[Step, BlockwiseTask], *, title: str, host: str, port: int
+    steps: Mapping[StepView, BlockwiseTask], *, title: str, host: str, port: int
 ) -> Iterator[Dashboard]:
-    """The page of a config's runs; it listens already.
+    """Yield the page of a config's runs, which already listens.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def open_dashboard(
     Raises
     ------
     ConfigError
-        If nobody can listen there.
+        If the address cannot be listened on.
     """
     word = secrets.token_urlsafe(12)
     with ExitStack() as stack:

@@ -18,11 +18,11 @@ _WAITING, _RUNNING, _DONE, _, _, _MASKED = range(len(STATES))
 
 
 def section_map(store: RunStore, z: int) -> dict:
-    """What is known of the blocks of section `z` of a run's block grid.
+    """Return the state of the blocks of section `z` of a run's block grid.
 
-    A block that is held by a worker is running, whatever its record says of tries before; one that the
-    mask leaves out is masked. Runs of older versions do not keep their mask: what has no record in one
-    that is done must be masked.
+    A block that is held by a worker is running, whatever its record says of earlier attempts; one that
+    the mask leaves out is masked. Runs of older versions do not keep their mask: a block without record
+    in a run that is done must be masked.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def section_map(store: RunStore, z: int) -> dict:
 
 
 class _Arrays:
-    """Arrays over a section (y, x) and the names that they count."""
+    """Arrays over a section (y, x) and the names that they refer to."""
 
     def __init__(self, shape: list[int]):
         self.state, self.attempts = np.zeros(shape, "u1"), np.zeros(shape, "u1")
@@ -74,7 +74,7 @@ class _Arrays:
         self._workers: dict[str, int] = {}
 
     def take(self, document: dict) -> None:
-        """What a block's record says."""
+        """Enter a block's record."""
         at = tuple(map(int, document["_id"].rsplit("/", 2)[1:]))
         self.state[at] = STATES.index(document["state"])
         self.attempts[at] = min(255, document.get("attempts", 0))
@@ -84,7 +84,7 @@ class _Arrays:
         self.worker[at] = _number(self._workers, document.get("worker"))
 
     def hold(self, z: int, key: str) -> None:
-        """A worker holds this block of any section."""
+        """Enter a block, of any section, that a worker holds."""
         section, y, x = map(int, key.split("/"))
         if section == z and self.state[y, x] != _DONE:
             self.state[y, x] = _RUNNING

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from em_blocks.db.runs import RunStore
-from em_blocks.db.synapses import SynapseStore
+from em_blocks.db.schemas.synapses import SIDES
 from em_blocks.errors import IncompleteInputError
+from em_blocks.outputs import RunContext
 from em_blocks.runtime.monitoring.overview import grid_of
 from em_blocks.runtime.runs.block_sets import masked_of
 from em_blocks.runtime.runs.inputs import require_done
-from em_blocks.tasks.synapses.map_sites import SIDES, MappedSites
+from em_blocks.tasks.synapses.map_sites import MappedSites
 
 WRITERS = {
     "map_sites": {side: f"{side}_supervoxel" for side in SIDES},
@@ -40,6 +41,6 @@ def require_mapped(synapses: RunStore) -> None:
 def _lost(synapses: RunStore, run: dict) -> int:
     """Blocks of a mapping with rows that were stored anew since."""
     grid, masked = grid_of(run), masked_of(run)
-    sites = MappedSites("sites", "", synapses.run, (), marks=WRITERS[run["task"]], grid=grid)
-    lost = sites.lost(SynapseStore(synapses.client, synapses.database.name, synapses.run), grid)
+    sites = MappedSites("sites", "", synapses.run, (), marks=WRITERS[run["task"]])
+    lost = sites.lost(RunContext(store=synapses), grid)
     return int((lost if masked is None else lost & ~masked).sum())

@@ -1,4 +1,4 @@
-"""How all steps of a config stand, with their workers and failures: what a person looks at."""
+"""Status of all steps of a config, with their workers and failures, for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from em_blocks.runtime.runs.block_sets import masked_of
 
 NOT_STARTED = "waiting"
 
-# Bounds of what is sent and shown; a run with more is counted, but not listed.
+# Most entries that are sent and shown; further ones are counted, but not listed.
 N_WORKERS = 200
 N_KINDS = 20
 N_FAILING = 2000
@@ -24,8 +24,8 @@ TRACEBACK = 8000
 
 
 @dataclass(frozen=True)
-class Step:
-    """One run of a config, as a person knows it.
+class StepView:
+    """One run of a config, as it is shown to people.
 
     Attributes
     ----------
@@ -39,8 +39,8 @@ class Step:
     replay: str
 
 
-def overview(steps: Mapping[Step, RunStore]) -> dict:
-    """Everything but the blocks one by one.
+def overview(steps: Mapping[StepView, RunStore]) -> dict:
+    """Return everything but the single blocks.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def overview(steps: Mapping[Step, RunStore]) -> dict:
     }
 
 
-def _step(step: Step, store: RunStore, run: dict | None, now: datetime) -> dict:
+def _step(step: StepView, store: RunStore, run: dict | None, now: datetime) -> dict:
     shown = {"step": step.name, "run": store.run, "replay": step.replay}
     if run is None:
         return {**shown, "state": NOT_STARTED}
@@ -79,7 +79,7 @@ def _step(step: Step, store: RunStore, run: dict | None, now: datetime) -> dict:
 
 
 def _failing(store: RunStore, run: dict) -> list[str]:
-    """Keys of blocks that fail, of those that the mask leaves."""
+    """Return keys of failing blocks, without masked ones."""
     keys, masked = progress.failing(store, N_FAILING), masked_of(run)
     if masked is None or not run["n_hidden"]:
         return keys
@@ -87,7 +87,7 @@ def _failing(store: RunStore, run: dict) -> list[str]:
 
 
 def _workers(documents: list[dict], names: Mapping[str, str], now: datetime) -> list[dict]:
-    """One entry per worker, whatever number of steps it does blocks of."""
+    """Return one entry per worker, however many steps it does blocks of."""
     found: dict[str, dict] = {}
     for document in documents:
         worker = found.setdefault(document["worker"], _worker(document, now))
@@ -103,7 +103,7 @@ def _worker(document: dict, now: datetime) -> dict:
     age = (now - heartbeat).total_seconds() if heartbeat else None
     state = document.get("state", WORKING)
     if state == WORKING and age is not None and age > WORKER_TIMEOUT_S:
-        state = "silent"  # nobody has said yet what became of it
+        state = "silent"  # the scheduler has not said yet what became of it
     return {
         **{key: document.get(key) for key in ("worker", "host", "device", "pid", "slot", "reason")},
         "state": state,
@@ -115,7 +115,7 @@ def _worker(document: dict, now: datetime) -> dict:
     }
 
 
-def _failures(step: Step, store: RunStore) -> list[dict]:
+def _failures(step: StepView, store: RunStore) -> list[dict]:
     found = progress.failures_by_error(store, N_KINDS)
     return [
         {**failure, "step": step.name, "last": _text(failure["last"]),
@@ -125,8 +125,8 @@ def _failures(step: Step, store: RunStore) -> list[dict]:
     ]
 
 
-def block_details(step: Step, store: RunStore, key: str) -> dict:
-    """One block: where it lies, its record, and its failed tries, latest first.
+def block_details(step: StepView, store: RunStore, key: str) -> dict:
+    """Return one block: its position, record, and failed attempts, latest first.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def block_details(step: Step, store: RunStore, key: str) -> dict:
 
 
 def grid_of(run: dict) -> BlockGrid:
-    """The block grid of a run's document."""
+    """Return the block grid of a run's document."""
     grid = run["grid"]
     frame = Frame(grid["voxel_size"], grid["offset"])
     return BlockGrid(frame, tuple(grid["volume_shape"]), tuple(grid["block_shape"]))

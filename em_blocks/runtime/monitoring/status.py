@@ -1,4 +1,4 @@
-"""How a run stands, from the database alone."""
+"""Status of a run, from the database alone."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from em_blocks.errors import ConfigError
 from em_blocks.runtime.runs.block_sets import counts_of
 from em_blocks.runtime.runs.leases import owner_lives
 
-# What the rate is measured on: blocks of one minute, more where that is fewer than these ...
+# The rate is measured on blocks of one minute, and on at least this number of blocks ...
 RECENT_S = 60.0
 RECENT_BLOCKS = 64
-# ... and never more than these, which thousands of workers do in seconds.
+# ... but on no more than these, which thousands of workers do in seconds.
 MOST_RECENT = 2000
 
 
 def run_status(store: RunStore) -> dict:
-    """State, block counts, rate and time left of a run.
+    """Return state, block counts, rate and time left of a run.
 
     Returns
     -------
     dict
         ``{"run", "state", "blocks": {"total", "done", "failed", "quarantined", "masked",
-        "running"}, "rate_mvox_s", "eta_s", "reason"}``. While the run goes on, the rate is that of the
-        blocks finished lately, and afterwards that of its latest start: voxels in millions per
+        "running"}, "rate_mvox_s", "eta_s", "reason"}``. While the run goes on, the rate is that of
+        recently finished blocks, and afterwards that of its latest start: voxels in millions per
         second of wall time. ``eta_s`` is None before the first block, and while nothing runs.
 
     Raises
@@ -44,7 +44,7 @@ def run_status(store: RunStore) -> dict:
 
 
 def status_of(store: RunStore, run: dict, now: datetime) -> dict:
-    """`run_status` of a run whose document was read already, at the server's time `now`."""
+    """Return `run_status` of a run whose document was already read, at the server's time `now`."""
     state = state_of(run, now)
     counts, running = counts_of(store, run), store.running() if state == "running" else 0
     rate = _recent_rate(store, run, now) if state == "running" else _last_rate(store, run)
@@ -68,7 +68,7 @@ def status_of(store: RunStore, run: dict, now: datetime) -> dict:
 
 
 def state_of(run: dict, now: datetime) -> str:
-    """The run's state; ``stopped`` where its scheduler died without saying so."""
+    """Return the run's state; ``stopped`` if its scheduler died without recording it."""
     if run["state"] != "running":
         return run["state"]
     age = (now - run["lease"]["heartbeat"]).total_seconds()
@@ -77,7 +77,7 @@ def state_of(run: dict, now: datetime) -> str:
 
 
 def _recent_rate(store: RunStore, run: dict, now: datetime) -> float:
-    """Mvoxel/s of the blocks finished lately; a rate since the start would hide what changed."""
+    """Return Mvoxel/s of recently finished blocks; a rate since the start would hide changes."""
     started: datetime | None = run.get("session", {}).get("started")
     if started is None:
         return 0.0
@@ -92,7 +92,7 @@ def _recent_rate(store: RunStore, run: dict, now: datetime) -> float:
 
 
 def _last_rate(store: RunStore, run: dict) -> float:
-    """Mvoxel/s of the latest start of a run that has ended."""
+    """Return Mvoxel/s of the latest start of a run that has ended."""
     session, summary = run.get("session", {}), run.get("summary") or {}
     if session.get("ended") is not None and "mvox_s" in summary:
         return summary["mvox_s"]

@@ -1,4 +1,4 @@
-"""Looking at a run again and again, also while its database is away."""
+"""Periodic views of a run, also while its database is unavailable."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from em_blocks.db.connect import (
 from em_blocks.db.progress import answered_within
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import DatabaseError
-from em_blocks.runtime.monitoring.overview import Step, overview
+from em_blocks.runtime.monitoring.overview import StepView, overview
 from em_blocks.tasks.base import BlockwiseTask
 
 PERIOD_S = 2.0
 QUERY_S = 30.0
 CONNECT_S = 5.0
-# Looking takes at most one part in so many of the server's time.
+# Looking takes at most one part in this many of the server's time.
 SHARE = 3
 IDLE_S = 30.0
 
 LOG = logging.getLogger(__name__)
 
-Stores = Mapping[Step, RunStore]
-Away = (DatabaseError, ServerError)
+Stores = Mapping[StepView, RunStore]
+UNAVAILABLE = (DatabaseError, ServerError)
 
 
 class Database:
-    """The runs of the steps of a config, as soon as their database is there.
+    """Finds the runs of the steps of a config as soon as their database exists.
 
-    An embedded server is held, once it was reached: the page of a run must not go with the run.
+    An embedded server is held once it was reached: the page of a run must outlive the run.
 
     Parameters
     ----------
-    steps : mapping of Step to BlockwiseTask
+    steps : mapping of StepView to BlockwiseTask
         All with the same database.
     """
 
-    def __init__(self, steps: Mapping[Step, BlockwiseTask]):
+    def __init__(self, steps: Mapping[StepView, BlockwiseTask]):
         self._steps = steps
         self._task = next(iter(steps.values()))
         self._open = ExitStack()
@@ -54,7 +54,7 @@ class Database:
         self._stores: Stores = {}
 
     def stores(self) -> Stores:
-        """Stores of all steps.
+        """Return the stores of all steps.
 
         Raises
         ------
@@ -67,14 +67,14 @@ class Database:
                 f"There is no database in {database_home(task.home)} yet: no run of this config was "
                 "started. This goes on by itself as soon as one is."
             )
-        # An embedded server that was started anew may have another port.
+        # An embedded server that was restarted may have another port.
         running = uri_if_running(task.db_host, task.home)
         if self._uri is None or running not in (None, self._uri):
             self._connect()
         return self._stores
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Release the database."""
         self._open.close()
         self._uri, self._stores = None, {}
 
@@ -91,14 +91,14 @@ class Database:
 
 
 class Watcher:
-    """The latest overview of the steps of a config.
+    """Keeps the latest overview of the steps of a config.
 
-    As a context manager it looks again and again in a thread, while anybody asks for `snapshot`.
+    As a context manager it looks periodically in a thread, while `snapshot` is called.
 
     Parameters
     ----------
     look : function
-        Gives the stores of all steps, or raises what says that the database is away.
+        Returns the stores of all steps, or raises why the database is unavailable.
     """
 
     def __init__(self, look: Callable[[], Stores]):
@@ -112,25 +112,25 @@ class Watcher:
         self._thread = threading.Thread(target=self._repeat, name="watcher", daemon=True)
 
     def refresh(self) -> dict:
-        """Look now; returns the `snapshot`."""
+        """Look now and return the `snapshot`."""
         start = time.monotonic()
         try:
             with answered_within(QUERY_S):
                 self._known = self._look()
                 self._found = overview(self._known)
             self._looked, self._away = datetime.now(UTC), None
-        except Away as error:
+        except UNAVAILABLE as error:
             self._missed(str(error).split(", Timeout")[0][:500])
         self._pause = max(PERIOD_S, SHARE * (time.monotonic() - start))
         return self.snapshot()
 
     def snapshot(self) -> dict:
-        """The latest overview, with ``looked`` (when, or None) and ``away`` (None: it answers)."""
+        """Return the latest overview, with ``looked`` (when, or None) and ``away`` (None: available)."""
         self._asked = time.monotonic()
         return {**self._found, "looked": self._looked and self._looked.isoformat(), "away": self._away}
 
-    def store(self, name: str) -> tuple[Step, RunStore]:
-        """The step of that name and its store.
+    def store(self, name: str) -> tuple[StepView, RunStore]:
+        """Return the step of that name and its store.
 
         Raises
         ------
@@ -160,9 +160,9 @@ class Watcher:
         while not self._stop.is_set():
             try:
                 self.refresh()
-            except Exception as error:  # a page that stands still without a word would be worse
+            except Exception as error:  # a page that stands still without a reason would be worse
                 LOG.exception("looking at the run failed")
                 self._missed(f"{type(error).__name__}: {error}")
             self._stop.wait(self._pause)
             while time.monotonic() - self._asked > IDLE_S and not self._stop.is_set():
-                self._stop.wait(0.1)  # nobody looks: leave the database alone
+                self._stop.wait(0.1)  # no page is open: leave the database alone

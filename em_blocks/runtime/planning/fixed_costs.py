@@ -20,14 +20,9 @@ from em_blocks.db.server import mongod_binary
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import DatabaseError, RunFailedError
 from em_blocks.geometry import Block, BlockGrid, Frame
+from em_blocks.outputs import RunContext, VolumeOutput
 from em_blocks.runtime.launchers.environment import worker_environment
-from em_blocks.tasks.base import (
-    BlockReport,
-    BlockwiseTask,
-    OutputSpec,
-    ProcessBlock,
-    SynapseTask,
-)
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 
 
 class FixedCosts(NamedTuple):
@@ -60,7 +55,7 @@ class NoWork(BlockwiseTask):
     def inputs(self) -> dict:
         return {}
 
-    def output_specs(self) -> list[OutputSpec]:
+    def output_specs(self) -> list[VolumeOutput]:
         return []
 
     def outputs_root(self) -> str:
@@ -70,7 +65,7 @@ class NoWork(BlockwiseTask):
         return self.model_copy(update={"run_dir": folder})
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         def process(block: Block, report: BlockReport) -> None:
             return
 
@@ -108,7 +103,7 @@ def fixed_costs(
     start = time.monotonic()
     with database_uri(None, folder) as uri:
         begin = time.monotonic()
-        if any(isinstance(step, SynapseTask) for step in steps):
+        if any(step.uses_rows for step in steps):
             _make_indexes(uri)
         reports = run_steps(empty, console=Console(quiet=True))
         end = time.monotonic()

@@ -25,7 +25,7 @@ from em_blocks.runtime.planning.forecast import StepCost, StepWork, sizes, wall_
 from em_blocks.runtime.planning.small_copy import volume_fields
 from em_blocks.runtime.planning.trial import Trial, processes, try_blocks
 from em_blocks.runtime.runs.preflight import Checked, check_steps
-from em_blocks.tasks.base import BlockwiseTask, RunConfig, SynapseTask
+from em_blocks.tasks.base import BlockwiseTask, RunConfig
 from em_blocks.volumes import Volume
 
 MEASURED, UNCOMPRESSED = "compressed, measured", "before compression"
@@ -357,7 +357,7 @@ def _database(steps: Sequence[BlockwiseTask], folder: Path, probe: bool) -> Iter
     if first.db_host is not None or database_home(first.home).exists():
         with database_uri(first.db_host, first.home) as uri:
             yield uri
-    elif probe and any(isinstance(step, SynapseTask) for step in steps):
+    elif probe and any(step.uses_rows for step in steps):
         with database_uri(None, folder / "synapses") as uri:
             yield uri
     else:

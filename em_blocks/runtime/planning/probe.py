@@ -25,8 +25,9 @@ from typing import TextIO
 import em_blocks.runtime.worker.loop  # noqa: F401
 from em_blocks.db.commits import peak_memory_mb
 from em_blocks.db.connect import connect
-from em_blocks.db.synapses import ScratchSynapses
+from em_blocks.db.runs import RunStore
 from em_blocks.geometry import BlockGrid
+from em_blocks.outputs import RunContext
 from em_blocks.runtime.protocol.job import Job
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 
@@ -75,8 +76,8 @@ class _Steps:
 
     def _open(self, number: int) -> _Opened:
         job, task = self._jobs[number], self._tasks[number]
-        synapses = self._stack.enter_context(scratch_synapses(task, job.uri))
-        process = self._stack.enter_context(task.start(job.measured, synapses))
+        context = self._stack.enter_context(scratch_context(job, task))
+        process = self._stack.enter_context(task.open(context))
         _forget_peak()
         return _Opened(task.grid(), process, peak_memory_mb(), *_transferred())
 
@@ -103,13 +104,13 @@ def _measured(steps: _Steps, number: int, key: str) -> dict:
 
 
 @contextmanager
-def scratch_synapses(task: BlockwiseTask, uri: str) -> Iterator[ScratchSynapses | None]:
-    """Synapses as the database has them, changes dropped; None for a task without any."""
-    if not uri:
-        yield None
+def scratch_context(job: Job, task: BlockwiseTask) -> Iterator[RunContext]:
+    """Read rows as the database has them, but drop changes; a job without a database has none."""
+    if not job.uri:
+        yield RunContext(job.measured)
         return
-    with connect(uri) as client:
-        yield ScratchSynapses(client, task.db_name, task.run)
+    with connect(job.uri) as client:
+        yield RunContext(job.measured, RunStore(client, task.db_name, task.run), scratch=True)
 
 
 def _own_stdout() -> TextIO:

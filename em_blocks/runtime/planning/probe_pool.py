@@ -18,7 +18,7 @@ from pathlib import Path
 from em_blocks.errors import ConfigError
 from em_blocks.runtime.launchers.environment import worker_environment
 from em_blocks.runtime.protocol.job import Job
-from em_blocks.tasks.base import BlockwiseTask, SynapseTask
+from em_blocks.tasks.base import BlockwiseTask
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class ProbePool:
         path = self._folder / f"probe{number}.json"
         for spec in step.output_specs():
             spec.create(step.grid(), fingerprint="probe")
-        own = uri if isinstance(step, SynapseTask) else ""
+        own = uri if step.uses_rows else ""
         Job.of(step, measured=step.measure(), uri=own, epoch=0).save(path)
         return str(path)
 

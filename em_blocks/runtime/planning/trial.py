@@ -14,7 +14,7 @@ import numpy as np
 from em_blocks.runtime.planning.forecast import StepCost, cost_of
 from em_blocks.runtime.planning.probe_pool import ProbePool
 from em_blocks.runtime.planning.small_copy import check_scratch, small_copy
-from em_blocks.tasks.base import BlockwiseTask, RunConfig, SynapseTask
+from em_blocks.tasks.base import BlockwiseTask, RunConfig
 from em_blocks.tasks.masks import masked_blocks
 
 BLOCKS_PER_PROCESS = 3
@@ -90,7 +90,7 @@ def _on_volumes_alone(config: RunConfig, steps: Sequence[BlockwiseTask]) -> list
     """The steps that a copy of the job's volumes is enough for."""
     if config.kind == PYRAMID or len(steps) == 1:
         return []  # of a small copy, a pyramid has no levels
-    return list(itertools.takewhile(lambda step: not isinstance(step, SynapseTask), steps))
+    return list(itertools.takewhile(lambda step: not step.uses_rows, steps))
 
 
 def _ready(needed: Sequence[BlockwiseTask]) -> list[BlockwiseTask]:

@@ -16,7 +16,7 @@ from em_blocks.tasks.base import BlockwiseTask
 
 @dataclass(frozen=True)
 class Job:
-    """One run as a worker sees it.
+    """What a worker is told of one run.
 
     Attributes
     ----------
@@ -95,16 +95,16 @@ def _why_not_importable(kind: type) -> str | None:
 
 @dataclass(frozen=True)
 class Session:
-    """Everything that lets a worker take part in one start of a run.
+    """What lets a worker take part in one start of a run.
 
     Attributes
     ----------
     steps : list of Job
-        What it may be asked to do blocks of.
+        Of the steps whose blocks it may be given.
     address : (str, int)
         Of the scheduler.
     secret : str
-        What it must know to be given any.
+        Which it must prove to know.
     """
 
     steps: list[Job]
@@ -117,7 +117,7 @@ class Session:
 
     @classmethod
     def load(cls, path: Path) -> Session:
-        """Read a session. Raises `RefusedError` if there is none any more."""
+        """Read a session. Raises `RefusedError` if its file no longer exists."""
         try:
             values = json.loads(path.read_text())
         except FileNotFoundError as error:
@@ -130,7 +130,7 @@ class Session:
 
 
 def save_private(path: Path, values: dict) -> None:
-    """Write JSON in one piece, for the eyes of its owner only."""
+    """Write JSON atomically, readable by its owner only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -139,5 +139,5 @@ def save_private(path: Path, values: dict) -> None:
 
 
 def session_path(task: BlockwiseTask) -> Path:
-    """Where the session of a run lies whose first step is `task`."""
+    """Return the path of the session file of a run whose first step is `task`."""
     return task.home / "sessions" / f"{task.run}.json"

@@ -1,4 +1,4 @@
-"""What scheduler and workers say to each other: one JSON object per line, after a mutual proof.
+"""Messages of scheduler and workers: one JSON object per line, after a mutual proof.
 
 Either side proves that it knows the secret of the run by the HMAC of the other's nonce; the secret
 itself is in the private job file and never sent. Nothing is encrypted: what is sent are block
@@ -16,7 +16,7 @@ Key = tuple[int, int, int, int]
 """A block: step, then block index (z, y, x)."""
 
 PINGS = 10
-"""In the time after which a worker is lost."""
+"""Pings in the time after which a worker is lost."""
 
 LINE_BYTES = 65536
 
@@ -24,30 +24,30 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def new_secret() -> str:
-    """A secret or nonce, as hex."""
+    """Return a random secret or nonce, as hex."""
     return secrets.token_hex(32)
 
 
 def proof(secret: str, role: str, *parts: str) -> str:
-    """What only who knows `secret` can say about `parts`, in one role and not in another."""
+    """Return the HMAC-SHA256 of `role` and `parts`, keyed with `secret`, as hex."""
     message = "\n".join((role, *parts)).encode()
     return hmac.new(bytes.fromhex(secret), message, hashlib.sha256).hexdigest()
 
 
 def proven(given: object, secret: str, role: str, *parts: str) -> bool:
-    """Whether `given` is the right proof."""
+    """Return whether `given` is the right proof."""
     return isinstance(given, str) and hmac.compare_digest(
         given.encode(), proof(secret, role, *parts).encode()
     )
 
 
 def encode(message: dict) -> bytes:
-    """A message as it is sent."""
+    """Return a message as it is sent."""
     return _encode(message).encode() + b"\n"
 
 
 def decode(line: bytes) -> dict:
-    """A message as it came. Raises `ValueError` if it is none."""
+    """Return a received message. Raises `ValueError` if it is not a JSON object."""
     message = json.loads(line)
     if not isinstance(message, dict):
         raise ValueError(f"a message is a JSON object, not {message!r:.100}")

@@ -20,12 +20,13 @@ from em_blocks.errors import (
     FingerprintMismatchError,
     RefusedError,
 )
+from em_blocks.outputs import RunContext
 from em_blocks.runtime.runs.forget import forget_run
 from em_blocks.runtime.runs.inputs import Inputs
 from em_blocks.runtime.runs.leases import owner_lives, take_lease
 from em_blocks.runtime.runs.ownership import check_overwritable
 from em_blocks.runtime.runs.preflight import Checked
-from em_blocks.tasks.base import BlockwiseTask, Output, RowsSpec, differences, differing_fields
+from em_blocks.tasks.base import BlockwiseTask, differences, differing_fields
 from em_blocks.volumes.stores.ledger import Ledger, read_ledger
 
 # What older records hold, and newer ones do not, or the other way round: times and
@@ -196,35 +197,12 @@ def _is_ours(ledger: Ledger, existing: dict | None, task: BlockwiseTask) -> bool
 def _check_outputs(
     existing: dict | None, store: RunStore, task: BlockwiseTask, checked: Checked
 ) -> None:
+    context = RunContext(store=store)
     for output in task.output_specs():
-        if isinstance(output, RowsSpec):
-            _check_rows(existing, store)
-            continue
-        present = output.exists()
-        if present and existing is None and not _may_go_on(output, checked):
-            raise RefusedError(
-                f"{output.path} exists, but no run {task.run!r} in the database made it. It may be the "
-                "only copy of other data, so it is not overwritten, with any flag: choose another "
-                "output, or delete it by hand."
-            )
-        if not present and existing is not None and store.n_done():
-            raise RefusedError(
-                f"The database has {store.n_done()} done blocks of run {task.run!r}, but their "
-                f"output {output.path} does not exist. Restore it, or use --overwrite to compute "
-                "everything again."
-            )
-
-
-def _may_go_on(output: Output, checked: Checked) -> bool:
-    return output.stored_fingerprint() == checked.fingerprint
-
-
-def _check_rows(existing: dict | None, store: RunStore) -> None:
-    if existing is None and store.synapses.find_one({"run": store.run}, {"_id": 1}) is not None:
-        raise RefusedError(
-            f"The database has synapses of run {store.run!r}, but no such run made them. They would be "
-            "mixed with new ones: choose another name, or delete them from the collection by hand."
-        )
+        if existing is None:
+            output.check_new(context, checked.fingerprint)
+        else:
+            output.check_kept(context)
 
 
 def _create(

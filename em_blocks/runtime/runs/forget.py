@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from em_blocks.db.runs import DONE, RunStore
-from em_blocks.db.synapses import SynapseStore
+from em_blocks.outputs import Output, RunContext
+from em_blocks.outputs.table import TABLES_HEADER
 from em_blocks.runtime.runs.ownership import Recorded, check_removable, recorded_outputs, size_of
-from em_blocks.tasks.base import BlockwiseTask, RowsSpec, SynapseTask
-from em_blocks.tasks.outputs import TABLES_HEADER
+from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.volumes.formats.storage import forget_array, metadata_files
 from em_blocks.volumes.stores.ledger import LEDGER, read_ledger, write_ledger
 from em_blocks.volumes.stores.store import delete, delete_folder
@@ -51,7 +51,7 @@ def removable(store: RunStore, task: BlockwiseTask) -> Removable | None:
     outputs = recorded_outputs(run, task.home)
     return Removable(
         task.run, run["task"], run["state"], blocks=store.counts()[DONE],
-        rows=store.synapses.count_documents({"run": task.run}),
+        rows=sum(o.n_rows(RunContext(store=store)) for o in _in_database(run, task)),
         outputs={o.path: size_of(o.path) for o in outputs if o.exists()},
     )
 
@@ -72,13 +72,23 @@ def forget_run(store: RunStore, task: BlockwiseTask) -> None:
     outputs = recorded_outputs(run, task.home)
     for output in outputs:
         _disown(output.path)
-    for spec in task.output_specs() if isinstance(task, SynapseTask) else ():
-        if isinstance(spec, RowsSpec):
-            spec.remove(SynapseStore(store.client, task.db_name, task.run))
+    for row_output in _in_database(run, task):
+        row_output.remove(RunContext(store=store))
     store.clear()
     for output in outputs:
         _remove(output, begun=run.get("removing", False))
     store.remove()
+
+
+def _in_database(run: dict, task: BlockwiseTask) -> list[Output]:
+    """Return the outputs that are rows, by the record of a run.
+
+    Others are not asked for, since a task may need its inputs to name them.
+    """
+    recorded = run["identity"].get("outputs", [{}])
+    if all(output.get("format", "mongodb") != "mongodb" for output in recorded):
+        return []
+    return [output for output in task.output_specs() if output.ledger_path is None]
 
 
 def _disown(path: str) -> None:

@@ -20,11 +20,11 @@ from em_blocks.config import VolumeInput, path_of
 from em_blocks.db.runs import DONE, RunStore
 from em_blocks.errors import ChangedInputError, IncompleteInputError
 from em_blocks.geometry import BlockGrid, Box, Frame, Triple
+from em_blocks.outputs.table import table_fingerprint
 from em_blocks.runtime.runs.leases import is_alive
 from em_blocks.runtime.runs.preflight import Checked, refuse_incomplete
 from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.tasks.masks import masked_blocks
-from em_blocks.tasks.outputs import table_fingerprint
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.storage import detect
 from em_blocks.volumes.stores.ledger import Ledger, packed, read_ledger, unpacked

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from em_blocks.config import is_url
 from em_blocks.errors import RefusedError
+from em_blocks.outputs import TableOutput
+from em_blocks.outputs.volume import fingerprint_of
 from em_blocks.tasks.base import BlockwiseTask
-from em_blocks.tasks.outputs import TableSpec, fingerprint_of
 from em_blocks.tasks.places import output_places
 from em_blocks.volumes.formats.storage import detect
 from em_blocks.volumes.stores.ledger import read_ledger
@@ -34,8 +35,8 @@ class Recorded:
         return self._tables.stored_fingerprint() or fingerprint_of(self.path)
 
     @property
-    def _tables(self) -> TableSpec:
-        return TableSpec(self.name, self.path)
+    def _tables(self) -> TableOutput:
+        return TableOutput(self.name, self.path)
 
 
 def recorded_outputs(run: dict, home: Path) -> list[Recorded]:

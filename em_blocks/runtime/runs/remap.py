@@ -11,7 +11,7 @@ import numpy as np
 
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
-from em_blocks.db.synapse_mapping import SIDES, prepare_mapping, replace_segments
+from em_blocks.db.schemas.synapses import MAPPING, SIDES
 from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import CommitRefusedError, FingerprintMismatchError, RefusedError
 from em_blocks.runtime.runs.claim import changed_settings
@@ -138,16 +138,21 @@ def _leased(store: RunStore, task: MapSites, old: str) -> Iterator[int]:
 def _replace(store: RunStore, task: MapSites, old: str, epoch: int) -> list[int]:
     """Rows written on either side."""
     rows = SynapseStore(store.client, task.db_name, task.synapses)
-    prepare_mapping(rows)
+    rows.prepare(MAPPING)
     written = [0, 0]
     if not old:  # no table lists the background
         none = np.zeros(1, np.int64)
-        written = [replace_segments(rows, side, none, none) for side in SIDES]
+        written = [_replaced(rows, side, none, none) for side in SIDES]
     for piece in _changes(task, old):
         if not store.heartbeat(epoch):
             raise CommitRefusedError(
                 f"Another scheduler took over run {task.run!r} while its segments were changed."
             )
         for n, side in enumerate(SIDES):
-            written[n] += replace_segments(rows, side, piece["fragment"], piece["segment"])
+            written[n] += _replaced(rows, side, piece["fragment"], piece["segment"])
     return written
+
+
+def _replaced(rows: SynapseStore, side: str, fragments: np.ndarray, segments: np.ndarray) -> int:
+    """Give the sites in these supervoxels other segments; return how many rows changed."""
+    return rows.replace_values(f"{side}.supervoxel", fragments, f"{side}.segment", segments)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from em_blocks.db.runs import DONE, FAILED, RunStore
-from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid
+from em_blocks.outputs import RunContext
 from em_blocks.runtime.runs.block_sets import masked_of
 from em_blocks.tasks.base import BlockwiseTask
 
@@ -21,8 +21,8 @@ def damaged_blocks(task: BlockwiseTask, store: RunStore) -> Iterator[tuple[Block
         If the run has another grid than the task, or an output is gone.
     """
     grid = task.grid()
-    synapses = SynapseStore(store.client, task.db_name, task.run)
-    checks = {spec.name: spec.damage(synapses) for spec in task.output_specs()}
+    context = RunContext(store=store)
+    checks = {spec.name: spec.damage(context, grid) for spec in task.output_specs()}
     _check_grid(store, grid)
     masked = masked_of(store.load())
     for document in store.documents({"state": DONE}, projection={"index": 1, "checksums": 1}):

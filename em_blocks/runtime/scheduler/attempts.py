@@ -1,4 +1,4 @@
-"""Books on the blocks in work, in which nothing takes longer because there are more workers."""
+"""Bookkeeping of running blocks; every operation is O(1) in the number of workers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from em_blocks.runtime.protocol.wire import Key
 
 @dataclass(frozen=True)
 class Worker:
-    """Who asks for blocks. Workers are compared by name."""
+    """A worker that asks for blocks. Workers are compared by name."""
 
     name: str
     host: str = field(compare=False)
 
 
 class Attempts:
-    """Who works on which blocks of one step."""
+    """The running attempts at blocks of one step."""
 
     def __init__(self) -> None:
         # The oldest is first, because clocks do not go back.
@@ -32,12 +32,12 @@ class Attempts:
         return worker in self._keys
 
     def begin(self, worker: Worker, key: Key, now: float) -> None:
-        """A worker has been given a block."""
+        """Note that a worker has been given a block."""
         self._since[worker, key] = now
         self._keys.setdefault(worker, set()).add(key)
 
     def end(self, worker: Worker, key: Key) -> None:
-        """A worker does not have it any more."""
+        """Note that a worker no longer has a block."""
         del self._since[worker, key]
         keys = self._keys[worker]
         keys.remove(key)
@@ -45,11 +45,11 @@ class Attempts:
             del self._keys[worker]
 
     def of(self, worker: Worker) -> list[Key]:
-        """The blocks that a worker has."""
+        """Return the blocks that a worker has."""
         return list(self._keys.get(worker, ()))
 
     def begun_before(self, moment: float) -> Iterator[tuple[Worker, Key, float]]:
-        """Attempts that began earlier, with when they did; the oldest first."""
+        """Yield attempts that began before `moment`, with their begin; the oldest first."""
         for (worker, key), since in self._since.items():
             if since >= moment:
                 return
@@ -68,19 +68,19 @@ class Waiting:
         return bool(self._due)
 
     def add(self, key: Key, due: float) -> None:
-        """A block waits until `due`."""
+        """Have a block wait until `due`."""
         self._due[key] = due
         heapq.heappush(self._pauses, (due, key))
 
     def discard(self, key: Key) -> None:
-        """It does not wait any more, if it did."""
+        """Forget a block, if it waits."""
         self._due.pop(key, None)
         self._ready.pop(key, None)
 
     def ready(self, now: float) -> Iterator[tuple[Key, float]]:
-        """Blocks whose pause is over, with when it was."""
+        """Yield blocks whose pause is over, with the end of the pause."""
         while self._pauses and self._pauses[0][0] <= now:
             due, key = heapq.heappop(self._pauses)
-            if self._due.get(key) == due:  # or else it was discarded, and may wait anew
+            if self._due.get(key) == due:  # otherwise it was discarded, and may wait again
                 self._ready[key] = due
         yield from self._ready.items()

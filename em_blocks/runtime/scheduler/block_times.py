@@ -1,4 +1,4 @@
-"""How long blocks take, and what follows for blocks that take longer."""
+"""Times of blocks, and limits that follow from them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ENOUGH, KEPT, REFRESH = 5, 500, 25
 
 
 class BlockTimes:
-    """Seconds from the hand-out of a block to its record, waiting in the worker included.
+    """Collects the seconds from the assignment of a block to its record.
 
     Parameters
     ----------
     limit : float or None
-        Seconds that a block may take, as configured; None: judged by the blocks measured.
+        Seconds that a block may take, as configured; None: derived from measured blocks.
     """
 
     def __init__(self, limit: float | None):
@@ -28,15 +28,15 @@ class BlockTimes:
         self.median = self.long = 0.0
 
     def add(self, seconds: float) -> None:
-        """A block was done."""
+        """Add the time of a done block."""
         self._seconds.append(seconds)
         self._added += 1
-        # Quantiles of every block would cost more than the hand-out itself.
+        # Quantiles for every block would cost more than the assignment itself.
         if self._added <= REFRESH or self._added % REFRESH == 0:
             self.median, self.long = np.quantile(self._seconds, (0.5, 0.9)).tolist()
 
     def limit(self, timeouts: int) -> float:
-        """Seconds that a block may take which ran out of its time so often before."""
+        """Return the seconds that a block may take that timed out `timeouts` times before."""
         return self._base() * 2**timeouts
 
     def _base(self) -> float:

@@ -1,7 +1,7 @@
-"""Which worker does which block next: pure logic, no sockets, no database, a clock that is given.
+"""Choice of the next block for a worker: no sockets, no database, an injected clock.
 
 daisy keeps the order of blocks and what they depend on. What it leaves open is decided here:
-attempts, their pauses and hosts, blocks that take too long, workers that are gone.
+attempts, their pauses and hosts, blocks that take too long, workers that are lost.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class Work:
 
 
 @dataclass
-class Progress:
-    """How one step stands.
+class StepProgress:
+    """Counts of one step in this start of the run.
 
     Attributes
     ----------
     done, failed : int
-        Blocks that ended, and those that were given up, in this start of the run.
+        Blocks that ended, and those that failed permanently.
     orphaned : int
-        Blocks that cannot be done because others were given up.
+        Blocks that cannot be done because others failed.
     """
 
     done: int = 0
@@ -97,7 +97,7 @@ class Dispatcher:
         self._waiting = [Waiting() for _ in works]
         self._exhausted = [False for _ in works]
         self.times = [BlockTimes(work.task.block_timeout_s) for work in works]
-        self.progress = [Progress() for _ in works]
+        self.progress = [StepProgress() for _ in works]
         self.accepting = True
 
     def __enter__(self) -> Dispatcher:
@@ -113,17 +113,17 @@ class Dispatcher:
     # -- workers ------------------------------------------------------------------------
 
     def join(self, worker: Worker) -> None:
-        """A worker is there; only such workers' hosts are places to try a block again."""
+        """Add a worker; its host becomes a place to try a block again."""
         self._hosts[worker.host] = self._hosts.get(worker.host, 0) + 1
 
     def leave(self, worker: Worker, *, blame: bool) -> list[Key]:
-        """A worker is gone; returns what it held, which others will do.
+        """Remove a worker; return the blocks that it held, which are requeued.
 
         Parameters
         ----------
         blame : bool
-            Whether its process died, which may be the fault of a block that it held. A block that
-            took one worker too many with it is given up.
+            Whether its process died, which a block that it held may have caused. A block that was
+            held in too many of such deaths fails permanently.
         """
         self._hosts[worker.host] -= 1
         if not self._hosts[worker.host]:
@@ -138,13 +138,13 @@ class Dispatcher:
         return keys
 
     def held_by(self, worker: Worker) -> list[Key]:
-        """The blocks that a worker has."""
+        """Return the blocks that a worker has."""
         return [key for attempts in self._attempts for key in attempts.of(worker)]
 
     # -- blocks -------------------------------------------------------------------------
 
     def take(self, worker: Worker) -> Key | None:
-        """The next block for a worker; None if there is none for it now."""
+        """Return the next block for a worker; None if there is none for it now."""
         if not self.accepting:
             return None
         for step in reversed(range(len(self._works))):
@@ -155,7 +155,7 @@ class Dispatcher:
         return None
 
     def done(self, worker: Worker, key: Key) -> None:
-        """A block is recorded as done in the database."""
+        """Note that a block is recorded as done in the database."""
         entry = self._entries.get(key)
         if entry is None:
             return  # another worker was faster
@@ -165,7 +165,7 @@ class Dispatcher:
         self.progress[key[0]].done += 1
 
     def failed(self, worker: Worker, key: Key) -> None:
-        """An attempt failed: another follows after a pause, elsewhere if possible, or none."""
+        """End an attempt as failed: another follows after a pause, elsewhere if possible, or none."""
         entry = self._entries.get(key)
         if entry is None or worker not in entry.holders:
             return
@@ -173,7 +173,7 @@ class Dispatcher:
         entry.avoid.add(worker.host)
         self._release(worker, key)
         if entry.holders:
-            return  # somebody else may still succeed
+            return  # another worker may still succeed
         if entry.failures > self._works[key[0]].task.max_retries:
             self._finish(key, entry, daisy.BlockStatus.FAILED)
             self.progress[key[0]].failed += 1
@@ -181,7 +181,7 @@ class Dispatcher:
             self._again(key, min(FIRST_PAUSE_S * 2 ** (entry.failures - 1), LONGEST_PAUSE_S))
 
     def overdue(self) -> list[tuple[Worker, Key]]:
-        """Attempts that took longer than a block may."""
+        """Return attempts that took longer than a block may."""
         now = self._clock()
         return [
             (worker, key) for times, attempts in zip(self.times, self._attempts, strict=True)
@@ -190,14 +190,14 @@ class Dispatcher:
         ]
 
     def timed_out(self, worker: Worker, key: Key) -> None:
-        """An attempt is given up because of its time; the next one may take twice as long."""
+        """End an attempt because of its time; the next one may take twice as long."""
         entry = self._entries.get(key)
         if entry is not None and worker in entry.holders:
             entry.timeouts += 1
             self.failed(worker, key)
 
     def stragglers(self) -> list[tuple[Worker, Key, float]]:
-        """Attempts that take unusually long, and for how many seconds; each block once."""
+        """Return attempts that take unusually long, with their seconds; each block once."""
         now, found = self._clock(), []
         for times, attempts in zip(self.times, self._attempts, strict=True):
             for worker, key, since in attempts.begun_before(now - times.unusual_s):
@@ -209,7 +209,7 @@ class Dispatcher:
 
     @property
     def finished(self) -> bool:
-        """Whether no block is left to try, or none may be begun and none is in work."""
+        """Whether no block is left to try, or none may be begun and none is running."""
         if not self.accepting:
             return not any(self._attempts)
         return not self._entries and all(self._is_done(step) for step in range(len(self._works)))
@@ -231,7 +231,7 @@ class Dispatcher:
         """Blocks that workers have."""
         return sum(bool(entry.holders) for entry in list(self._entries.values()))
 
-    # -- what follows from it -------------------------------------------------------------
+    # -- rules ----------------------------------------------------------------------------
 
     def _retry(self, worker: Worker, step: int) -> Key | None:
         now = self._clock()
@@ -259,7 +259,7 @@ class Dispatcher:
         return key
 
     def _doubtful(self, worker: Worker, step: int) -> Key | None:
-        """A block that takes unusually long in another worker's hands."""
+        """Return a running block of another worker that takes unusually long."""
         if not self._works[step].task.speculate:
             return None
         oldest = None
@@ -282,7 +282,7 @@ class Dispatcher:
         self._attempts[key[0]].end(worker, key)
 
     def _again(self, key: Key, pause: float) -> None:
-        if not self._entries[key].holders:  # or else somebody still works on it
+        if not self._entries[key].holders:  # otherwise another worker still has it
             self._waiting[key[0]].add(key, self._clock() + pause)
 
     def _finish(self, key: Key, entry: _Entry, status: daisy.BlockStatus) -> None:

@@ -12,16 +12,17 @@ from rich.console import Console
 
 from em_blocks.db.connect import ServerError, connect, database_uri
 from em_blocks.db.runs import RunStore
-from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import DatabaseLostError, EmBlocksError, RunFailedError
+from em_blocks.outputs import RunContext
 from em_blocks.runtime.runs.claim import claim
 from em_blocks.runtime.runs.inputs import look_at
 from em_blocks.runtime.runs.preflight import Checked, check_task
 from em_blocks.runtime.runs.report import RunReport, write_summaries
-from em_blocks.runtime.scheduler.schedule import ScheduledStep, schedule
+from em_blocks.runtime.scheduler.schedule import schedule
+from em_blocks.runtime.scheduler.scheduled_step import ScheduledStep
 from em_blocks.runtime.scheduler.serial import do_serially
 from em_blocks.runtime.scheduler.started_run import StartedRun
-from em_blocks.tasks.base import BlockwiseTask, SynapseTask
+from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.volumes.stores.ledger import Ledger, named_blocks
 
 Scheduler = Callable[[Sequence[ScheduledStep], Console], tuple[bool, str | None]]
@@ -154,10 +155,10 @@ def _store_of(client, step: BlockwiseTask) -> RunStore:
     """The documents of a step's run, with their indexes; raises for what they make impossible."""
     store = RunStore(client, step.db_name, step.run)
     store.prepare()
-    if isinstance(step, SynapseTask):
-        synapses = SynapseStore(client, step.db_name, step.run, outage_s=step.db_outage_s)
-        synapses.prepare()
-        step.check_synapses(synapses)
+    context = RunContext(store=store, outage_s=step.db_outage_s)
+    for output in step.output_specs():
+        output.prepare(context)
+    step.check_rows(context)
     return store
 
 

@@ -18,13 +18,10 @@ from em_blocks.geometry import Block
 from em_blocks.runtime.launchers.environment import visible_gpus
 from em_blocks.runtime.protocol.wire import Key
 from em_blocks.runtime.scheduler.dispatch import Dispatcher, Worker
-from em_blocks.runtime.scheduler.monitor import Monitor, Monitors
-from em_blocks.runtime.scheduler.roster import Member, Roster
-from em_blocks.runtime.scheduler.schedule import (
-    ScheduledStep,
-    check_database_kept,
-    write_last,
-)
+from em_blocks.runtime.scheduler.schedule import check_database_kept, write_last
+from em_blocks.runtime.scheduler.scheduled_step import ScheduledStep
+from em_blocks.runtime.scheduler.watchdog import Watchdog
+from em_blocks.runtime.scheduler.worker_registry import Member, WorkerRegistry
 from em_blocks.runtime.worker.step_runtime import StepRuntime, opened
 from em_blocks.tasks.base import BlockwiseTask
 
@@ -53,35 +50,33 @@ def do_serially(steps: Sequence[ScheduledStep], console: Console) -> tuple[bool,
     """
     task = steps[0].work.task
     dispatcher = Dispatcher([step.work for step in steps])
-    roster = Roster([step.store for step in steps], [step.epoch for step in steps])
-    monitors = Monitors(
-        [Monitor(step.store, step.epoch, step.work, progress, roster)
-         for step, progress in zip(steps, dispatcher.progress, strict=True)],
-        roster, console, outage_s=task.db_outage_s, live=False,
+    registry = WorkerRegistry([step.store for step in steps], [step.epoch for step in steps])
+    watchdog = Watchdog(
+        steps, dispatcher.progress, registry, console, outage_s=task.db_outage_s, live=False
     )
     try:
-        with dispatcher, monitors, _threads_of_a_worker(task), ExitStack() as stack:
-            _Serial(steps, dispatcher, roster, monitors, stack).run()
+        with dispatcher, watchdog, _threads_of_a_worker(task), ExitStack() as stack:
+            _Serial(steps, dispatcher, registry, watchdog, stack).run()
     except CommitRefusedError:
-        return monitors.any_failed, monitors.reason or "another scheduler took the run over"
+        return watchdog.any_failed, watchdog.reason or "another scheduler took the run over"
     except bdb.BdbQuit as error:
         raise KeyboardInterrupt from error
     finally:
-        if not monitors.hopeless:
-            write_last(roster)
-    check_database_kept(monitors, task)
-    return monitors.any_failed, monitors.reason
+        if not watchdog.hopeless:
+            write_last(registry)
+    check_database_kept(watchdog, task)
+    return watchdog.any_failed, watchdog.reason
 
 
 class _Serial:
     """The one worker of a run, in the scheduler's own thread."""
 
     def __init__(
-        self, steps: Sequence[ScheduledStep], dispatcher: Dispatcher, roster: Roster,
-        monitors: Monitors, stack: ExitStack,
+        self, steps: Sequence[ScheduledStep], dispatcher: Dispatcher, registry: WorkerRegistry,
+        watchdog: Watchdog, stack: ExitStack,
     ):
         self._steps, self._dispatcher, self._stack = steps, dispatcher, stack
-        self._roster, self._monitors = roster, monitors
+        self._registry, self._watchdog = registry, watchdog
         self._identity = identity = WorkerIdentity.of_this_process()
         identity.device = next(iter(visible_gpus()), "cpu")
         self._worker = Worker(identity.worker, identity.host)
@@ -89,19 +84,19 @@ class _Serial:
         self._opened: dict[int, StepRuntime] = {}
         self._recorded: queue.SimpleQueue[list[Key]] = queue.SimpleQueue()
         dispatcher.join(self._worker)
-        roster.joined(self._member)
-        stack.callback(roster.left, self._member, "left", "the run ended")
+        registry.joined(self._member)
+        stack.callback(registry.left, self._member, "left", "the run ended")
 
     def run(self) -> None:
-        """Do blocks until none is left to try, or the monitors have a reason to stop."""
-        while not self._dispatcher.finished and self._monitors.reason is None:
+        """Do blocks until none is left to try, or the watchdog has a reason to stop."""
+        while not self._dispatcher.finished and self._watchdog.reason is None:
             key = self._dispatcher.take(self._worker)
             if key is not None:
                 self._do(key)
             self._take_in(wait=key is None)
 
     def _do(self, key: Key) -> None:
-        self._roster.holds(self._member, [key])
+        self._registry.holds(self._member, [key])
         step, run = self._step(key[0]), self._steps[key[0]]
         if not step.do(key[1:], lambda: self._patiently(run, lambda: run.store.check_epoch(run.epoch))):
             self._member.failed += 1
@@ -121,12 +116,12 @@ class _Serial:
                     self._dispatcher.done(self._worker, key)
                 wait = False
         except queue.Empty:
-            self._roster.holds(self._member, [])
+            self._registry.holds(self._member, [])
 
     def _step(self, number: int) -> StepRuntime:
         if number not in self._opened:
             step = self._steps[number]
-            self._patiently(step, lambda: self._roster.admit(self._member, number))
+            self._patiently(step, lambda: self._registry.admit(self._member, number))
             self._opened[number] = self._stack.enter_context(opened(
                 step.work.task, step.measured, step.store, self._identity, step.epoch,
                 on_durable=lambda blocks: self._record(number, blocks),

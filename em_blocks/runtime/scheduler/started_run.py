@@ -14,9 +14,9 @@ from rich.console import Console
 
 from em_blocks.db.connect import with_patience
 from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore
-from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import VolumeError
 from em_blocks.json_text import finite
+from em_blocks.outputs import RunContext
 from em_blocks.runtime.runs.block_sets import BlockSets, mask_document
 from em_blocks.runtime.runs.inputs import Inputs
 from em_blocks.runtime.runs.ledgers import Ledgers
@@ -24,8 +24,7 @@ from em_blocks.runtime.runs.preflight import Checked, check_space
 from em_blocks.runtime.runs.report import RunReport, make_report
 from em_blocks.runtime.runs.verify import requeue_damaged
 from em_blocks.runtime.scheduler.dispatch import Work
-from em_blocks.runtime.scheduler.schedule import ScheduledStep
-from em_blocks.tasks.base import RowsSpec
+from em_blocks.runtime.scheduler.scheduled_step import ScheduledStep
 from em_blocks.volumes.stores.ledger import Ledger
 
 Result = TypeVar("Result")
@@ -118,14 +117,11 @@ class StartedRun:
         from those of blocks to come.
         """
         grid, lost = self.checked.grid, np.zeros(self.checked.grid.shape, bool)
-        rows = [spec for spec in self.task.output_specs() if isinstance(spec, RowsSpec)]
-        if not rows or not (self._blocks(DONE) | self.checked.masked).all():
+        if not self.task.uses_rows or not (self._blocks(DONE) | self.checked.masked).all():
             return lost
-        synapses = SynapseStore(
-            self.store.client, self.task.db_name, self.task.run, outage_s=self.task.db_outage_s
-        )
-        for spec in rows:
-            lost |= spec.lost(synapses, grid) & ~self.checked.masked
+        context = RunContext(store=self.store, outage_s=self.task.db_outage_s)
+        for output in self.task.output_specs():
+            lost |= output.lost(context, grid) & ~self.checked.masked
         for index in np.argwhere(lost):
             requeue_damaged(self.store, grid.block(index), "its synapses were stored anew since")
         self.todo = self.todo | lost

@@ -1,4 +1,4 @@
-"""A worker's side of the gateway: proof, blocks, pings, and knowing when it no longer counts."""
+"""A worker's connection to its scheduler: proof, blocks, pings, and whether it still counts."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Client:
     Raises
     ------
     SchedulerLostError
-        If nobody answers at the address.
+        If the address does not answer.
     RefusedError
-        If it is not the scheduler of this run, or takes no workers.
+        If another program answers, or the scheduler takes no workers.
     """
 
     def __init__(self, address: tuple[str, int], secret: str, hello: dict):
@@ -52,9 +52,9 @@ class Client:
         self.out_of_time = False
         """Whether it leaves because its walltime ends."""
         self.deadline: float | None = None
-        """When this worker must be gone, by the monotonic clock."""
+        """When this worker must have ended, by the monotonic clock."""
         self.longest_s = 0.0
-        """Of the blocks that it did."""
+        """Seconds of the longest block that it did."""
         self.dismissed = False
         """Whether the scheduler said that there are no further blocks."""
         self.lost: str | None = None
@@ -70,7 +70,7 @@ class Client:
             self._lines.close()
             self._socket.close()
             raise
-        # What is written after this much silence may already have been given to another worker.
+        # After this much silence, the block may already have been given to another worker.
         self._fresh_s = 0.6 * timeout_s
         self._counted = time.monotonic()
         self._socket.settimeout(None)
@@ -79,7 +79,7 @@ class Client:
             threading.Thread(target=run, name=name, daemon=True).start()
 
     def take(self, idle) -> Key | None:
-        """The next block, or None if there will be none. `idle` is called if it is not there at once."""
+        """Return the next block, None if there will be none; calls `idle` if it has to wait."""
         if self._leaving or self.lost is not None:
             return None
         self._send(want=1)
@@ -95,25 +95,27 @@ class Client:
         return None
 
     def done(self, *keys: Key) -> None:
-        """Blocks are durably recorded."""
+        """Report blocks that are durably recorded."""
         self._send(done=keys)
 
     def failed(self, key: Key) -> None:
-        """An attempt failed, and that is recorded."""
+        """Report a failed attempt, which is recorded."""
         self._send(failed=key)
 
     def leave(self, within_s: float | None = None) -> None:
-        """Take no further blocks; hand back after `within_s` what is not finished until then."""
+        """Take no further blocks; those unfinished after `within_s` are requeued."""
         if within_s is not None:
             # A later reason may leave less time: first the walltime, then a scheduler that is lost.
             self.deadline = min(self.deadline or math.inf, time.monotonic() + within_s)
         self._leaving = True
 
     def bye(self, reason: str, *, fault: bool = False, too_long: bool = False) -> None:
-        """Say that this worker goes, maybe for a fault of its own; what it holds goes to others.
+        """Tell the scheduler that this worker leaves; the blocks that it holds are requeued.
 
         Parameters
         ----------
+        fault : bool
+            Whether it leaves because of an error of its own.
         too_long : bool
             Whether the blocks that it holds take longer than any worker may run.
         """
@@ -121,7 +123,7 @@ class Client:
         self._socket.close()
 
     def wait_until_fresh(self) -> None:
-        """Return once the scheduler is known to count on this worker: call it before writing.
+        """Wait until the scheduler is known to count on this worker: to be called before writing.
 
         Raises
         ------

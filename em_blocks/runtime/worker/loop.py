@@ -54,7 +54,7 @@ def run_worker(session: Session) -> None:
     CommitRefusedError
         If the scheduler was replaced.
     DatabaseError
-        If the database stayed away.
+        If the database stayed unavailable.
     """
     # Ctrl-C reaches every process of a terminal; what follows from it is the scheduler's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

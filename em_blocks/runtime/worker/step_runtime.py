@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from em_blocks.db.commits import CommitWriter, WorkerIdentity, peak_memory_mb
 from em_blocks.db.connect import scrub
 from em_blocks.db.runs import RunStore
-from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import CommitRefusedError, SchedulerLostError
 from em_blocks.geometry import Block, BlockGrid, Triple
+from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 
 log = logging.getLogger(__name__)
@@ -82,11 +82,11 @@ def opened(
     on_durable : function of a list of Block
         Told which blocks are recorded, by the writing thread.
     """
-    synapses = SynapseStore(
-        store.client, task.db_name, task.run,
-        guard=lambda: store.check_worker(identity.worker, epoch), outage_s=task.db_outage_s,
+    context = RunContext(
+        measured or {}, store, guard=lambda: store.check_worker(identity.worker, epoch),
+        outage_s=task.db_outage_s,
     )
-    with task.start(measured, synapses) as process:
+    with task.open(context) as process:
         grid = task.grid()
         commits = CommitWriter(
             store, grid, replace(identity, epoch=epoch), max_failures=task.max_retries + 1,

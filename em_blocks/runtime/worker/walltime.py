@@ -1,4 +1,4 @@
-"""Leaving before the cluster ends the job."""
+"""End of a worker before the cluster ends its job."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CHECK_S = 1.0
 
 @dataclass(frozen=True)
 class Walltime:
-    """When the job of this process will be ended.
+    """The time at which the job of this process will be ended.
 
     Attributes
     ----------
     end : float or None
-        Seconds since the epoch; None if nobody said so.
+        Seconds since the epoch; None if unlimited, as far as is known.
     margin_s : float
-        Seconds before it that belong to nobody's block.
+        Seconds before it that no block may use.
     """
 
     end: float | None
@@ -32,7 +32,7 @@ class Walltime:
 
     @classmethod
     def of_this_job(cls, walltime_min: int | None) -> Walltime:
-        """From what Slurm says, else from the configured minutes since this process began."""
+        """Return what Slurm says, else the configured minutes after this process began."""
         if told := os.environ.get("SLURM_JOB_END_TIME"):
             return cls(float(told))
         if walltime_min is None:
@@ -41,7 +41,7 @@ class Walltime:
         return cls(psutil.Process().create_time() + seconds, min(MARGIN_S, seconds / 10))
 
     def due(self, longest_s: float) -> bool:
-        """Whether a block as long as the longest so far might not be finished in time."""
+        """Return whether a block as long as the longest so far might not be finished in time."""
         return self.end is not None and time.time() + 1.5 * longest_s + self.margin_s > self.end
 
     def leave_in_time(self, client: Client) -> None:

@@ -15,7 +15,8 @@ from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.components.block_components import find_parts
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock, TableSpec
+from em_blocks.outputs import RunContext, TableOutput, VolumeOutput
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.components.find_parts import flat_voxels, identity_of
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.storage import Format, block_shards
@@ -45,12 +46,12 @@ class ApplyParts(BlockwiseTask):
         return BlockGrid(self._labels.frame, self._labels.shape, self.block_shape)
 
     def inputs(self) -> dict:
-        changes = TableSpec("changes", self.changes)
+        changes = TableOutput("changes", self.changes)
         return {"labels": identity_of(self._labels), "changes": changes.stored_fingerprint()}
 
-    def output_specs(self) -> list[OutputSpec]:
+    def output_specs(self) -> list[VolumeOutput]:
         return [
-            OutputSpec(
+            VolumeOutput(
                 name="cleaned", path=self.output, dtype=self.dtype, chunk_shape=self.chunk_shape,
                 format=self.format, shard_shape=block_shards(self.format, self.block_shape),
                 attributes={"labels": True},
@@ -76,7 +77,7 @@ class ApplyParts(BlockwiseTask):
             )
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         labels, output = self._labels, Volume.open(self.output, mode="r+")
         tables, dtype = BlockTables(self.changes), np.dtype(self.dtype)
 

@@ -15,7 +15,8 @@ from em_blocks.config import StorePath, VolumeRef
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.components.block_components import find_borders, find_parts
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
+from em_blocks.outputs import RunContext, TableOutput
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.volumes import Volume
 from em_blocks.volumes.samples import sample_boxes
 from em_blocks.volumes.stores import store
@@ -53,8 +54,8 @@ class FindParts(BlockwiseTask):
     def inputs(self) -> dict:
         return {"labels": identity_of(self._labels)}
 
-    def output_specs(self) -> list[TableSpec]:
-        return [TableSpec(name, store.join(self.output, name)) for name in ("parts", "faces", "links")]
+    def output_specs(self) -> list[TableOutput]:
+        return [TableOutput(name, store.join(self.output, name)) for name in ("parts", "faces", "links")]
 
     def outputs_root(self) -> str:
         return self.output
@@ -80,7 +81,7 @@ class FindParts(BlockwiseTask):
             )
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         labels = self._labels
         tables = {spec.name: BlockTables(spec.path) for spec in self.output_specs()}
 

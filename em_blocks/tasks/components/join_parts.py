@@ -16,7 +16,8 @@ from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Block, BlockGrid
 from em_blocks.kernels.components.join_components import JoinedParts, join_parts, part_ids
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
+from em_blocks.outputs import RunContext, TableOutput
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.components.find_parts import identity_of
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores import store
@@ -60,11 +61,11 @@ class JoinParts(BlockwiseTask):
 
     def inputs(self) -> dict:
         # None before the tables are made, when nothing can be compared yet.
-        tables = TableSpec("parts", store.join(self.tables, "parts"))
+        tables = TableOutput("parts", store.join(self.tables, "parts"))
         return {"labels": identity_of(self._labels), "parts": tables.stored_fingerprint()}
 
-    def output_specs(self) -> list[TableSpec]:
-        return [TableSpec("changes", self.output)]
+    def output_specs(self) -> list[TableOutput]:
+        return [TableOutput("changes", self.output)]
 
     def grown_inputs(self) -> set[str]:
         return {"tables"}  # a folder for all tables of a clean-up, those of changes too
@@ -80,7 +81,7 @@ class JoinParts(BlockwiseTask):
         return self.model_copy(update={"output": str(folder / "changes"), "run_dir": folder})
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         def process(block: Block, report: BlockReport) -> None:
             with report.measure("read"):
                 parts, first_row = self._parts()

@@ -17,7 +17,8 @@ from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
 from em_blocks.kernels.evaluation.contingency import Contingency, as_ids, count_overlaps
 from em_blocks.kernels.evaluation.cremi_marks import BACKGROUND
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
+from em_blocks.outputs import RunContext, TableOutput
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.volumes.labels import (
     Labels,
     check_sample,
@@ -127,9 +128,9 @@ class CountOverlaps(BlockwiseTask):
     def read_shape(self) -> Triple:
         return Box((0, 0, 0), self.grid().block_shape).grow(self._border_context()).shape
 
-    def output_specs(self) -> list[TableSpec]:
+    def output_specs(self) -> list[TableOutput]:
         return [
-            TableSpec(_table_name(name), store.join(self.output, "tables", _key(name)))
+            TableOutput(_table_name(name), store.join(self.output, "tables", _key(name)))
             for name in self.segmentations
         ]
 
@@ -162,7 +163,7 @@ class CountOverlaps(BlockwiseTask):
         return read_skeletons(self.skeletons, unit_nm=nm_per_unit(self.skeleton_unit))
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         specs = dict(zip(self.segmentations, self.output_specs(), strict=True))
         tables = {name: BlockTables(spec.path) for name, spec in specs.items()}
         with self.counting() as count:

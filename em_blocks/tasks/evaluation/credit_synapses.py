@@ -28,7 +28,8 @@ from em_blocks.kernels.evaluation.connectivity_scores import Mode
 from em_blocks.kernels.evaluation.counts import Counts, Sizes
 from em_blocks.kernels.evaluation.cremi_marks import SIGNED
 from em_blocks.kernels.synapses.table import Synapses
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
+from em_blocks.outputs import RunContext, TableOutput
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.evaluation.count_overlaps import Id, labels_identity, usual_block
 from em_blocks.tasks.evaluation.near_synapses import read_ids, read_neurons_near
 from em_blocks.volumes.labels import Labels, check_sample, open_labels, placed, same_grid
@@ -143,9 +144,9 @@ class CreditSynapses(BlockwiseTask):
     def inputs(self) -> dict:
         return self._layout.identities
 
-    def output_specs(self) -> list[TableSpec]:
+    def output_specs(self) -> list[TableOutput]:
         names = [*SIDES, "neurons", *(["contacts"] if self.contacts else [])]
-        return [TableSpec(name, store.join(self.output, "tables", name)) for name in names]
+        return [TableOutput(name, store.join(self.output, "tables", name)) for name in names]
 
     def outputs_root(self) -> str:
         return self.output
@@ -209,7 +210,7 @@ class CreditSynapses(BlockwiseTask):
         return reach_in_nm(self.reach_nm, self._layout.frame.voxel_size)
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         tables = {spec.name: BlockTables(spec.path) for spec in self.output_specs()}
         with self.crediting() as credit:
 

@@ -23,7 +23,8 @@ from pydantic import (
 from em_blocks.config import LocalPath, RoiConfig, Shape3, StorePath, VolumeRef, is_url
 from em_blocks.errors import BlockAlignmentError, ConfigError, GeometryError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
+from em_blocks.outputs import RunContext, VolumeOutput
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.prediction.domain import (
     check_finite,
     check_sample,
@@ -155,16 +156,16 @@ class Predict(BlockwiseTask):
         """The heads that are stored; all of them unless the config chooses."""
         return self.outputs or {name: HeadOutput() for name in self._setup.config.heads}
 
-    def output_specs(self) -> list[OutputSpec]:
+    def output_specs(self) -> list[VolumeOutput]:
         return [self._spec(name, out) for name, out in self.outputs_by_head().items()]
 
-    def _spec(self, name: str, out: HeadOutput) -> OutputSpec:
+    def _spec(self, name: str, out: HeadOutput) -> VolumeOutput:
         head = self._setup.config.heads[name]
         chunk = out.chunk_shape or usual_chunk(self.block_shape)
         dtype = out.dtype or head.storage.dtype
         scale = out.scale or head.storage.scales.get(dtype)
         attributes = ({"scale": scale} if scale else {}) | head.storage.attributes
-        return OutputSpec(
+        return VolumeOutput(
             name=name, path=f"{self.output}/{out.dataset or name}", dtype=dtype,
             chunk_shape=chunk, channels=head.channels, format=out.format,
             shard_shape=block_shards(out.format, self.block_shape), attributes=attributes,
@@ -286,11 +287,11 @@ class Predict(BlockwiseTask):
         )
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         """Load the network once per worker; yield the block function."""
         volumes = {s.name: Volume.open(s.path, mode="r+") for s in self.output_specs()}
         raw, anchor = self._raw, self._anchor
-        predictor = self.predictor(measured)
+        predictor = self.predictor(context.measured)
         computing = threading.Lock()  # one block computes while others are read and written
 
         def process(block: Block, report: BlockReport) -> None:

@@ -15,8 +15,9 @@ from em_blocks.geometry import Block, Box
 from em_blocks.kernels.segmentation.agglomerate import Graph, LargeRule, Merges, agglomerate
 from em_blocks.kernels.segmentation.graph_rows import dense, summed
 from em_blocks.kernels.segmentation.merge_tree import cut
-from em_blocks.tasks.base import BlockReport, ProcessBlock, TableSpec
-from em_blocks.tasks.outputs import fingerprint_of
+from em_blocks.outputs import RunContext, TableOutput
+from em_blocks.outputs.volume import fingerprint_of
+from em_blocks.tasks.base import BlockReport, ProcessBlock
 from em_blocks.tasks.segmentation.super_blocks import SuperBlockTask
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.tables import BlockTables, Columns
@@ -75,12 +76,12 @@ class AgglomerateGraph(SuperBlockTask):
         below = self.edge_tables if self.level == 0 else self._below("rest")
         return {
             "fragments": fingerprint_of(self.fragments),
-            "below": TableSpec("below", below).stored_fingerprint(),
+            "below": TableOutput("below", below).stored_fingerprint(),
         }
 
-    def output_specs(self) -> list[TableSpec]:
+    def output_specs(self) -> list[TableOutput]:
         return [
-            TableSpec(name, self._folder(self.level, name), rows_per_voxel=0.005)
+            TableOutput(name, self._folder(self.level, name), rows_per_voxel=0.005)
             for name in ("merges", "nodes", "rest")
         ]
 
@@ -94,7 +95,7 @@ class AgglomerateGraph(SuperBlockTask):
         })
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         outputs = {spec.name: BlockTables(spec.path) for spec in self.output_specs()}
 
         def process(block: Block, report: BlockReport) -> None:

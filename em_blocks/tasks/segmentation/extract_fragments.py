@@ -20,7 +20,8 @@ from em_blocks.kernels.segmentation.mutex_watershed import mutex_watershed
 from em_blocks.kernels.segmentation.neighborhood import FULL, Neighborhood, attached, combined
 from em_blocks.kernels.segmentation.small_basins import join_small_basins
 from em_blocks.kernels.segmentation.watershed import watershed
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock, TableSpec
+from em_blocks.outputs import RunContext, TableOutput, VolumeOutput
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.segmentation.affinity_input import AffinityInput, Shifts
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.storage import Format, block_shards
@@ -131,13 +132,13 @@ class ExtractFragments(BlockwiseTask):
     def inputs(self) -> dict:
         return {"affinities": self._input.identity()}
 
-    def output_specs(self) -> list[OutputSpec | TableSpec]:
+    def output_specs(self) -> list[VolumeOutput | TableOutput]:
         return [
-            OutputSpec(
+            VolumeOutput(
                 "fragments", self.output, "uint64", self.chunk_shape, format=self.format,
                 shard_shape=block_shards(self.format, self.block_shape), compression=0.1,
             ),
-            TableSpec("fragment_table", self.tables, rows_per_voxel=0.003),
+            TableOutput("fragment_table", self.tables, rows_per_voxel=0.003),
         ]
 
     def outputs_root(self) -> str:
@@ -173,7 +174,7 @@ class ExtractFragments(BlockwiseTask):
             )
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         output, tables = Volume.open(self.output, mode="r+"), BlockTables(self.tables)
         mask = Volume.open(self.mask) if self.mask else None
 

@@ -14,8 +14,9 @@ from em_blocks.config import Shape3, StorePath
 from em_blocks.geometry import Block, BlockGrid
 from em_blocks.kernels.segmentation.graph_rows import dense
 from em_blocks.kernels.segmentation.merge_tree import cut
-from em_blocks.tasks.base import BlockReport, ProcessBlock, TableSpec
-from em_blocks.tasks.outputs import fingerprint_of
+from em_blocks.outputs import RunContext, TableOutput
+from em_blocks.outputs.volume import fingerprint_of
+from em_blocks.tasks.base import BlockReport, ProcessBlock
 from em_blocks.tasks.segmentation.super_blocks import SuperBlockTask
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.tables import BlockTables, Columns
@@ -50,15 +51,15 @@ class FindSegments(SuperBlockTask):
         return super().sources() | read
 
     def inputs(self) -> dict:
-        merges = TableSpec("merges", store.join(self.forest, str(self.level), "merges"))
+        merges = TableOutput("merges", store.join(self.forest, str(self.level), "merges"))
         inputs = {"merges": merges.stored_fingerprint()}
         if not self.last:
-            inputs["above"] = TableSpec("above", self._above_folder).stored_fingerprint()
+            inputs["above"] = TableOutput("above", self._above_folder).stored_fingerprint()
         return inputs
 
-    def output_specs(self) -> list[TableSpec]:
+    def output_specs(self) -> list[TableOutput]:
         return [
-            TableSpec(
+            TableOutput(
                 "segment_table", self._folder(self.level), rows_per_voxel=0.003,
                 attributes={
                     "fragments": fingerprint_of(self.fragments),
@@ -77,7 +78,7 @@ class FindSegments(SuperBlockTask):
         })
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         merges = BlockTables(store.join(self.forest, str(self.level), "merges"))
         output = BlockTables(self._folder(self.level))
 

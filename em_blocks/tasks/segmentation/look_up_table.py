@@ -11,7 +11,8 @@ import numpy as np
 from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import BlockGrid, Box, Frame, Triple
-from em_blocks.tasks.outputs import TableSpec, fingerprint_of
+from em_blocks.outputs import TableOutput
+from em_blocks.outputs.volume import fingerprint_of
 from em_blocks.volumes.stores.tables import BlockTables, Columns
 
 
@@ -61,7 +62,7 @@ class LookUpTable:
 
 def lut_header(path: str) -> dict:
     """Header of the look-up table in the folder `path`; ConfigError if there is none."""
-    header = TableSpec("lut", path).header()
+    header = TableOutput("lut", path).header()
     if header is None:
         raise ConfigError(
             f"There is no look-up table in {path}. It is made by `em-blocks segment`; check the path "

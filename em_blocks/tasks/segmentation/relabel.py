@@ -12,8 +12,9 @@ from pydantic import Field
 
 from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.geometry import Block, BlockGrid
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock, TableSpec
-from em_blocks.tasks.outputs import fingerprint_of
+from em_blocks.outputs import RunContext, TableOutput, VolumeOutput
+from em_blocks.outputs.volume import fingerprint_of
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.segmentation.extract_fragments import check_fragments
 from em_blocks.tasks.segmentation.look_up_table import LookUpTable, check_made_for, relabelled
 from em_blocks.volumes import Volume
@@ -53,12 +54,12 @@ class Relabel(BlockwiseTask):
     def inputs(self) -> dict:
         return {
             "labels": fingerprint_of(self.labels),
-            "lut": TableSpec("lut", self.lut).stored_fingerprint(),
+            "lut": TableOutput("lut", self.lut).stored_fingerprint(),
         }
 
-    def output_specs(self) -> list[OutputSpec]:
+    def output_specs(self) -> list[VolumeOutput]:
         return [
-            OutputSpec(
+            VolumeOutput(
                 "segments", self.output, "uint64", self.chunk_shape, format=self.format,
                 shard_shape=block_shards(self.format, self.block_shape), compression=0.1,
                 attributes={"labels": True},
@@ -77,12 +78,12 @@ class Relabel(BlockwiseTask):
         return self.model_copy(update={"output": path, "run_dir": folder})
 
     def check(self) -> None:
-        if self.like is not None and TableSpec("lut", self.lut).header() is None:
+        if self.like is not None and TableOutput("lut", self.lut).header() is None:
             return  # an earlier step makes it
         check_made_for(self.lut, self.labels)
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         output = Volume.open(self.output, mode="r+")
         listed = self.tables and BlockTables(self.tables)
 

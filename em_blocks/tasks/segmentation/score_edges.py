@@ -21,8 +21,9 @@ from em_blocks.kernels.segmentation.region_graph import (
     region_graph,
 )
 from em_blocks.kernels.segmentation.waterz import merge_affinities
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, TableSpec
-from em_blocks.tasks.outputs import fingerprint_of
+from em_blocks.outputs import RunContext, TableOutput
+from em_blocks.outputs.volume import fingerprint_of
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.segmentation.affinity_input import AffinityInput, Shifts
 from em_blocks.tasks.segmentation.extract_fragments import check_fragments
 from em_blocks.volumes import Volume
@@ -79,8 +80,8 @@ class ScoreEdges(BlockwiseTask):
             "fragments": fingerprint_of(self.fragments),
         }
 
-    def output_specs(self) -> list[TableSpec]:
-        return [TableSpec("edges", self.output, rows_per_voxel=0.02)]
+    def output_specs(self) -> list[TableOutput]:
+        return [TableOutput("edges", self.output, rows_per_voxel=0.02)]
 
     def outputs_root(self) -> str:
         return self.output
@@ -101,7 +102,7 @@ class ScoreEdges(BlockwiseTask):
         return tuple(b + 2 * c for b, c in zip(self.grid().block_shape, context, strict=True))
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         fragments, output = Volume.open(self.fragments), BlockTables(self.output)
         tables = BlockTables(self.fragment_tables)
 

@@ -14,28 +14,23 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from em_blocks.config import Shape3, StorePath, VolumeRef
-from em_blocks.db.clefts import (
-    checksum_of_clefts,
-    prepare_clefts,
-    remove_clefts,
-    replace_clefts,
-    rows_by_cleft,
-)
-from em_blocks.db.synapses import SynapseStore
+from em_blocks.db.rows import RowStore
+from em_blocks.db.schemas.clefts import CHECKED, CLEFTS, checksum_of_clefts
+from em_blocks.db.schemas.synapses import CLEFT, SYNAPSES
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.kernels.synapses.clefts import clefts_on_lines, connectors
 from em_blocks.kernels.synapses.table import BACKGROUND, UNMAPPED, Synapses
-from em_blocks.tasks.base import (
-    BlockReport,
-    ProcessBlock,
-    RowsSpec,
-    RunName,
-    SynapseTask,
-    TableSpec,
-)
-from em_blocks.tasks.outputs import Damage, fingerprint_of
+from em_blocks.outputs import Damage, Output, RunContext, TableOutput
+from em_blocks.outputs.table import table_fingerprint
+from em_blocks.outputs.volume import fingerprint_of
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, RunName
 from em_blocks.tasks.synapses.label_lookup import inside
-from em_blocks.tasks.synapses.map_sites import MappedSites, check_database, check_rows, sites_in
+from em_blocks.tasks.synapses.map_sites import (
+    MappedSites,
+    check_database,
+    check_unmapped,
+    sites_in,
+)
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.tables import BlockTables
 
@@ -43,7 +38,7 @@ _COLUMNS = ["cleft", "cleft_score"]
 _READERS = 8
 
 
-class CleftTask(SynapseTask):
+class CleftTask(BlockwiseTask):
     """A task over the voxels of predicted clefts that writes about stored synapses."""
 
     reads: ClassVar[tuple[str, ...]] = ("prediction",)
@@ -63,16 +58,14 @@ class CleftTask(SynapseTask):
     def outputs_root(self) -> str:
         return str(self.home)
 
-    def check_synapses(self, synapses: SynapseStore) -> None:
-        rows = synapses.of_run(self.synapses)
-        prepare_clefts(rows)
-        check_rows(rows, self.run, self.kind)
+    def check_rows(self, context: RunContext) -> None:
+        check_unmapped(context, self.synapses, self.kind)
 
     def rows_spec(self, name: str) -> dict:
         """Of the fields of rows that say which cleft they face: values of a `MappedSites`."""
         return {
             "name": name, "path": f"{self.db_name}.synapses", "run": self.synapses,
-            "columns": _COLUMNS, "grid": self.grid(), "marks": {"post": "cleft"}, "forgets": _COLUMNS,
+            "columns": _COLUMNS, "indexes": [CLEFT], "marks": {"post": "cleft"}, "forgets": _COLUMNS,
         }
 
     @cached_property
@@ -101,8 +94,8 @@ class MarkClefts(CleftTask):
     def inputs(self) -> dict:
         return {"clefts": fingerprint_of(self.clefts)}
 
-    def output_specs(self) -> list[RowsSpec | TableSpec]:
-        return [MappedSites(**self.rows_spec("rows")), TableSpec("sums", self.sums)]
+    def output_specs(self) -> list[Output]:
+        return [MappedSites(**self.rows_spec("rows")), TableOutput("sums", self.sums)]
 
     def relocated(self, folder: Path) -> Self:
         return self.model_copy(update={"sums": str(folder / "sums"), "run_dir": folder})
@@ -115,10 +108,10 @@ class MarkClefts(CleftTask):
         check_database(self)
 
     @contextmanager
-    def start(self, measured: dict, synapses: SynapseStore) -> Iterator[ProcessBlock]:
-        rows, tables = synapses.of_run(self.synapses), BlockTables(self.sums)
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
+        rows, tables = context.rows(SYNAPSES, self.synapses), BlockTables(self.sums)
         clefts, grid = Volume.open(self.clefts), self.grid()
-        marks = self.output_specs()[0]
+        marks = MappedSites(**self.rows_spec("rows"))
 
         def process(block: Block, report: BlockReport) -> None:
             with report.measure("read"):
@@ -200,29 +193,29 @@ class ConnectClefts(CleftTask):
         return super().sources() | {"tables of clefts": self.sums}
 
     def inputs(self) -> dict:
-        return {"sums": TableSpec("sums", self.sums).stored_fingerprint()}
+        return {"sums": table_fingerprint(self.sums)}
 
-    def output_specs(self) -> list[RowsSpec]:
+    def output_specs(self) -> list[StoredClefts]:
         return [StoredClefts(**self.rows_spec("connectors"), clefts_of=self.run)]
 
     @contextmanager
-    def start(self, measured: dict, synapses: SynapseStore) -> Iterator[ProcessBlock]:
-        rows = synapses.of_run(self.synapses)
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
+        rows, stored = context.rows(SYNAPSES, self.synapses), context.documents(CLEFTS)
         (spec,) = self.output_specs()
 
         def process(block: Block, report: BlockReport) -> None:
             with report.measure("read"):
                 clefts = self._clefts()
             with report.measure("write"):
-                n = replace_clefts(rows, self.run, self._documents(rows, clefts))
-            report.checksums[spec.name] = checksum_of_clefts(rows, self.run)
+                n = stored.replace_all(self._documents(rows, clefts))
+            report.checksums[spec.name] = checksum_of_clefts(stored.read(CHECKED))
             report.counts.update(clefts=len(clefts.ids), with_partners=n)
 
         yield process
 
-    def _documents(self, rows: SynapseStore, clefts: Clefts) -> Iterator[dict]:
+    def _documents(self, rows: RowStore[Synapses], clefts: Clefts) -> Iterator[dict]:
         frame = self._prediction.frame
-        for cleft, table in rows_by_cleft(rows):
+        for cleft, table in rows.groups("cleft"):
             place = np.searchsorted(clefts.ids, cleft)
             size = int(clefts.voxels[place])
             centroid = (clefts.centroids[place] + 0.5) * frame.voxel_size + frame.offset
@@ -266,12 +259,18 @@ class StoredClefts(MappedSites):
 
     clefts_of: str = ""
 
-    def remove(self, synapses: SynapseStore) -> None:
-        remove_clefts(synapses, self.clefts_of)
+    def prepare(self, context: RunContext) -> None:
+        super().prepare(context)
+        context.documents(CLEFTS).prepare()
 
-    def damage(self, synapses: SynapseStore) -> Damage:
+    def remove(self, context: RunContext) -> None:
+        context.documents(CLEFTS, self.clefts_of).remove()
+
+    def damage(self, context: RunContext, grid: BlockGrid) -> Damage:
+        stored = context.documents(CLEFTS, self.clefts_of)
+
         def damage(block: Block, expected: int | None) -> str | None:
-            if checksum_of_clefts(synapses, self.clefts_of) != expected:
+            if checksum_of_clefts(stored.read(CHECKED)) != expected:
                 return f"the clefts of run {self.clefts_of} are not those that were written"
             return None
 

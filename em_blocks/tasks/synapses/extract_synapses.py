@@ -11,14 +11,15 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from em_blocks.config import RoiConfig, VolumeRef, path_of
-from em_blocks.db.synapse_rows import Flags
-from em_blocks.db.synapses import SynapseStore
+from em_blocks.db.schemas.base import Flags
+from em_blocks.db.schemas.synapses import SYNAPSES
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
 from em_blocks.kernels.synapses.detection import Detections
 from em_blocks.kernels.synapses.pairing import centers, pair, within_reach, without_duplicates
 from em_blocks.kernels.synapses.table import Synapses
-from em_blocks.tasks.base import BlockReport, ProcessBlock, RowsSpec, SynapseTask
+from em_blocks.outputs import RowOutput, RunContext
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.synapses.detection_options import Components, Detection
 from em_blocks.tasks.synapses.site_search import LeaveOut, Reasons, Sites, SiteSearch, inside
 from em_blocks.volumes import Volume
@@ -27,7 +28,7 @@ from em_blocks.volumes.stores import store
 Extent = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
 
-class ExtractSynapses(SynapseTask):
+class ExtractSynapses(BlockwiseTask):
     """Detect sites in an indicator map, follow direction vectors to their partners, store the pairs.
 
     A pair belongs to the block that holds its detected site, wherever the partner is. Its id is the
@@ -101,7 +102,7 @@ class ExtractSynapses(SynapseTask):
             for name, volume in volumes.items()
         }
 
-    def output_specs(self) -> list[RowsSpec]:
+    def output_specs(self) -> list[RowOutput]:
         return [self._rows]
 
     def outputs_root(self) -> str:
@@ -146,7 +147,8 @@ class ExtractSynapses(SynapseTask):
     # -- the work -------------------------------------------------------------------------
 
     @contextmanager
-    def start(self, measured: dict, synapses: SynapseStore) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
+        synapses = context.rows(SYNAPSES)
         first = synapses.reserve_ids(self._indicator.box.size)
 
         def process(block: Block, report: BlockReport) -> None:
@@ -156,7 +158,7 @@ class ExtractSynapses(SynapseTask):
                 pairs, flags = self._pairs(sites, first)
             report.counts |= {"synapses": len(pairs)} | {n: int(f.sum()) for n, f in flags.items()}
             with report.measure("write"):
-                report.write_synapses(self._rows, synapses, block, pairs, flags)
+                report.write_rows(self._rows, synapses, block, pairs, flags)
 
         yield process
 
@@ -244,8 +246,11 @@ class ExtractSynapses(SynapseTask):
         return box
 
     @cached_property
-    def _rows(self) -> RowsSpec:
-        return self.rows("synapses", self.run, ("id", "pre", "post", "score", "size", "flags"))
+    def _rows(self) -> RowOutput:
+        columns = ("id", "pre", "post", "score", "size", "flags")
+        return RowOutput(
+            "synapses", f"{self.db_name}.synapses", self.run, columns, SYNAPSES, self.database_folder
+        )
 
 
 def _check_same_voxels(indicator: Volume, vectors: Volume) -> None:

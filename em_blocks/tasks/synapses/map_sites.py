@@ -12,21 +12,15 @@ import numpy as np
 from pydantic import Field
 
 from em_blocks.db.connect import database_home
-from em_blocks.db.synapse_mapping import (
-    SIDES,
-    forget,
-    prepare_mapping,
-    sites_outside,
-    sites_without,
-)
-from em_blocks.db.synapse_rows import FIELDS, OBJECTS
-from em_blocks.db.synapses import SynapseStore
+from em_blocks.db.rows import RowStore
+from em_blocks.db.runs import RunStore
+from em_blocks.db.schemas.synapses import MAPPING, OBJECTS, SIDES, SYNAPSES, SynapseSchema
 from em_blocks.errors import ConfigError, RefusedError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi
 from em_blocks.kernels.synapses.table import BACKGROUND, Synapses
 from em_blocks.kernels.transforms.positions import ROUNDING_VOXELS
-from em_blocks.tasks.base import BlockReport, ProcessBlock, RunName, SynapseTask
-from em_blocks.tasks.outputs import Damage, RowsSpec
+from em_blocks.outputs import Damage, RowOutput, RunContext
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, RunName
 from em_blocks.tasks.synapses.label_lookup import LabelTask, Objects, inside, roi_around
 
 OF_THE_TABLE = ("config.lut:", "inputs.lut:", "outputs:")
@@ -40,7 +34,7 @@ class SitesInBlock(NamedTuple):
     sites: np.ndarray  # (n, 3) float64, voxels of the labels
 
 
-class MapSites(LabelTask, SynapseTask):
+class MapSites(LabelTask):
     """Write the fields ``supervoxel`` and ``segment`` of presynaptic and postsynaptic sites.
 
     A site belongs to the block that holds its voxel, so the two sites of a row may be mapped by
@@ -57,11 +51,11 @@ class MapSites(LabelTask, SynapseTask):
     def synapse_runs(self) -> list[str]:
         return [self.synapses]
 
-    def output_specs(self) -> list[RowsSpec]:
+    def output_specs(self) -> list[MappedSites]:
         return [
             MappedSites(
                 "sites", f"{self.db_name}.synapses", self.synapses, tuple(self._columns("pre"))
-                + tuple(self._columns("post")), grid=self.grid(),
+                + tuple(self._columns("post")), indexes=MAPPING,
                 marks={side: f"{side}_supervoxel" for side in SIDES},
                 forgets=[f"{side}.{name}" for side in SIDES for name in OBJECTS],
             )
@@ -76,18 +70,17 @@ class MapSites(LabelTask, SynapseTask):
             return ""
         return f"; --lut {self.lut} changes the segments of what is mapped to those of that table"
 
-    def check_synapses(self, synapses: SynapseStore) -> None:
-        prepare_mapping(synapses)
-        rows = synapses.of_run(self.synapses)
-        check_rows(rows, self.run, self.kind)
-        check_table_is_whole(rows, self.run)
+    def check_rows(self, context: RunContext) -> None:
+        check_unmapped(context, self.synapses, self.kind)
+        check_table_is_whole(context.records)
         grid = self.grid()
         if self.outside == "error":
+            rows = context.rows(SYNAPSES, self.synapses)
             check_covered(rows, grid.frame, Box((0, 0, 0), grid.volume_shape), self.labels)
 
     @contextmanager
-    def start(self, measured: dict, synapses: SynapseStore) -> Iterator[ProcessBlock]:
-        rows, frame = synapses.of_run(self.synapses), self.grid().frame
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
+        rows, frame = context.rows(SYNAPSES, self.synapses), self.grid().frame
         (spec,) = self.output_specs()
         with self.looking_up() as look_up:
 
@@ -107,7 +100,7 @@ class MapSites(LabelTask, SynapseTask):
             yield process
 
     def _store(
-        self, rows: SynapseStore, found: dict[str, SitesInBlock], objects: Objects
+        self, rows: RowStore[Synapses], found: dict[str, SitesInBlock], objects: Objects
     ) -> dict[str, Synapses]:
         """Write the objects of both sides; the rows as they are now."""
         mapped, begin = {}, 0
@@ -119,7 +112,7 @@ class MapSites(LabelTask, SynapseTask):
         self._update(rows, **mapped)
         return mapped
 
-    def _update(self, rows: SynapseStore, pre: Synapses, post: Synapses) -> None:
+    def _update(self, rows: RowStore[Synapses], pre: Synapses, post: Synapses) -> None:
         """Write both sides; a row with both sites in the block, as most have, is written once."""
         in_post, in_pre = np.isin(pre.id, post.id), np.isin(post.id, pre.id)
         shared = post.select(in_pre)  # both tables are in the order of ids
@@ -136,7 +129,7 @@ class MapSites(LabelTask, SynapseTask):
 
 
 @dataclass(frozen=True)
-class MappedSites(RowsSpec):
+class MappedSites(RowOutput):
     """Fields of sites, written by the block that holds the site and not by the one of the row.
 
     Parameters
@@ -144,64 +137,61 @@ class MappedSites(RowsSpec):
     marks : mapping of str to str
         For each side whose sites the blocks hold, the column that they write.
     told_by : mapping of str to str, optional
-        Columns whose absence tells that a row was stored anew; default: `marks`.
+        Columns whose absence tells that a row was stored again since; default: `marks`.
     forgets : sequence of str
         Fields of documents that are worth nothing without those that the task writes.
-    grid : BlockGrid
     """
 
+    schema: SynapseSchema = SYNAPSES
     marks: Mapping[str, str] = field(default_factory=dict)
     told_by: Mapping[str, str] | None = None
     forgets: Sequence[str] = ()
-    grid: BlockGrid | None = None
 
     def nbytes(self, n_voxels: int) -> float:
-        """The rows exist already."""
+        """Return 0: the rows exist already."""
         return 0.0
 
-    def remove(self, synapses: SynapseStore) -> None:
-        forget(synapses.of_run(self.run), self.forgets)
+    def remove(self, context: RunContext) -> None:
+        context.rows(SYNAPSES, self.run).unset(self.forgets)
 
-    def lost(self, synapses: SynapseStore, grid: BlockGrid) -> np.ndarray:
-        lost = np.zeros(grid.shape, bool)
+    def lost(self, context: RunContext, grid: BlockGrid) -> np.ndarray:
+        lost, rows = np.zeros(grid.shape, bool), context.rows(SYNAPSES, self.run)
         whole = Box((0, 0, 0), grid.volume_shape)
         for side, column in (self.told_by or self.marks).items():
-            for positions in sites_without(synapses.of_run(self.run), side, FIELDS[column]):
+            for positions in rows.positions_without(side, SYNAPSES.fields[column]):
                 voxels, within = inside(grid.frame, whole, positions)
                 index = np.floor(voxels[within]).astype(np.int64) // grid.block_shape
                 lost[tuple(index.T)] = True
         return lost
 
     def checksum_of(self, tables: Mapping[str, Synapses]) -> int:
-        """CRC-32 of the ids of rows and of what marks them; segments may change afterwards."""
+        """Return the CRC-32 of ids of rows and of what marks them; segments may change afterwards."""
         crc = 0
         for side, column in self.marks.items():
             for values in (tables[side].id, getattr(tables[side], column)):
                 crc = zlib.crc32(np.ascontiguousarray(values), crc)
         return crc
 
-    def damage(self, synapses: SynapseStore) -> Damage:
-        rows = synapses.of_run(self.run)
+    def damage(self, context: RunContext, grid: BlockGrid) -> Damage:
+        rows = context.rows(SYNAPSES, self.run)
 
         def damage(block: Block, expected: int | None) -> str | None:
             stored = {
-                side: sites_in(rows, self.grid.frame, block.write_box, side).rows for side in self.marks
+                side: sites_in(rows, grid.frame, block.write_box, side).rows for side in self.marks
             }
-            if self.checksum_of(stored) != expected:
-                return f"{self.path} does not hold what block {block.key} wrote"
-            return None
+            return None if self.checksum_of(stored) == expected else self.differs(block)
 
         return damage
 
 
-def sites_in(rows: SynapseStore, frame: Frame, box: Box, side: str) -> SitesInBlock:
+def sites_in(rows: RowStore[Synapses], frame: Frame, box: Box, side: str) -> SitesInBlock:
     """The rows whose presynaptic or postsynaptic site lies in a voxel of `box`, by their ids."""
     table = rows.read(roi=roi_around(frame, box), at=side)
     sites, within = inside(frame, box, getattr(table, side))
     return SitesInBlock(table.select(within), sites[within])
 
 
-def check_database(task: SynapseTask) -> None:
+def check_database(task: BlockwiseTask) -> None:
     """Raise `ConfigError` if there is no embedded database, and so no synapses."""
     if task.db_host is None and not database_home(task.home).exists():
         raise ConfigError(
@@ -211,43 +201,40 @@ def check_database(task: SynapseTask) -> None:
         )
 
 
-def check_rows(rows: SynapseStore, run: str, kind: str) -> None:
-    """Raise unless `rows` are synapses of a run that no run of this `kind` but `run` maps."""
-    runs = rows.synapses.database["runs"]
-    made = runs.find_one({"_id": rows.run}, {"_id": 1})
-    if made is None and not rows.count():
-        known = sorted(rows.synapses.distinct("run"))
+def check_unmapped(context: RunContext, synapses: str, kind: str) -> None:
+    """Raise unless `synapses` is a run that no run of this `kind` but this one maps."""
+    records, rows = context.records, context.rows(SYNAPSES, synapses)
+    if records.of_run(synapses).load() is None and rows.is_empty():
         raise ConfigError(
-            f"The database has no synapses of a run {rows.run!r}; there are some of "
-            f"{', '.join(map(repr, known)) or 'no run'}. Set 'synapses' to the run that detected "
+            f"The database has no synapses of a run {synapses!r}; there are some of "
+            f"{', '.join(map(repr, rows.runs())) or 'no run'}. Set 'synapses' to the run that detected "
             "them, and 'db_name' to its database."
         )
-    other = runs.find_one({"task": kind, "config.synapses": rows.run, "_id": {"$ne": run}}, {"_id": 1})
-    if other is not None:
+    if other := records.other_run({"task": kind, "config.synapses": synapses}):
         raise RefusedError(
-            f"The synapses of run {rows.run!r} are mapped by the run {other['_id']!r} already, and two "
-            "runs would overwrite each other's fields. Use that name, with --overwrite where the labels "
-            "are others, or map another run."
+            f"The synapses of run {synapses!r} are mapped by the run {other!r} already, and two runs "
+            "would overwrite each other's fields. Use that name, with --overwrite where the labels are "
+            "others, or map another run."
         )
 
 
-def check_table_is_whole(rows: SynapseStore, run: str) -> None:
-    """Raise `RefusedError` if the change to another look-up table was interrupted."""
-    document = rows.synapses.database["runs"].find_one({"_id": run}, {"remap": 1}) or {}
-    if (change := document.get("remap")) is not None:
+def check_table_is_whole(records: RunStore) -> None:
+    """Raise `RefusedError` if the change of a run to another look-up table was interrupted."""
+    change = (records.load() or {}).get("remap")
+    if change is not None:
         raise RefusedError(
-            f"The change of run {run!r} to another look-up table was interrupted, so some segments are "
-            f"of {change['from']} and some of {change['to']}. Finish it first: `em-blocks map-synapses "
-            f"CONFIG --lut {change['to']}`, or --lut with the other one to go back."
+            f"The change of run {records.run!r} to another look-up table was interrupted, so some "
+            f"segments are of {change['from']} and some of {change['to']}. Finish it first: `em-blocks "
+            f"map-synapses CONFIG --lut {change['to']}`, or --lut with the other one to go back."
         )
 
 
-def check_covered(rows: SynapseStore, frame: Frame, box: Box, name: str) -> None:
+def check_covered(rows: RowStore[Synapses], frame: Frame, box: Box, name: str) -> None:
     """Raise `ConfigError` unless all sites lie in voxels of `box`."""
     whole, tiny = frame.to_roi(box), [ROUNDING_VOXELS * v for v in frame.voxel_size]
     # A position that rounding errors put before a voxel's corner is one on it.
     begin = [o - t for o, t in zip(whole.offset, tiny, strict=True)]
-    found = sites_outside(rows, Roi(begin, whole.shape))
+    found = rows.outside(Roi(begin, whole.shape))
     if found is None:
         return
     raise ConfigError(

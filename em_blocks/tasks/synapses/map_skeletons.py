@@ -12,22 +12,16 @@ import numpy as np
 from pydantic import Field
 
 from em_blocks.config import Shape3, StorePath
-from em_blocks.db.synapse_mapping import prepare_skeletons
-from em_blocks.db.synapses import SynapseStore
+from em_blocks.db.schemas.synapses import SIDES, SKELETONS, SYNAPSES
 from em_blocks.geometry import Block, BlockGrid, Box
 from em_blocks.kernels.skeletons.mapping import Nodes, SkeletonIndex, without_noise
 from em_blocks.kernels.synapses.table import TOO_FAR, UNMAPPED
-from em_blocks.tasks.base import (
-    BlockReport,
-    ProcessBlock,
-    RowsSpec,
-    RunName,
-    SynapseTask,
-    TableSpec,
-)
+from em_blocks.outputs import RunContext, TableOutput
+from em_blocks.outputs.table import table_fingerprint
+from em_blocks.tasks.base import BlockReport, ProcessBlock, RunName
 from em_blocks.tasks.masks import masked_blocks
 from em_blocks.tasks.synapses.label_lookup import LabelTask, inside
-from em_blocks.tasks.synapses.map_sites import SIDES, MappedSites, sites_in
+from em_blocks.tasks.synapses.map_sites import MappedSites, sites_in
 from em_blocks.tasks.synapses.skeleton_options import SkeletonOptions
 from em_blocks.volumes.stores.tables import BlockTables
 
@@ -45,8 +39,8 @@ class MapNodes(LabelTask):
     def inputs(self) -> dict:
         return {**super().inputs(), "skeletons": self.skeletons.identity()}
 
-    def output_specs(self) -> list[TableSpec]:
-        return [TableSpec("nodes", self.output, rows_per_voxel=1e-6)]
+    def output_specs(self) -> list[TableOutput]:
+        return [TableOutput("nodes", self.output, rows_per_voxel=1e-6)]
 
     def relocated(self, folder: Path) -> Self:
         return self.model_copy(update={"output": str(folder / "nodes"), "run_dir": folder})
@@ -56,7 +50,7 @@ class MapNodes(LabelTask):
         self.skeletons.anchor  # noqa: B018  reads all files
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         grid, tables = self.grid(), BlockTables(self.output)
         whole = Box((0, 0, 0), grid.volume_shape)
         sites, covered = inside(grid.frame, whole, self.skeletons.nodes.positions)
@@ -98,16 +92,16 @@ class IndexNodes(LabelTask):
 
     def inputs(self) -> dict:
         # None before the tables are made, when nothing can be compared yet.
-        return {"nodes": TableSpec("nodes", self.nodes).stored_fingerprint()}
+        return {"nodes": table_fingerprint(self.nodes)}
 
-    def output_specs(self) -> list[TableSpec]:
-        return [TableSpec("node_index", self.output, rows_per_voxel=1e-6)]
+    def output_specs(self) -> list[TableOutput]:
+        return [TableOutput("node_index", self.output, rows_per_voxel=1e-6)]
 
     def relocated(self, folder: Path) -> Self:
         return self.model_copy(update={"output": str(folder / "index"), "run_dir": folder})
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         tables = BlockTables(self.output)
 
         def process(block: Block, report: BlockReport) -> None:
@@ -142,7 +136,7 @@ class IndexNodes(LabelTask):
         return [grid.block(place) for place in index.tolist()]
 
 
-class MapSkeletons(LabelTask, SynapseTask):
+class MapSkeletons(LabelTask):
     """Write the field ``skeleton`` of presynaptic and postsynaptic sites, where there is one."""
 
     kind: Literal["map_skeletons"]
@@ -157,13 +151,13 @@ class MapSkeletons(LabelTask, SynapseTask):
         return [self.synapses]
 
     def inputs(self) -> dict:
-        return {**super().inputs(), "index": TableSpec("index", self.index).stored_fingerprint()}
+        return {**super().inputs(), "index": table_fingerprint(self.index)}
 
-    def output_specs(self) -> list[RowsSpec]:
+    def output_specs(self) -> list[MappedSites]:
         return [
             MappedSites(
                 "skeletons", f"{self.db_name}.synapses", self.synapses,
-                [f"{side}_skeleton" for side in SIDES], grid=self.grid(),
+                [f"{side}_skeleton" for side in SIDES], indexes=SKELETONS,
                 marks={side: f"{side}_skeleton" for side in SIDES},
                 # Most sites may have no skeleton; those of a new row have no supervoxel either.
                 told_by={side: f"{side}_supervoxel" for side in SIDES},
@@ -171,12 +165,9 @@ class MapSkeletons(LabelTask, SynapseTask):
             )
         ]
 
-    def check_synapses(self, synapses: SynapseStore) -> None:
-        prepare_skeletons(synapses)
-
     @contextmanager
-    def start(self, measured: dict, synapses: SynapseStore) -> Iterator[ProcessBlock]:
-        rows, frame = synapses.of_run(self.synapses), self.grid().frame
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
+        rows, frame = context.rows(SYNAPSES, self.synapses), self.grid().frame
         (spec,) = self.output_specs()
 
         def process(block: Block, report: BlockReport) -> None:

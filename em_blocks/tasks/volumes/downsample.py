@@ -15,7 +15,8 @@ from em_blocks.config import Shape3, StorePath, VolumeInput, VolumeRef, path_of
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Triple
 from em_blocks.kernels.transforms.pyramid import pyramid_factors
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
+from em_blocks.outputs import RunContext, VolumeOutput
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.volumes import Volume
 from em_blocks.volumes.downsample import Method, downsample
 from em_blocks.volumes.formats.storage import PyramidFormat, block_shards, format_named
@@ -192,11 +193,11 @@ class Downsample(BlockwiseTask):
             "level": self._number,
         }
 
-    def output_specs(self) -> list[OutputSpec]:
+    def output_specs(self) -> list[VolumeOutput]:
         source = self._source
         kept = {name: source.attributes[name] for name in _KEPT if name in source.attributes}
         return [
-            OutputSpec(
+            VolumeOutput(
                 name="level", path=level_path(self.output, self._number),
                 dtype=str(source.dtype), chunk_shape=self.chunk_shape, channels=source.channels,
                 format=self.format, shard_shape=block_shards(self.format, self._block_shape),
@@ -225,7 +226,7 @@ class Downsample(BlockwiseTask):
         return {"input"} if self._first and self._holds_scales else set()
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         below = Volume.open(self._below)
         (spec,) = self.output_specs()
         level, factors = Volume.open(spec.path, mode="r+"), self._level.factors

@@ -12,7 +12,8 @@ from pydantic import Field
 from em_blocks.config import Position3, Shape3, StorePath, VolumeInput, VoxelSize
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Frame, Triple
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, OutputSpec, ProcessBlock
+from em_blocks.outputs import RunContext, VolumeOutput
+from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.storage import Format
 from em_blocks.volumes.imports.hdf5 import Hdf5Dataset, Hdf5Transforms
@@ -74,9 +75,9 @@ class Ingest(BlockwiseTask):
         source = {key: value for key, value in config["source"].items() if key != "path"}
         return {**super().without_places(config), "source": source}
 
-    def output_specs(self) -> list[OutputSpec]:
+    def output_specs(self) -> list[VolumeOutput]:
         return [
-            OutputSpec(
+            VolumeOutput(
                 name=self._name,
                 path=self.output,
                 dtype=str(self._header().dtype),
@@ -108,7 +109,7 @@ class Ingest(BlockwiseTask):
             )
 
     @contextmanager
-    def open(self, measured: dict) -> Iterator[ProcessBlock]:
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         output = Volume.open(self.output, mode="r+")
         with self.source.open() as read:
 

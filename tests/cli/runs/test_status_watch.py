@@ -18,7 +18,7 @@ from em_blocks.cli.main import main
 from em_blocks.cli.runs import watching
 from em_blocks.cli.runs.watching import TheEnd, screen
 from em_blocks.db.connect import database_home
-from em_blocks.runtime.monitoring.overview import Step, overview
+from em_blocks.runtime.monitoring.overview import StepView, overview
 from recorded import EVIL, Recorded, stores
 
 COMMAND = [sys.executable, "-c", "from em_blocks.cli.main import main; main()"]
@@ -74,7 +74,7 @@ def test_the_terminal_shows_steps_workers_and_failures(tmp_path):
         made.first_done(15)
         made.failed("2/0/0")
         made.worker("w0", blocks=["0/3/0"])
-        found = overview({Step("edges", "r {block}"): store, Step("lut", "r {block}"): later})
+        found = overview({StepView("edges", "r {block}"): store, StepView("lut", "r {block}"): later})
     away = {"since": "2026-01-01T10:00:00+00:00", "message": "connection refused"}
     text = rendered({**found, "away": away})
     assert "does not answer since" in text and "connection refused" in text

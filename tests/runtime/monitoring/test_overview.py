@@ -14,12 +14,12 @@ from em_blocks.db.connect import database_home
 from em_blocks.errors import ConfigError, DatabaseError, GeometryError
 from em_blocks.runtime.monitoring import watch
 from em_blocks.runtime.monitoring.block_map import STATES, section_map
-from em_blocks.runtime.monitoring.overview import Step, block_details, overview
+from em_blocks.runtime.monitoring.overview import StepView, block_details, overview
 from em_blocks.runtime.monitoring.status import run_status
 from em_blocks.runtime.monitoring.watch import Database, Watcher
 from recorded import EVIL, Recorded, stores
 
-EDGES = Step("edges", "em-blocks replay c.json {block} --step edges")
+EDGES = StepView("edges", "em-blocks replay c.json {block} --step edges")
 VOXELS = 10 * 100 * 100
 
 
@@ -181,7 +181,7 @@ def test_a_worker_of_several_steps_is_one_worker(home, made):
         second = Recorded(store)
         made.worker("both", blocks=["0/0/1"])
         second.worker("both", blocks=["2/0/0"])
-        found = overview({EDGES: made.store, Step("lut", "{block}"): store})
+        found = overview({EDGES: made.store, StepView("lut", "{block}"): store})
     (worker,) = found["workers"]
     assert sorted(worker["blocks"]) == ["edges 0/0/1", "lut 2/0/0"] and worker["done"] == 50
     assert found["worker_states"] == {"working": 1}
@@ -202,7 +202,7 @@ def test_a_block_is_told_with_place_error_and_command(made):
 
 def test_steps_that_were_not_started_are_waiting(home, made):
     with stores(home, "later") as (later,):
-        found = overview({EDGES: made.store, Step("segments", "x {block}"): later})
+        found = overview({EDGES: made.store, StepView("segments", "x {block}"): later})
         assert found["steps"][1] == {
             "step": "segments", "run": "later", "replay": "x {block}", "state": "waiting"}
         with pytest.raises(ConfigError, match="not started"):

@@ -9,11 +9,10 @@ from click.testing import CliRunner
 import mapping
 from em_blocks.cli.main import main
 from em_blocks.db.connect import connect
+from em_blocks.db.rows import RowStore
 from em_blocks.db.runs import RunStore, grid_document
-from em_blocks.db.synapse_mapping import replace_segments
 from em_blocks.errors import FingerprintMismatchError, RefusedError, VolumeError
 from em_blocks.kernels.synapses.table import UNMAPPED
-from em_blocks.runtime.runs import remap as module
 from em_blocks.runtime.runs.preflight import check_task
 from em_blocks.runtime.runs.remap import remap
 from em_blocks.tasks.synapses.map_synapses import MapSynapses
@@ -135,20 +134,20 @@ def test_a_mapping_without_segments_gets_some(database, sites, inputs):
 def test_interrupted_it_is_refused_to_others_and_goes_on_or_back(
     database, sites, inputs, mapped, target, monkeypatch
 ):
-    calls = []
+    calls, replace_values = [], RowStore.replace_values
 
     def breaks(*arguments):
         calls.append(1)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return replace_segments(*arguments)
+        return replace_values(*arguments)
 
-    monkeypatch.setattr(module, "replace_segments", breaks)
+    monkeypatch.setattr(RowStore, "replace_values", breaks)
     with pytest.raises(KeyboardInterrupt):
         remap(sites(lut=inputs[2]))
     monkeypatch.undo()
     with connect(database.uri) as client, pytest.raises(RefusedError, match="was interrupted"):
-        sites().check_synapses(database.store(client, "mapped.sites"))
+        sites().check_rows(database.context(client, "mapped.sites"))
     remap(sites(lut=inputs[target]))
     rows = database.rows()
     database.fill(make_synapses(200))

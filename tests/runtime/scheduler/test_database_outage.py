@@ -16,6 +16,7 @@ from blockwise import (
     store_of,
     wait_for,
 )
+from em_blocks.db.schemas.synapses import SYNAPSES
 from em_blocks.tasks.synapses.extract_synapses import ExtractSynapses
 from extracting import blobs, extraction, predictions
 from mongods import mongod
@@ -30,8 +31,9 @@ class Slow(ExtractSynapses):
     sleep_s: float = 0.3
 
     @contextmanager
-    def start(self, measured, synapses):
-        with super().start(measured, synapses) as process:
+    def open(self, context):
+        synapses = context.rows(SYNAPSES)
+        with super().open(context) as process:
 
             def slowly(block, report):
                 time.sleep(self.sleep_s)
@@ -49,7 +51,7 @@ def server(tmp_path):
 
 def rows(task):
     with store_of(task) as store:
-        return {row["_id"]: row for row in store.synapses.find({"run": task.run})}
+        return {row["_id"]: row for row in store.database.synapses.find({"run": task.run})}
 
 
 def wait_for_blocks(task, n):

@@ -233,7 +233,7 @@ def test_a_result_counts_even_if_its_worker_was_thought_lost(start):
     assert dispatcher.finished and dispatcher.progress[0].done == 1
     dispatcher.done(C, key)
     dispatcher.failed(C, key)
-    assert dispatcher.progress[0] == dispatch.Progress(done=1)
+    assert dispatcher.progress[0] == dispatch.StepProgress(done=1)
 
 
 # -- time ------------------------------------------------------------------------------------
@@ -307,9 +307,9 @@ def test_the_first_of_two_attempts_counts(doubtful, faster):
     assert dispatcher.take(C) == key
     assert dispatcher.take(B) is None  # two are enough
     dispatcher.done(faster, key)
-    assert dispatcher.finished and dispatcher.progress[0] == dispatch.Progress(done=11)
+    assert dispatcher.finished and dispatcher.progress[0] == dispatch.StepProgress(done=11)
     dispatcher.done(C if faster is A else A, key)
-    assert dispatcher.progress[0] == dispatch.Progress(done=11)
+    assert dispatcher.progress[0] == dispatch.StepProgress(done=11)
     assert dispatcher.n_held == 0
 
 
@@ -319,7 +319,7 @@ def test_a_failed_attempt_does_not_end_the_other_one(doubtful):
     dispatcher.failed(C, key)
     assert not dispatcher.finished and dispatcher.held_by(A) == [key]
     dispatcher.done(A, key)
-    assert dispatcher.progress[0] == dispatch.Progress(done=11)
+    assert dispatcher.progress[0] == dispatch.StepProgress(done=11)
 
 
 def test_the_last_of_two_attempts_to_fail_ends_the_block(doubtful):
@@ -327,7 +327,7 @@ def test_the_last_of_two_attempts_to_fail_ends_the_block(doubtful):
     dispatcher.take(C)
     dispatcher.leave(C, blame=True)
     dispatcher.leave(A, blame=True)
-    assert dispatcher.finished and dispatcher.progress[0] == dispatch.Progress(done=10, failed=1)
+    assert dispatcher.finished and dispatcher.progress[0] == dispatch.StepProgress(done=10, failed=1)
 
 
 def test_no_second_attempts_unless_wanted(start):

@@ -22,9 +22,10 @@ from em_blocks.errors import CommitRefusedError, ConfigError, RefusedError, Sche
 from em_blocks.runtime.protocol.job import Session
 from em_blocks.runtime.protocol.wire import decode, encode, new_secret, proof
 from em_blocks.runtime.scheduler import gateway as gateway_module
+from em_blocks.runtime.scheduler import server as server_module
 from em_blocks.runtime.scheduler.dispatch import Dispatcher
 from em_blocks.runtime.scheduler.gateway import Gateway
-from em_blocks.runtime.scheduler.roster import Roster
+from em_blocks.runtime.scheduler.worker_registry import WorkerRegistry
 from em_blocks.runtime.worker.client import Client
 from em_blocks.tasks.base import BlockReport
 
@@ -47,10 +48,10 @@ class Run:
         self.epoch = self.store.take_lease("me:1:1")
         self.dispatcher = Dispatcher([self.work])
         self.progress = self.dispatcher.progress[0]
-        self.roster = Roster([self.store], [self.epoch])
+        self.registry = WorkerRegistry([self.store], [self.epoch])
         self.secret, self.events, self.clients = new_secret(), [], []
         self.gateway = Gateway(
-            self.dispatcher, self.roster, host=host, port=0, secret=self.secret,
+            self.dispatcher, self.registry, host=host, port=0, secret=self.secret,
             timeout_s=timeout_s, on_event=self.events.append,
         )
 
@@ -77,7 +78,7 @@ class Run:
         self.gateway.check()
 
     def listed(self, worker):
-        self.roster.flush()
+        self.registry.flush()
         return self.store.workers.find_one({"_id": f"{self.store.run}/{worker}"})
 
     def commit(self, worker, index=(0, 0, 0)):
@@ -192,7 +193,7 @@ GARBAGE = {
 
 
 def test_garbage_ends_its_own_connection_only(begin, monkeypatch, caplog):
-    monkeypatch.setattr(gateway_module, "HELLO_S", 0.5)
+    monkeypatch.setattr(server_module, "HELLO_S", 0.5)
     run = begin()
     for kind, said in GARBAGE.items():
         with knocking(run.address) as (bare, lines, _):
@@ -386,7 +387,7 @@ def test_a_worker_whose_host_is_cut_off_is_lost_and_its_late_commit_is_refused(b
     assert (loss["error"]["type"], loss["block"]) == ("WorkerLost", "/".join(map(str, held[1:])))
     with pytest.raises(CommitRefusedError, match=r"no longer counts on the worker far \(lost"):
         run.commit("far", held[1:])
-    assert any("far is gone" in event for event in run.events)
+    assert any("far disconnected" in event for event in run.events)
 
 
 def test_a_silent_worker_whose_host_answers_keeps_its_blocks(begin):
@@ -434,7 +435,7 @@ def test_a_block_that_no_worker_has_time_for_is_given_up(begin):
     key = client.take(lambda: None)
     client.bye("its walltime ended before it had done a single block", too_long=True)
     wait_for(lambda: run.progress.failed == 1)
-    run.roster.flush()
+    run.registry.flush()
     (attempt,) = run.store.attempts.find({"run": run.store.run})
     assert attempt["error"]["type"] == "BlockTimeout" and "walltime" in attempt["error"]["message"]
     assert attempt["block"] == "/".join(map(str, key[1:]))
@@ -449,7 +450,7 @@ def test_the_worker_of_a_slot_is_dismissed_and_no_other(begin):
     run.gateway.dismiss("1.4", "its command ended")
     wait_for(lambda: gone.lost)
     assert run.gateway.slots == {"1.5"} and stays.lost is None
-    assert run.roster.vacated() == {"1.4"}
+    assert run.registry.vacated() == {"1.4"}
     run.finish()
     assert run.progress.done == 4
 
@@ -478,7 +479,7 @@ def test_a_worker_that_leaves_while_it_is_admitted_is_not_listed_as_working(begi
     wait_for(lambda: run.gateway.n_held)
     client.bye("changed its mind")
     wait_for(lambda: len(run.gateway._connections) == 0)
-    run.roster.flush()
+    run.registry.flush()
     left.set()
     wait_for(lambda: run.store.workers.count_documents({"run": run.store.run}))
     wait_for(lambda: run.listed("brief")["state"] == "left")
@@ -583,7 +584,7 @@ def test_a_worker_says_in_one_paragraph_that_its_session_is_of_another_start(beg
 
 def gateway_at(host, port, dispatcher=None):
     return Gateway(
-        dispatcher or Dispatcher([work()]), Roster([], []), host=host, port=port,
+        dispatcher or Dispatcher([work()]), WorkerRegistry([], []), host=host, port=port,
         secret=new_secret(), timeout_s=1.0, on_event=print,
     )
 

@@ -206,7 +206,7 @@ def test_a_task_that_cannot_be_opened_raises_its_own_error_and_lets_the_run_go(r
 
 
 def test_blocks_that_all_fail_alike_end_a_serial_run(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr("em_blocks.runtime.scheduler.monitor.HEARTBEAT_S", 0.05)
+    monkeypatch.setattr("em_blocks.runtime.scheduler.watchdog.HEARTBEAT_S", 0.05)
     faults = {f"{z}/{y}/{x}": "raise" for z in range(2) for y in range(3) for x in range(5)}
     report = serially(add_one(raw, tmp_path / "a", faults=faults, sleep_s=0.1))
     assert "blocks all failed with ValueError" in report.reason and report.blocks["done"] == 0

@@ -8,6 +8,7 @@ from scipy import ndimage
 from blockwise import store_of, stored_files
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Frame
+from em_blocks.outputs import RunContext
 from em_blocks.runtime.scheduler.run import run_steps
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.components.clean import Clean
@@ -70,7 +71,7 @@ def done(task):
         step.check_alignment()
         for spec in step.output_specs():
             spec.create(step.grid(), "fingerprint")
-        with step.open({}) as process:
+        with step.open(RunContext()) as process:
             for block in step.grid().blocks():
                 report = BlockReport()
                 process(block, report)
@@ -243,7 +244,7 @@ def test_tables_that_do_not_fit_together_are_noticed(tmp_path):
     find, join, _ = task.steps()
     changed = BlockTables(f"{find.output}/faces")
     changed.write("0/0/1", {"part": np.array([1]), "voxel": np.array([1])})
-    with join.open({}) as process, pytest.raises(VolumeError, match="do not fit together"):
+    with join.open(RunContext()) as process, pytest.raises(VolumeError, match="do not fit together"):
         process(join.grid().block((0, 0, 0)), BlockReport())
 
 
@@ -253,5 +254,5 @@ def test_labels_that_change_between_the_steps_are_noticed(tmp_path):
     done(task)
     last = task.steps()[-1]
     source.write(source.box, labels(seed=9))
-    with last.open({}) as process, pytest.raises(VolumeError, match="have changed"):
+    with last.open(RunContext()) as process, pytest.raises(VolumeError, match="have changed"):
         process(last.grid().block((0, 0, 0)), BlockReport())

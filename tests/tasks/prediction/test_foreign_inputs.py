@@ -9,6 +9,7 @@ import segmenting
 from blockwise import run
 from em_blocks.errors import FingerprintMismatchError
 from em_blocks.geometry import BlockGrid, Frame
+from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport, fingerprint
 from em_blocks.tasks.evaluation.count_overlaps import CountOverlaps
 from em_blocks.tasks.masks import masked_blocks
@@ -51,7 +52,7 @@ def done_here(task):
     task.check()
     (spec, *_), grid = task.output_specs(), task.grid()
     spec.create(grid, "test")
-    with task.open(task.measure()) as process:
+    with task.open(RunContext(task.measure())) as process:
         for block in grid.blocks():
             process(block, BlockReport())
     made = Volume.open(spec.path)

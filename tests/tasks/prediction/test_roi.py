@@ -12,6 +12,7 @@ from blockwise import run
 from em_blocks.errors import FingerprintMismatchError
 from em_blocks.geometry import Box, Frame
 from em_blocks.models.setup import Setup
+from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.prediction.predict import Predict
 from em_blocks.volumes import Volume
@@ -66,7 +67,7 @@ def predicted(task) -> dict[str, np.ndarray]:
     task.check_alignment()
     for spec in task.output_specs():
         spec.create(task.grid(), "roi")
-    with task.open(task.measure()) as process:
+    with task.open(RunContext(task.measure())) as process:
         for block in task.grid().blocks():
             process(block, BlockReport())
     volumes = {spec.name: Volume.open(spec.path) for spec in task.output_specs()}

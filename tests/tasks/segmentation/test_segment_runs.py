@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from blockwise import store_of, stored_files, wait_for, worker_pids
 from em_blocks.cli.main import main
 from em_blocks.errors import ConfigError, VolumeError
+from em_blocks.outputs import RunContext
 from em_blocks.runtime.runs.preflight import check_task
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.segmentation.relabel import Relabel
@@ -332,7 +333,7 @@ def test_what_an_earlier_step_lost_is_an_error_that_names_it(
          / "0/0/0.parquet").unlink()
     broken = task.steps()[step]
     before = stored_files(task)
-    with broken.open({}) as process, pytest.raises(VolumeError, match=words):
+    with broken.open(RunContext()) as process, pytest.raises(VolumeError, match=words):
         process(broken.grid().block((0, 0, 0)), BlockReport())
     assert stored_files(task) == before
 

@@ -31,7 +31,7 @@ def finished(paths, tmp_path_factory):
 def rows(task):
     """All documents of the run, by id."""
     with store_of(task) as store:
-        return {row["_id"]: row for row in store.synapses.find({"run": task.run})}
+        return {row["_id"]: row for row in store.database.synapses.find({"run": task.run})}
 
 
 def counts(task):
@@ -81,17 +81,17 @@ def test_verify_finds_rows_that_are_missing_changed_or_foreign(finished, tmp_pat
     by_block = {row["block"]: row for row in expected.values()}
     lost, moved, doubled = (by_block[key] for key in sorted(by_block)[:3])
     with store_of(finished) as store:
-        store.synapses.delete_one({"_id": lost["_id"]})
-        store.synapses.update_one({"_id": moved["_id"]}, {"$inc": {"pre.position.1": 1e-9}})
-        store.synapses.insert_one({**doubled, "_id": 10**9})
+        store.database.synapses.delete_one({"_id": lost["_id"]})
+        store.database.synapses.update_one({"_id": moved["_id"]}, {"$inc": {"pre.position.1": 1e-9}})
+        store.database.synapses.insert_one({**doubled, "_id": 10**9})
         # What others add, like segments, is not what the blocks wrote.
-        store.synapses.update_many({"run": finished.run}, {"$set": {"post.segment": 7}})
+        store.database.synapses.update_many({"run": finished.run}, {"$set": {"post.segment": 7}})
     result = call("verify", finished, tmp_path, "--json")
     damaged = {entry["block"] for entry in json.loads(result.stdout)["damaged"]}
     assert damaged == {row["block"] for row in (lost, moved, doubled)} and result.exit_code == 1
     assert run(finished).blocks["computed"] == 3
     with store_of(finished) as store:
-        store.synapses.update_many({"run": finished.run}, {"$unset": {"post.segment": 1}})
+        store.database.synapses.update_many({"run": finished.run}, {"$unset": {"post.segment": 1}})
     assert rows(finished) == expected and counts(finished).keys() == known.keys()
     assert call("verify", finished, tmp_path).exit_code == 0
 
@@ -124,7 +124,7 @@ def test_runs_in_one_database_have_ids_of_their_own(paths, finished, tmp_path):
     assert rows(coarser).keys() == rows(finished).keys() and len(rows(other)) == len(rows(finished))
     assert {row["block"] for row in rows(coarser).values()} == {"0/0/0"}
     with store_of(task) as store:
-        store.synapses.insert_one({"_id": 10**9, "run": "third", "block": "0/0/0"})
+        store.database.synapses.insert_one({"_id": 10**9, "run": "third", "block": "0/0/0"})
     third = task.model_copy(update={"run": "third"})
     result = call("extract-synapses", third, tmp_path)
     assert result.exit_code == 3 and "synapses of run 'third'" in result.output

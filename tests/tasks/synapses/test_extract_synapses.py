@@ -8,7 +8,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from em_blocks.db.synapses import SynapseStore
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Frame
 from em_blocks.kernels.synapses.table import Synapses
@@ -21,11 +20,14 @@ BLOCKS = [(12, 40, 50), (6, 20, 25), (5, 16, 11), (4, 40, 7), (3, 13, 50)]
 NO_SHRINKING = [Phase.explicit, Phase.generate]
 
 
-class Collected(SynapseStore):
-    """Keeps the rows that blocks store, without a database."""
+class Collected:
+    """A context whose rows, which blocks store, are kept without a database."""
 
     def __init__(self):
         self.blocks = {}
+
+    def rows(self, schema):
+        return self
 
     def reserve_ids(self, n):
         return 0
@@ -33,7 +35,7 @@ class Collected(SynapseStore):
     def replace_block(self, block, synapses, flags):
         self.blocks[block] = synapses, flags
 
-    def rows(self):
+    def all(self):
         """All rows in the order of their ids, their flags, and how many there are."""
         tables, flags = zip(*self.blocks.values(), strict=True)
         every = {name: np.concatenate([f[name] for f in flags]) for name in flags[0]}
@@ -46,12 +48,12 @@ def done(task):
     """All blocks in this process; the rows, their flags and the counts."""
     task.check()
     store, counts = Collected(), Counter()
-    with task.start({}, store) as process:
+    with task.open(store) as process:
         for block in task.grid().blocks():
             report = BlockReport()
             process(block, report)
             counts.update(report.counts)
-    return (*store.rows(), counts)
+    return (*store.all(), counts)
 
 
 def assert_same(a, b):

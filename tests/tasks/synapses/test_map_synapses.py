@@ -15,9 +15,9 @@ from em_blocks.errors import ConfigError, IncompleteInputError, RefusedError, Vo
 from em_blocks.geometry import BlockGrid, Box, Frame
 from em_blocks.kernels.synapses.table import UNMAPPED, Synapses
 from em_blocks.kernels.transforms.positions import as_voxels
+from em_blocks.outputs import TableOutput
 from em_blocks.runtime.runs.preflight import check_task
 from em_blocks.runtime.runs.verify import damaged_blocks
-from em_blocks.tasks.base import TableSpec
 from em_blocks.tasks.synapses.map_synapses import MapSynapses
 from em_blocks.volumes import Volume
 from mapping import (
@@ -212,7 +212,7 @@ def test_overwriting_forgets_all_fields_that_an_earlier_mapping_wrote(database, 
     task = make().sites()
     here(task, database)
     with connect(database.uri) as client:
-        task.output_specs()[0].remove(database.store(client, task.run))
+        task.output_specs()[0].remove(database.context(client, task.run))
     assert_same_rows(database.rows(), synapses.sorted())
 
 
@@ -246,7 +246,7 @@ def checked(task, database):
     """What the runner asks before it claims the run."""
     check_task(task)
     with connect(database.uri) as client:
-        task.check_synapses(database.store(client, task.run))
+        task.check_rows(database.context(client, task.run))
 
 
 def test_a_site_outside_of_the_labels_is_an_error_or_stays_unmapped(database, make):
@@ -265,7 +265,8 @@ def test_a_site_outside_of_the_labels_is_an_error_or_stays_unmapped(database, ma
     rows = database.rows()
     np.testing.assert_array_equal(rows.post_supervoxel == UNMAPPED, np.isin(rows.id, lost))
     with connect(database.uri) as client:
-        assert not task.output_specs()[0].lost(database.store(client, task.run), task.grid()).any()
+        context = database.context(client, task.run)
+        assert not task.output_specs()[0].lost(context, task.grid()).any()
 
 
 def test_ids_above_two_to_the_63_are_errors_and_change_no_row(database, make, tmp_path):
@@ -302,7 +303,7 @@ def test_an_unfinished_detection_is_refused(database, make):
 
 def test_a_table_of_other_fragments_is_refused(inputs, make, tmp_path):
     other = str(tmp_path / "other")
-    TableSpec("lut", other, attributes={"fragments": "abc"}).create(
+    TableOutput("lut", other, attributes={"fragments": "abc"}).create(
         BlockGrid(FRAME, SHAPE, SHAPE), "of other"
     )
     with pytest.raises(ConfigError, match="made for fragments of another run"):

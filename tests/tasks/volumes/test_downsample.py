@@ -11,6 +11,7 @@ import zarr
 from blockwise import assert_one_block_equals_many, assert_retry_equals_once, run
 from em_blocks.errors import BlockAlignmentError, ConfigError, VolumeError
 from em_blocks.geometry import Box, Frame
+from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.volumes.downsample import Downsample
 from em_blocks.volumes import Volume
@@ -57,7 +58,7 @@ def done(task):
         (spec,) = step.output_specs()
         spec.check(step.grid())
         spec.create(step.grid(), "fingerprint")
-        with step.open({}) as process:
+        with step.open(RunContext()) as process:
             for block in step.grid().blocks():
                 process(block, BlockReport())
         made.append(Volume.open(spec.path))

@@ -15,8 +15,10 @@ from PIL import Image, ImageFile
 import blockwise
 from em_blocks.errors import BlockAlignmentError, ConfigError, RefusedError, VolumeError
 from em_blocks.geometry import Frame
+from em_blocks.outputs import RunContext
+from em_blocks.outputs.volume import checksum
 from em_blocks.runtime.protocol.job import Job
-from em_blocks.tasks.base import BlockReport, checksum
+from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.volumes.ingest import Ingest
 from em_blocks.volumes import Volume
 
@@ -82,7 +84,7 @@ def run(task):
     check(task)
     for output in task.output_specs():
         output.create(task.grid(), "fingerprint")
-    with task.open({}) as process:
+    with task.open(RunContext()) as process:
         for block in task.grid().blocks():
             process(block, BlockReport())
     return Volume.open(task.output)
@@ -216,7 +218,7 @@ def test_every_image_is_read_once(tmp_path, images, monkeypatch):
         return load(image)
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", counting)
-    with task.open({}) as process:
+    with task.open(RunContext()) as process:
         for block in task.grid().blocks():
             process(block, BlockReport())
     assert sorted(decoded) == sorted(file.name for file in images.iterdir())
@@ -260,7 +262,7 @@ def test_blocks_of_hdf5_are_about_256_voxels_wide(tmp_path, cremi):
 def test_doing_a_block_again_changes_nothing(tmp_path, images):
     task = ingest(tmp_path, images)
     volume = run(task)
-    with task.open({}) as process:
+    with task.open(RunContext()) as process:
         for block in task.grid().blocks():
             report = BlockReport()
             process(block, report)
@@ -276,7 +278,7 @@ def test_a_damaged_section_fails_its_block_only_and_is_named(tmp_path, images):
     task = ingest(tmp_path, images)
     task.check()
     task.output_specs()[0].create(task.grid(), "fingerprint")
-    with task.open({}) as process:
+    with task.open(RunContext()) as process:
         first, *others = task.grid().blocks()
         report = BlockReport()
         with pytest.raises(VolumeError, match=str(victim)):
@@ -290,11 +292,12 @@ def test_a_damaged_section_fails_its_block_only_and_is_named(tmp_path, images):
 
 MEASURE = """
 import resource, sys
+from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.volumes.ingest import Ingest
 task = Ingest.from_file(sys.argv[1])
 task.output_specs()[0].create(task.grid(), "f")
-with task.open({}) as process:
+with task.open(RunContext()) as process:
     for block in task.grid().blocks():
         process(block, BlockReport())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

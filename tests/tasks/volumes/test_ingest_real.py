@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.volumes.ingest import Ingest
 from em_blocks.volumes import Volume
@@ -32,7 +33,7 @@ def ingested(tmp_path, monkeypatch):
         task.check_alignment()
         for spec in task.output_specs():
             spec.create(task.grid(), "fingerprint")
-        with task.open({}) as process:
+        with task.open(RunContext()) as process:
             for block in task.grid().blocks():
                 process(block, BlockReport())
         return Volume.open(task.output)

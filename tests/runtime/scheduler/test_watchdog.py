@@ -12,10 +12,12 @@ from dispatching import work
 from em_blocks.db.connect import connect
 from em_blocks.db.runs import RunStore
 from em_blocks.db.server import embedded_server
-from em_blocks.runtime.scheduler import monitor as monitor_module
-from em_blocks.runtime.scheduler.dispatch import Progress, Worker
-from em_blocks.runtime.scheduler.monitor import Monitor, Monitors
-from em_blocks.runtime.scheduler.roster import Member, Roster
+from em_blocks.runtime.scheduler import watchdog as watchdog_module
+from em_blocks.runtime.scheduler.circuit_breaker import CircuitBreaker
+from em_blocks.runtime.scheduler.dispatch import StepProgress, Worker
+from em_blocks.runtime.scheduler.scheduled_step import ScheduledStep
+from em_blocks.runtime.scheduler.watchdog import Watchdog
+from em_blocks.runtime.scheduler.worker_registry import Member, WorkerRegistry
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +35,8 @@ def store(mongo, request):
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
-    monkeypatch.setattr(monitor_module, "HEARTBEAT_S", 0.05)
-    monkeypatch.setattr(monitor_module, "SHOW_S", 0.02)
+    monkeypatch.setattr(watchdog_module, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(watchdog_module, "SHOW_S", 0.02)
 
 
 class Watch:
@@ -42,28 +44,29 @@ class Watch:
 
     def __init__(self, store, outage_s=30.0):
         self.epoch = store.take_lease("me:1:1")
-        self.store, self.said, self.progress = store, io.StringIO(), Progress()
-        self.roster = Roster([store], [self.epoch])
+        self.store, self.said, self.progress = store, io.StringIO(), StepProgress()
+        self.registry = WorkerRegistry([store], [self.epoch])
         console = Console(file=self.said, width=300)
-        step = work(run=store.run)
-        self.monitor = Monitor(store, self.epoch, step, self.progress, self.roster)
-        self.monitors = Monitors([self.monitor], self.roster, console, outage_s=outage_s)
+        self.step = ScheduledStep(work(run=store.run), store, None, "", self.epoch)
+        self.dog = Watchdog(
+            [self.step], [self.progress], self.registry, console, outage_s=outage_s
+        )
 
 
 def test_a_run_that_another_scheduler_took_over_ends(store):
     watch = Watch(store)
-    with watch.monitors:
+    with watch.dog:
         store.take_lease("other:1:1", from_owner="me:1:1")
-        wait_for(lambda: watch.monitors.reason)
-    assert "another scheduler took the run over" in watch.monitors.reason
+        wait_for(lambda: watch.dog.reason)
+    assert "another scheduler took the run over" in watch.dog.reason
 
 
 def test_a_watch_that_fails_ends_the_run(store, monkeypatch):
     watch = Watch(store)
-    monkeypatch.setattr(watch.monitor, "check", lambda words: {}["lost"])
-    with watch.monitors:
-        wait_for(lambda: watch.monitors.reason)
-    assert watch.monitors.reason == "its watch failed with KeyError: 'lost'"
+    monkeypatch.setattr(CircuitBreaker, "check", lambda self, words: {}["lost"])
+    with watch.dog:
+        wait_for(lambda: watch.dog.reason)
+    assert watch.dog.reason == "its watchdog failed with KeyError: 'lost'"
 
 
 def test_a_database_that_is_away_for_too_long_ends_the_run(store, monkeypatch):
@@ -72,11 +75,11 @@ def test_a_database_that_is_away_for_too_long_ends_the_run(store, monkeypatch):
     def away(epoch):
         raise pymongo.errors.AutoReconnect("connection refused")
 
-    with watch.monitors:
+    with watch.dog:
         monkeypatch.setattr(store, "heartbeat", away)
-        wait_for(lambda: watch.monitors.reason)
-    assert watch.monitors.hopeless
-    assert watch.monitors.reason.startswith("the database was away for 0 s (connection refused")
+        wait_for(lambda: watch.dog.reason)
+    assert watch.dog.hopeless
+    assert watch.dog.reason.startswith("the database was unavailable for 0 s (connection refused")
     assert watch.said.getvalue().count("The database does not answer") == 1
 
 
@@ -90,12 +93,12 @@ def test_a_database_that_comes_back_in_time_ends_nothing(store, monkeypatch):
         beats.append(epoch)
         return heartbeat(epoch)
 
-    with watch.monitors:
+    with watch.dog:
         monkeypatch.setattr(store, "heartbeat", away)
         wait_for(lambda: "does not answer" in watch.said.getvalue())
         back.set()
         wait_for(lambda: len(beats) > 2)
-    assert watch.monitors.reason is None
+    assert watch.dog.reason is None
 
 
 # -- what it writes --------------------------------------------------------------------------------
@@ -106,10 +109,10 @@ def member(name="w"):
 
 
 def test_losses_that_were_half_written_are_recorded_once(store, monkeypatch):
-    roster, lost = Roster([store], [1]), member()
-    roster.joined(lost)
+    registry, lost = WorkerRegistry([store], [1]), member()
+    registry.joined(lost)
     for x in range(3):
-        roster.lost_block(lost, (0, 0, 0, x), "WorkerLost", "its host does not answer")
+        registry.lost_block(lost, (0, 0, 0, x), "WorkerLost", "its host does not answer")
     record, calls = store.record_loss, []
 
     def breaks(*given):
@@ -120,16 +123,16 @@ def test_losses_that_were_half_written_are_recorded_once(store, monkeypatch):
 
     monkeypatch.setattr(store, "record_loss", breaks)
     with pytest.raises(pymongo.errors.AutoReconnect):
-        roster.flush()
-    roster.flush()
+        registry.flush()
+    registry.flush()
     found = sorted(a["block"] for a in store.attempts.find({"run": store.run}))
     assert found == ["0/0/0", "0/0/1", "0/0/2"]
 
 
 def test_the_end_of_a_worker_is_written_though_the_database_was_away(store, monkeypatch):
-    roster, one = Roster([store], [1]), member()
-    roster.joined(one)
-    roster.admit(one, 0)
+    registry, one = WorkerRegistry([store], [1]), member()
+    registry.joined(one)
+    registry.admit(one, 0)
     update = store.update_workers
 
     def away(documents):
@@ -137,10 +140,10 @@ def test_the_end_of_a_worker_is_written_though_the_database_was_away(store, monk
 
     monkeypatch.setattr(store, "update_workers", away)
     one.done = 3
-    roster.left(one, "lost", "its host does not answer")
+    registry.left(one, "lost", "its host does not answer")
     with pytest.raises(pymongo.errors.AutoReconnect):
-        roster.flush()
+        registry.flush()
     monkeypatch.setattr(store, "update_workers", update)
-    roster.flush()
+    registry.flush()
     found = store.workers.find_one({"run": store.run})
     assert (found["state"], found["done"]) == ("lost", 3) and found["left"] is not None

@@ -1,4 +1,4 @@
-"""Who works on a run, written to the database; the only writer of its collection ``workers``."""
+"""The workers of a run, written to the database; the only writer of its collection ``workers``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Member:
     Attributes
     ----------
     slot : str
-        Place of the scheduler's that it was started for; empty if it came by itself.
+        The launcher's name for its place; empty if it joined by itself.
     """
 
     worker: Worker
@@ -43,14 +43,14 @@ class Member:
 
     @classmethod
     def of(cls, hello: dict, name: str) -> Member:
-        """The worker that said hello."""
+        """Return the worker that sent a hello."""
         return cls(
             Worker(name, str(hello.get("host"))[:100]), int(hello.get("pid", 0)),
             str(hello.get("device"))[:100], str(hello.get("slot", ""))[:100],
         )
 
 
-class Roster:
+class WorkerRegistry:
     """The workers of some steps, for the database.
 
     Parameters
@@ -66,7 +66,7 @@ class Roster:
         self._losses: list[tuple[Member, Key, str, str]] = []
         self._lock = threading.Lock()
         self.urgent = threading.Event()
-        """Somebody left: until the database knows, commits of that worker count."""
+        """Set when a worker left: until the database knows, its commits count."""
         self._vacated: set[str] = set()
         self.runs = [store.run for store in stores]
         self._hosts: dict[str, float] = {}
@@ -76,31 +76,31 @@ class Roster:
         self.unproductive = 0
         """Workers in a row that were lost before they finished a block."""
 
-    # -- told by the gateway, which must not wait ---------------------------------------------
+    # -- called by the gateway, which must not wait ---------------------------------------------
 
     def joined(self, member: Member) -> None:
-        """A worker is there."""
+        """Add a worker that has connected."""
         with self._lock:
             self._members[member.worker.name] = member
             self._slots.add(member.slot)
-            if member.slot:  # one that came by itself may be on a host that is none of the cluster's
+            if member.slot:  # one that joined by itself may be on a host outside of the cluster
                 self._hosts.setdefault(member.worker.host, -math.inf)
 
     @property
-    def anybody(self) -> bool:
-        """Whether any worker has come so far."""
+    def any_joined(self) -> bool:
+        """Whether any worker has connected so far."""
         return bool(self._slots)
 
     def ended(self, slot: str) -> None:
-        """The process of a slot is gone."""
+        """Note that the process of a slot has ended."""
         with self._lock:
-            if slot not in self._slots:  # it never came so far as to say hello
+            if slot not in self._slots:  # it never said hello
                 self.unproductive += 1
 
     def unsafe_hosts(self, used: set[str]) -> set[str]:
-        """Hosts that lost a worker of late, and that none of `used` is: no place for the next one.
+        """Return hosts to avoid for the next worker: they recently lost one, and are not in `used`.
 
-        None, if that were all that are known: the next worker must go somewhere.
+        Empty if that would exclude every known host.
         """
         with self._lock:
             now = time.monotonic()
@@ -108,12 +108,12 @@ class Roster:
             return lost if lost != set(self._hosts) else set()
 
     def holds(self, member: Member, keys: list[Key]) -> None:
-        """What a worker has in work now."""
+        """Note the blocks that a worker has now."""
         with self._lock:
             member.blocks, member.changed = keys, True
 
     def left(self, member: Member, state: str, reason: str) -> None:
-        """A worker is gone; `state` is left, lost or revoked."""
+        """Note that a worker disconnected; `state` is left, lost or revoked."""
         with self._lock:
             member.state, member.reason, member.blocks, member.changed = state, reason, [], True
             if state != "left" and member.slot:
@@ -126,13 +126,13 @@ class Roster:
         self.urgent.set()
 
     def vacated(self) -> set[str]:
-        """Slots whose workers left since the last call, whether or not their processes ended."""
+        """Return slots whose workers left since the last call, whether or not their processes ended."""
         with self._lock:
             found, self._vacated = self._vacated, set()
             return found
 
     def lost_block(self, member: Member, key: Key, kind: str, reason: str) -> None:
-        """A block was taken from a worker, which cannot record that itself."""
+        """Note that a block was taken from a worker, which cannot record that itself."""
         with self._lock:
             self._losses.append((member, key, kind, reason))
 
@@ -149,24 +149,24 @@ class Roster:
 
     @property
     def database_away(self) -> bool:
-        """Whether the database lets us wait, or just did: much is done that it does not know."""
+        """Whether the database is slow to answer, or just was: it may not know of many done blocks."""
         now, asked = time.monotonic(), self._asked
         return (asked is not None and now - asked > LATE_S) or now - self._answered_late < SETTLE_S
 
     def ask(self) -> None:
-        """The database is being asked something."""
+        """Note that a question to the database begins."""
         self._asked = self._asked or time.monotonic()
 
     def answered(self) -> None:
-        """It has answered."""
+        """Note that the database has answered."""
         if self.database_away:
             self._answered_late = time.monotonic()
         self._asked = None
 
     def flush(self, *, only_urgent: bool = False) -> None:
-        """Write who left and, unless `only_urgent`, how the others stand.
+        """Write which workers left and, unless `only_urgent`, the state of the others.
 
-        What the database does not take stays to be written.
+        Documents that the database does not take are written by the next call.
         """
         self.urgent.clear()
         with self._lock:
@@ -188,16 +188,16 @@ class Roster:
             for member in members:
                 self._members.pop(member.worker.name, None)
                 if member.state == WORKING or member.changed:
-                    self._members[member.worker.name] = member  # the last that is due again
+                    self._members[member.worker.name] = member  # last in the order of what is due
 
     def _due(self, only_urgent: bool) -> list[Member]:
-        """All who left; of thousands who work a share, those written longest ago."""
+        """Return all that left; of thousands that work a share, those written longest ago."""
         members = self._members.values()
-        gone = [m for m in members if m.changed and m.state != WORKING]
+        left = [m for m in members if m.changed and m.state != WORKING]
         if only_urgent:
-            return gone
+            return left
         share = max(SHARE, math.ceil(len(members) / BEATS))
-        return gone + list(itertools.islice((m for m in members if m.state == WORKING), share))
+        return left + list(itertools.islice((m for m in members if m.state == WORKING), share))
 
     def _write(self, members: list[Member]) -> None:
         for step, store in enumerate(self._stores):
