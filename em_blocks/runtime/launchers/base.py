@@ -33,7 +33,7 @@ class Connections(Protocol):
 
 
 class Workers(Protocol):
-    """What became of the workers of a run."""
+    """Events of the workers of a run."""
 
     @property
     def unproductive(self) -> int:
@@ -76,10 +76,10 @@ class Launcher(ABC):
     """Whether the scheduler starts workers on other machines, which must reach it and the database."""
 
     arrays: ClassVar[bool] = False
-    """Whether ``cluster.array`` means something."""
+    """Whether ``cluster.array`` is supported."""
 
     coming: ClassVar[str]
-    """What to tell a user who waits for the first worker, after a colon."""
+    """Hint for a user who waits for the first worker; follows a colon."""
 
     def __init__(self, task: BlockwiseTask, session: Path, logs: Path, n_workers: int):
         self.task, self.session, self.logs, self.n_workers = task, session, logs, n_workers

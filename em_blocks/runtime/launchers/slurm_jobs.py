@@ -1,4 +1,4 @@
-"""What all workers in jobs of Slurm have in common."""
+"""Options and job scripts of workers in jobs of Slurm."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def section_map(store: RunStore, z: int) -> dict:
             f"A section of run {store.run!r} has {shape[0]} x {shape[1]} blocks, more than the "
             f"{MOST_BLOCKS} that a map shows. Ask the database with a query for part of them."
         )
-    arrays = _Arrays(shape)
+    arrays = _SectionArrays(shape)
     for document in progress.section(store, z):
         arrays.take(document)
     if (masked := masked_of(run)) is not None:
@@ -63,7 +63,7 @@ def section_map(store: RunStore, z: int) -> dict:
     return {"z": z, "shape": shape, **arrays.packed()}
 
 
-class _Arrays:
+class _SectionArrays:
     """Arrays over a section (y, x) and the names that they refer to."""
 
     def __init__(self, shape: list[int]):

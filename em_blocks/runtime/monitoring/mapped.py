@@ -1,4 +1,4 @@
-"""Whether what runs have written into the rows of synapses is there in all of them."""
+"""Check that mappings of synapses are complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WRITERS = {
     "map_sites": {side: f"{side}_supervoxel" for side in SIDES},
     "map_skeletons": {}, "mark_clefts": {"post": "cleft"}, "connect_clefts": {},
 }
-"""Kinds of tasks that write fields of rows, and the columns without which a row was stored anew."""
+"""Kinds of tasks that write fields of rows, and the columns that a row lacks which was stored again."""
 
 
 def require_mapped(synapses: RunStore) -> None:
@@ -33,13 +33,13 @@ def require_mapped(synapses: RunStore) -> None:
         if lost := _lost(synapses, run):
             raise IncompleteInputError(
                 f"{lost} blocks of run {run['_id']!r} wrote about synapses that run {synapses.run!r} "
-                "has stored anew since: what it knew of them is gone, and they would count as unmapped. "
+                "has stored again since: their mapping is lost, and they would count as unmapped. "
                 "Run the command of that run again; it does only these blocks."
             )
 
 
 def _lost(synapses: RunStore, run: dict) -> int:
-    """Blocks of a mapping with rows that were stored anew since."""
+    """Return the number of blocks of a mapping whose rows were stored again since."""
     grid, masked = grid_of(run), masked_of(run)
     sites = MappedSites("sites", "", synapses.run, (), marks=WRITERS[run["task"]])
     lost = sites.lost(RunContext(store=synapses), grid)

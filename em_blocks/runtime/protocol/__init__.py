@@ -1,1 +1,1 @@
-"""What the scheduler and its workers exchange: the session file, messages, liveness probes."""
+"""Exchange between scheduler and workers: session file, messages, liveness probes."""

@@ -16,7 +16,7 @@ from em_blocks.tasks.base import BlockwiseTask
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is told of one run.
+    """One run, as its workers are told.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ def _why_not_importable(kind: type) -> str | None:
 
 @dataclass(frozen=True)
 class Session:
-    """What lets a worker take part in one start of a run.
+    """Address and secret by which workers take part in one start of a run.
 
     Attributes
     ----------

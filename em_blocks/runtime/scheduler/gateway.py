@@ -178,7 +178,7 @@ class Gateway(Server):
                 await self._loop.run_in_executor(
                     None, self._registry.admit, connection.member, key[0]
                 )
-            except ServerError as error:  # how long it may be away is for the monitor to say
+            except ServerError as error:  # the watchdog decides for how long
                 log.warning("%s waits to be admitted: %s", connection.worker.name, error)
                 await asyncio.sleep(ADMIT_AGAIN_S)
             else:

@@ -26,7 +26,7 @@ from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.volumes.stores.ledger import Ledger, named_blocks
 
 Scheduler = Callable[[Sequence[ScheduledStep], Console], tuple[bool, str | None]]
-"""Have the blocks of steps done; return whether any was given up, and why it ended early if so."""
+"""Has the blocks of steps done; returns whether any failed permanently, and why it ended early."""
 
 
 def run_blockwise(task: BlockwiseTask, **options) -> RunReport:
@@ -90,7 +90,7 @@ def run_steps(
             if all(report.ok for report in reports):
                 raise  # the steps that had not begun have no report that could say so
         except (DatabaseLostError, ServerError):
-            raise  # the database cannot be told that the runs were given up
+            raise  # the database cannot record that the runs failed
         except Exception as error:
             _give_up(runs, step, error, console)
             raise
@@ -113,7 +113,7 @@ def _connected(steps: Sequence[BlockwiseTask]) -> Iterator[tuple]:
 
 @dataclass
 class _Command:
-    """The runs that one call has begun, and what their steps know of each other."""
+    """The runs that one call of `run_steps` has begun, and what their steps share."""
 
     client: object
     uri: str
@@ -152,7 +152,7 @@ def _give_up(
 
 
 def _store_of(client, step: BlockwiseTask) -> RunStore:
-    """The documents of a step's run, with their indexes; raises for what they make impossible."""
+    """Return the documents of a step's run, indexed. Raises if they make the run impossible."""
     store = RunStore(client, step.db_name, step.run)
     store.prepare()
     context = RunContext(store=store, outage_s=step.db_outage_s)
@@ -171,8 +171,8 @@ def _run(runs: list[StartedRun], do: Scheduler, console: Console) -> list[RunRep
             run.left = run.lost() | run.patiently(run.take_back)
             run.left |= run.take_back_stale()
         if reason is None and not given_up:
-            # Workers died between a block and its commit, or inputs were stored anew meanwhile. That
-            # is no fault of the blocks, so once more.
+            # Some workers died between write and commit, or inputs were stored again meanwhile; retry
+            # these blocks once.
             _, reason = _do(runs, do, console)
     except KeyboardInterrupt:
         reason = "interrupted"
@@ -188,9 +188,9 @@ def _run(runs: list[StartedRun], do: Scheduler, console: Console) -> list[RunRep
 def _one_by_one(
     runs: list[StartedRun], do: Scheduler, console: Console
 ) -> tuple[bool, str | None]:
-    """As `_do`, step by step, where blocks are done again.
+    """Do the steps one after another, because some blocks are recomputed.
 
-    They mostly come out as they were. What reads them is due only if they do not, which is known when
+    Most come out as they were. Blocks that read them are due only if they do not, which is known when
     the step has ended.
     """
     any_given_up, ended = False, {}
@@ -217,7 +217,7 @@ def _why(run: StartedRun, reason: str | None, complete: bool) -> str | None:
 
 
 def _do(runs: list[StartedRun], do: Scheduler, console: Console) -> tuple[bool, str | None]:
-    """Have missing blocks done; whether any was given up, and why it all ended early."""
+    """Have missing blocks done; return whether any failed permanently, and why it ended early."""
     active = [run for run in runs if run.left.any()]
     if not active:
         return False, None
@@ -226,7 +226,7 @@ def _do(runs: list[StartedRun], do: Scheduler, console: Console) -> tuple[bool, 
             stack.enter_context(run.working())
         given_up, reason = do([run.step() for run in active], console)
     if reason is not None:
-        # A cause that hits every block is no fault of the blocks.
+        # A cause that affects every block must not count against single ones.
         for run in active:
             run.patiently(run.store.requeue)
     return given_up, reason
@@ -234,7 +234,7 @@ def _do(runs: list[StartedRun], do: Scheduler, console: Console) -> tuple[bool, 
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the run in order, as Ctrl-C does; only in the main thread, which gets signals."""
+    """Let SIGTERM end the run as Ctrl-C does; only in the main thread, which receives signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""What the scheduler is given for each step."""
+"""Input of the scheduler for each step."""
 
 from __future__ import annotations
 

@@ -47,13 +47,13 @@ class StartedRun:
         self.ledgers: Ledgers | None = None  # before the outputs are made
 
     def patiently(self, call: Callable[[], Result]) -> Result:
-        """Repeat a call that may be done twice while the database is away."""
+        """Return what a call returns, which is repeated while the database is unavailable."""
         return with_patience(call, self.task.db_outage_s)
 
     def prepare(self, *, requeue: bool) -> None:
-        """Make the outputs, and find what is to do: what is neither masked, done, nor quarantined.
+        """Create the outputs, and find the blocks to do: neither masked, done, nor quarantined.
 
-        A block also waits that reads what an input lacks: it would be made of nothing.
+        Blocks that read missing parts of an input wait for these.
         """
         if self._forget_nan() or requeue:
             self.patiently(self.store.requeue)
@@ -69,10 +69,10 @@ class StartedRun:
             f"{int(self.checked.masked.sum())} masked, {int(self.todo.sum())} to do{wait}."
         )
         check_space(self.task, self.checked.n_voxels(self.todo))
-        # Kept with the run, for those who look at it later and have no volumes.
+        # Kept with the run, for readers who have no volumes.
         self.patiently(lambda: self.store.update(**mask_document(sets)))
         document = self.patiently(self.store.load)
-        # The ledger first: an array of zeros without one would be taken for somebody's data.
+        # The ledger first: an array of zeros without one would be mistaken for other data.
         self.ledgers = Ledgers(self.task, self.checked, self.store, document, self.epoch)
         self.patiently(lambda: self.ledgers.open(done, self.todo))
         for output in self.task.output_specs():
@@ -80,13 +80,13 @@ class StartedRun:
         self.measured = self._measured(document.get("measured"), anew=not done.any())
 
     def _waiting(self, undone: np.ndarray) -> dict[str, np.ndarray]:
-        """Those of the blocks that read what an input lacks, by the input's name."""
+        """Return which of the blocks read missing parts of an input, by its name."""
         found = {name: holes & undone for name, holes in self.inputs.holes().items()}
         return {name: blocks for name, blocks in found.items() if blocks.any()}
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """The wall time counts."""
+        """Add the time of the block to the wall time of the run."""
         self.patiently(lambda: self.store.update(session={"started": self.store.now()}))
         start = time.monotonic()
         try:
@@ -100,20 +100,20 @@ class StartedRun:
         return ScheduledStep(work, self.store, self.measured, self.uri, self.epoch)
 
     def lost(self) -> np.ndarray:
-        """Blocks to do without a record: not yet tried, or died with their worker or its commit."""
+        """Return blocks without a record: not tried, or lost with their worker or its commit."""
         return self.todo & ~self._blocks(DONE, FAILED, QUARANTINED)
 
     def _blocks(self, *states: str) -> np.ndarray:
-        """Bool (z, y, x): the blocks in these states."""
+        """Return a bool array (z, y, x) of the blocks in these states."""
         return self.patiently(lambda: self.store.mask(self.checked.grid.shape, *states))
 
     def _sets(self) -> BlockSets:
         return self.patiently(lambda: BlockSets.of(self.store, self.checked.masked))
 
     def take_back(self) -> np.ndarray:
-        """Make blocks due again whose synapses were stored anew since; which these are.
+        """Make blocks due again whose rows were stored again since; return which these are.
 
-        Only when all blocks are done: until then, nobody can tell rows that lost what a block wrote
+        Only when all blocks are done: until then, rows that lost what a block wrote cannot be told
         from those of blocks to come.
         """
         grid, lost = self.checked.grid, np.zeros(self.checked.grid.shape, bool)
@@ -123,12 +123,12 @@ class StartedRun:
         for output in self.task.output_specs():
             lost |= output.lost(context, grid) & ~self.checked.masked
         for index in np.argwhere(lost):
-            requeue_damaged(self.store, grid.block(index), "its synapses were stored anew since")
+            requeue_damaged(self.store, grid.block(index), "its rows were stored again since")
         self.todo = self.todo | lost
         return lost
 
     def take_back_stale(self) -> np.ndarray:
-        """Make blocks due again that read what was stored anew since; which of them can be done."""
+        """Make blocks due again whose inputs were stored again since; return those that can be done."""
         none = np.zeros(self.checked.grid.shape, bool)
         inputs = self.inputs.again(self.made_here, self.store)
         if inputs.document() == self.inputs.document():
@@ -136,18 +136,18 @@ class StartedRun:
         done = self._blocks(DONE)
         found = inputs.compare(self.inputs.document(), done)
         if any(difference.refusal for difference in found):
-            return none  # replaced meanwhile: the record keeps what was, and the next start refuses
+            return none  # replaced meanwhile: the record stays as it was, and the next start refuses
         stale = np.logical_or.reduce([none, *(difference.stale for difference in found)])
         why = "; ".join(difference.note for difference in found if difference.note)
         self.patiently(lambda: self.store.requeue_blocks(stale, why))
         self.patiently(lambda: self.store.update(contents=inputs.document()))
         self.inputs = inputs
         if not stale.any():
-            return stale  # what is to be done is made of the inputs as they are now
+            return stale  # the blocks to do will read the inputs as they are now
         n = int((stale & ~self.checked.masked).sum())
         self.skipped -= n
         self.console.print(
-            f"Run {self.task.run}: {why}; {n} blocks are done again for that.", markup=False
+            f"Run {self.task.run}: {why}; {n} blocks are recomputed because of that.", markup=False
         )
         self.waiting = self._waiting(self._sets().missing)
         self.todo = self.todo | stale
@@ -156,11 +156,11 @@ class StartedRun:
         return stale & ~np.logical_or.reduce([none, *self.waiting.values()])
 
     def ended(self) -> dict[str, Ledger]:
-        """By path, what the outputs of this step hold now."""
+        """Return what the outputs of this step hold now, by path."""
         return self.ledgers.ended(self._blocks(DONE))
 
     def record_lost(self) -> None:
-        """Give lost blocks a record: nobody else can."""
+        """Record lost blocks as failed: their workers cannot."""
         error = {
             "type": "WorkerLost", "stage": None, "traceback": None,
             "message": "the worker died or timed out, or its commit did not reach the database; "
@@ -172,7 +172,7 @@ class StartedRun:
             )
 
     def finish(self, reason: str | None, *, given_up: bool = False) -> RunReport:
-        """End the run in the database and beside its output; `given_up` before its work began."""
+        """End the run in the database and its ledgers; `given_up` if before its work began."""
         return self.patiently(lambda: self._release(reason, given_up))
 
     def _release(self, reason: str | None, given_up: bool) -> RunReport:
@@ -190,7 +190,7 @@ class StartedRun:
         return report
 
     def _close_ledgers(self, done: np.ndarray) -> None:
-        """Say beside the outputs what is done; where that fails, the next start says it."""
+        """Write the ledgers; where that fails, the next start does."""
         if self.ledgers is None:
             return
         try:
@@ -199,12 +199,12 @@ class StartedRun:
             self.console.print(str(error), markup=False, highlight=False)
 
     def _measured(self, known: dict | None, *, anew: bool) -> dict | None:
-        """Values measured once per run; kept, so that a resumed run uses the same.
+        """Return values measured once per run; kept, so that a resumed run uses the same.
 
-        Where no block is made of them (`anew`), those of inputs are as the inputs are now.
+        Where no block depends on them yet (`anew`), those of inputs are measured again.
         """
         if not self.todo.any() or (known is not None and not anew):
-            return known  # while all blocks wait, the inputs are not what is to be measured
+            return known  # while all blocks wait, the inputs are not yet what is to be measured
         measured = (
             self.task.measure(self._measured_earlier()) if known is None
             else self.task.measured_anew(known)
@@ -216,12 +216,12 @@ class StartedRun:
         return measured
 
     def _measured_earlier(self) -> dict | None:
-        """What another run measured that this one should agree with."""
+        """Return what another run measured that this one should agree with."""
         query = self.task.alike()
         return query and self.patiently(lambda: self.store.measured_by(query))
 
     def _forget_nan(self) -> bool:
-        """Drop measured values that an older version kept although they are NaN; whether there were."""
+        """Drop measured values that are NaN, as older versions kept them; return whether there were."""
         measured = self.patiently(self.store.load).get("measured")
         if finite(measured) == measured:
             return False

@@ -151,7 +151,7 @@ class Client:
             raise RefusedError(
                 f"{self._place} is not the scheduler of this run, or it refused this worker "
                 f"({error!r}). The session file belongs to another start of the run; start the "
-                "worker anew."
+                "worker again."
             ) from error
         if not proven(answer.get("proof"), secret, "scheduler", nonce):
             raise RefusedError(

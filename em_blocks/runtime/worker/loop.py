@@ -30,7 +30,7 @@ EXIT_LEFT = 4
 
 
 def main(session_path: Path) -> None:
-    """A worker process, from its session file to its exit code."""
+    """Run a worker process, from its session file to its exit code."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         run_worker(Session.load(session_path))
@@ -44,19 +44,18 @@ def main(session_path: Path) -> None:
 def run_worker(session: Session) -> None:
     """Do blocks until none is left. The entry point of a worker process.
 
-    What `open` of a task loads (a network, volumes) is loaded once. A failing block is recorded and
-    the process goes on.
+    A task is opened once (a network, volumes). A failing block is recorded and the process goes on.
 
     Raises
     ------
     SchedulerLostError
-        If the scheduler is gone, or gave this worker up.
+        If the scheduler cannot be reached, or no longer counts on this worker.
     CommitRefusedError
         If the scheduler was replaced.
     DatabaseError
         If the database stayed unavailable.
     """
-    # Ctrl-C reaches every process of a terminal; what follows from it is the scheduler's to say.
+    # Ctrl-C reaches every process of a terminal; the scheduler decides what follows from it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     identity = WorkerIdentity.of_this_process()
     client = Client(session.address, session.secret, {
@@ -84,7 +83,7 @@ class Steps:
     Raises
     ------
     Exception
-        Whatever keeps this process from having a task; it is recorded before.
+        Whatever prevents a task from being made; it is recorded first.
     """
 
     def __init__(self, jobs: list[Job], identity: WorkerIdentity, client: Client, stack: ExitStack):
@@ -116,7 +115,7 @@ class Steps:
         return next((error for error in errors if error is not None), None)
 
     def close(self) -> None:
-        """Have everything written that is done. Raises why it could not be."""
+        """Write the commits of all done blocks. Raises why it could not."""
         for step in list(self._opened.values()):
             step.commits.close()
 
@@ -167,11 +166,11 @@ def _work(steps: Steps, client: Client) -> None:
     while any(thread.is_alive() for thread in threads):
         threads[0].join(0.05) if threads[0].is_alive() else time.sleep(0.05)
         if not failures and (error := steps.error) is not None:
-            # Nobody may ask for another block: the scheduler would wait for those that are done.
+            # No further block: the scheduler would wait for those that are done.
             failures.append(error)
             client.leave(within_s=GRACE_S)
         if client.deadline is not None and time.monotonic() > client.deadline:
-            _hand_back(steps, client)
+            _leave_now(steps, client)
     if failures:
         client.bye(f"{type(failures[0]).__name__}: {failures[0]}"[:300], fault=True)
         raise failures[0]
@@ -195,15 +194,15 @@ def _do(key: Key, step: StepRuntime, client: Client) -> None:
         client.failed(key)
 
 
-def _hand_back(steps: Steps, client: Client) -> None:
-    """Leave at once: what is finished is recorded, what is in work goes to others."""
+def _leave_now(steps: Steps, client: Client) -> None:
+    """Leave at once: finished blocks are recorded, running ones are requeued."""
     steps.hurry()
     time.sleep(0.5)
     if client.out_of_time and not client.longest_s:
         client.bye("its walltime ended before it had done a single block", too_long=True)
     else:
-        client.bye("it had to go before its blocks were finished")
-    log.info("handed back what was in work (scheduler: %s)", client.lost or "still there")
+        client.bye("it had to leave before its blocks were finished")
+    log.info("left its running blocks to other workers (scheduler: %s)", client.lost or "connected")
     sys.stderr.flush()
     os._exit(EXIT_LEFT)
 
