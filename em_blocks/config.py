@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -29,7 +31,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from em_blocks.errors import ConfigError
+from em_blocks.errors import ConfigError, EmBlocksError
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(?=://)")
@@ -89,11 +91,24 @@ Position3 = tuple[float, float, float]
 
 
 class StrictModel(BaseModel):
-    """Unknown keys are errors, instances never change."""
+    """Refuse unknown keys; instances never change.
+
+    Raises
+    ------
+    ConfigError
+        Naming every wrong field, what came and what is needed.
+    """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, ignored_types=(cached_property,)
     )
+
+    def __init__(self, **values: Any):
+        with _named_fields(type(self).__name__):
+            super().__init__(**values)
+
+    # Not a step of validation: what is read from a file knows its folder, which this does not.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
     def from_dict(cls, values: dict, *, folder: Path | None = None, source: str = "config") -> Self:
@@ -104,10 +119,8 @@ class StrictModel(BaseModel):
         ConfigError
             Naming every wrong field, what came and what is needed.
         """
-        try:
+        with _named_fields(source):
             return cls.model_validate(values, context={"folder": folder})
-        except ValidationError as error:
-            raise ConfigError(_paragraph(error, source)) from error
 
     @classmethod
     def from_file(cls, path: Path | str, overrides: tuple[str, ...] = ()) -> Self:
@@ -202,7 +215,7 @@ def read_json(path: Path) -> dict:
     except ValueError as error:
         raise ConfigError(
             f"The config {path} is not valid JSON: {error}. Comments and trailing commas are not "
-            "allowed; mend the file at the given line."
+            "allowed; correct the file at the given line."
         ) from error
     if not isinstance(values, dict):
         raise ConfigError(
@@ -227,6 +240,19 @@ def _apply_override(values: dict, override: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"--set {override!r}: {parent!r} is a value, not a group of keys.")
     values[last] = value
+
+
+@contextmanager
+def _named_fields(source: str) -> Iterator[None]:
+    """Turn wrong fields into a paragraph; errors that are one already stay as they are."""
+    try:
+        yield
+    except ValidationError as error:
+        own = [item.get("ctx", {}).get("error") for item in error.errors()]
+        for cause in own:
+            if isinstance(cause, EmBlocksError):
+                raise cause from None
+        raise ConfigError(_paragraph(error, source)) from error
 
 
 def _paragraph(error: ValidationError, source: str) -> str:

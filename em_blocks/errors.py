@@ -1,7 +1,9 @@
 """Errors a user can act on.
 
 Every message is one paragraph: what came, what was expected, why it matters
-and what to do. The exit code of the command is a property of the error.
+and what to do. The exit code of the command is a property of the error. Each is
+also of the builtin type that fits, so that code which knows nothing of em_blocks
+can handle it.
 """
 
 EXIT_OK = 0
@@ -16,41 +18,41 @@ class EmBlocksError(Exception):
     exit_code = EXIT_BAD_INPUT
 
 
-class ConfigError(EmBlocksError):
+class ConfigError(EmBlocksError, ValueError):
     """The configuration, or what it points to, cannot be used."""
 
 
-class GeometryError(EmBlocksError):
+class GeometryError(EmBlocksError, ValueError):
     """Voxel sizes, offsets or shapes that do not fit each other."""
 
 
-class BlockAlignmentError(EmBlocksError):
+class BlockAlignmentError(EmBlocksError, ValueError):
     """A block that is not a whole number of chunks or tiles."""
 
 
-class VolumeError(EmBlocksError):
+class VolumeError(EmBlocksError, OSError):
     """A volume cannot be opened, created, read or written."""
 
 
-class SynapseFileError(EmBlocksError):
+class SynapseFileError(EmBlocksError, ValueError):
     """A file of synaptic partners that cannot be read or written, or a malformed row of it."""
 
 
-class CheckpointError(EmBlocksError):
+class CheckpointError(EmBlocksError, OSError):
     """Network weights that are missing, unsafe to load, or of another network."""
 
 
-class DatabaseError(EmBlocksError):
+class DatabaseError(EmBlocksError, ConnectionError):
     """MongoDB cannot be reached, started or written."""
 
 
 class DatabaseLostError(DatabaseError):
-    """MongoDB went away during a run, for longer than the run waits."""
+    """MongoDB was unavailable during a run, for longer than the run waits."""
 
     exit_code = EXIT_FAILED_BLOCKS
 
 
-class RefusedError(EmBlocksError):
+class RefusedError(EmBlocksError, RuntimeError):
     """The command is valid, but running it could damage existing results."""
 
     exit_code = EXIT_REFUSED
@@ -76,11 +78,11 @@ class CommitRefusedError(RefusedError):
     """A worker of a replaced scheduler tried to record a block."""
 
 
-class SchedulerLostError(EmBlocksError):
+class SchedulerLostError(EmBlocksError, ConnectionError):
     """A worker cannot reach its scheduler, or the scheduler no longer counts on it."""
 
 
-class RunFailedError(EmBlocksError):
+class RunFailedError(EmBlocksError, RuntimeError):
     """A run that cannot go on although its configuration is fine."""
 
     exit_code = EXIT_FAILED_BLOCKS

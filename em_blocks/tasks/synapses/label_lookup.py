@@ -140,9 +140,10 @@ class LabelTask(LabelOptions, BlockwiseTask):
         )
 
     def _ids(self, labels: Labels, sites: np.ndarray, box: Box) -> SiteIds:
+        values = labels.read(box)
         try:
             return ids_at_sites(
-                labels.read(box), sites, corner=box.offset, voxel_size=labels.frame.voxel_size,
+                values, sites, corner=box.offset, voxel_size=labels.frame.voxel_size,
                 search_radius_nm=self.search_radius_nm,
             )
         except ValueError as error:

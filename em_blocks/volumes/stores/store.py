@@ -80,7 +80,7 @@ def explained(what: str) -> Iterator[None]:
     """Turn an error of the storage into a `VolumeError` that starts with `what`."""
     try:
         yield
-    except EmBlocksError:
+    except EmBlocksError:  # some are of these types too
         raise
     except (ValueError, NotImplementedError, OSError) as error:
         raise VolumeError(f"{what}: {_reason(error)}") from error

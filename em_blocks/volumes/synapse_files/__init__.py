@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from em_blocks.errors import SynapseFileError
+from em_blocks.errors import EmBlocksError, SynapseFileError
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.volumes.stores.whole_files import written_whole
 
@@ -134,6 +134,8 @@ def _module(path: Path) -> ModuleType:
 def _explained(path: Path, what: str) -> Iterator[None]:
     try:
         yield
+    except EmBlocksError:
+        raise
     except OSError as error:
         reason = str(error.strerror or error)
         if error.filename not in (None, path, str(path)):  # a second file that belongs to it

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from em_blocks.errors import VolumeError
+from em_blocks.errors import EmBlocksError, VolumeError
 from em_blocks.kernels.neuroglancer.annotation_lines import (
     PROPERTIES,
     RELATIONSHIPS,
@@ -332,6 +332,8 @@ def _grouped(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
+    except EmBlocksError:
+        raise
     except OSError as error:
         raise VolumeError(
             f"The annotations {folder} cannot be written: {error.strerror or error}. An earlier layer "
