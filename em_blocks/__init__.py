@@ -1,12 +1,59 @@
 """Blockwise electron-microscopy connectomics: prediction, segmentation, synapses.
 
-Importing this package loads neither torch nor gunpowder nor pymongo; the
-parts that need them are imported where they are used.
+``em_blocks.open`` opens a volume, the tasks are classes (``em_blocks.Predict``), and
+``em_blocks.run`` runs them; docs/python.md shows it. Importing this package loads neither
+torch nor gunpowder nor pymongo: these names are imported when they are first used.
 """
 
 __version__ = "0.1.0"
 
+from typing import TYPE_CHECKING, Any
+
 from em_blocks.errors import EmBlocksError
 from em_blocks.geometry import Box, Frame, Roi
 
-__all__ = ["Box", "EmBlocksError", "Frame", "Roi", "__version__"]
+if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
+    from em_blocks.api import Report, generate, load, open, run, shipped_setup
+    from em_blocks.config import VolumeInput
+    from em_blocks.tasks.base import BlockwiseTask
+    from em_blocks.tasks.components.clean import Clean
+    from em_blocks.tasks.evaluation.count_overlaps import CountOverlaps
+    from em_blocks.tasks.evaluation.credit_synapses import CreditSynapses
+    from em_blocks.tasks.prediction.predict import Predict
+    from em_blocks.tasks.segmentation.relabel import Relabel
+    from em_blocks.tasks.segmentation.segment import Segment
+    from em_blocks.tasks.synapses.cluster_clefts import ClusterClefts
+    from em_blocks.tasks.synapses.extract_synapses import ExtractSynapses
+    from em_blocks.tasks.synapses.map_synapses import MapSynapses
+    from em_blocks.tasks.volumes.downsample import Downsample
+    from em_blocks.tasks.volumes.ingest import Ingest
+    from em_blocks.volumes import Volume
+
+__all__ = [
+    "BlockwiseTask", "Box", "Clean", "ClusterClefts", "CountOverlaps", "CreditSynapses", "Downsample",
+    "EmBlocksError", "ExtractSynapses", "Frame", "Ingest", "MapSynapses", "Predict", "Relabel",
+    "Report", "Roi", "Segment", "Volume", "VolumeInput", "__version__", "generate", "load", "open",
+    "run", "shipped_setup",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of `__all__` when it is first used."""
+    import importlib
+
+    from em_blocks.tasks import TASKS
+
+    modules = dict(value.split(":")[::-1] for value in TASKS.builtin.values())
+    modules |= {
+        "BlockwiseTask": "em_blocks.tasks.base", "Volume": "em_blocks.volumes",
+        "VolumeInput": "em_blocks.config",
+    } | dict.fromkeys(("Report", "generate", "load", "open", "run", "shipped_setup"), "em_blocks.api")
+    if name not in modules:
+        raise AttributeError(f"module 'em_blocks' has no attribute {name!r}")
+    value = getattr(importlib.import_module(modules[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

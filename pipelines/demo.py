@@ -125,7 +125,7 @@ def _stop_unless_done(report: RunReport) -> None:
 
 def make_volume(folder: Path) -> None:
     """Write a phantom to volume.zarr, all of it or nothing."""
-    from em_blocks.cli.generate import write_zarr
+    from em_blocks.export.phantom import write_zarr
     from em_blocks.kernels.synthetic.volume import phantom
 
     folder.mkdir(parents=True, exist_ok=True)

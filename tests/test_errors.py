@@ -49,8 +49,9 @@ def test_an_error_is_not_explained_twice(kind, wrap, tmp_path):
 
 
 def test_an_error_of_the_storage_is_explained():
-    with pytest.raises(VolumeError, match=r"x cannot be read: .*no space"), explained("x cannot be read"):
-        raise OSError("no space")
+    with pytest.raises(VolumeError, match=r"x cannot be read: .*no space"):
+        with explained("x cannot be read"):
+            raise OSError("no space")
 
 
 class Size(StrictModel):

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 # From the top down; a module may import its own layer and those below.
 LAYERS = [
     {"pipelines", "workers", "setups", "cli"},
+    {"api"},
     {"runtime"},
     {"evaluation", "export"},
     {"tasks"},

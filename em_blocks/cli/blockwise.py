@@ -36,9 +36,10 @@ def blockwise_command(task_type: type[BlockwiseTask], name: str, help: str) -> c
     ) -> None:
         from em_blocks.runtime.launchers.job_script import hand_script
         from em_blocks.runtime.planning.plan import plan
+        from em_blocks.runtime.runs.block_shape import with_block_shape
         from em_blocks.runtime.scheduler.run import run_blockwise
 
-        task = task_type.from_file(config, overrides)
+        task = with_block_shape(task_type.from_file(config, overrides))
         if print_only:
             click.echo(hand_script(name, task, config, overrides), nl=False)
             return

@@ -59,7 +59,9 @@ def shows_errors(command: Callable) -> Callable:
 
 def load_config(config: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     """The model of a config file, whatever its kind."""
-    return task_class(read_json(config).get("kind")).from_file(config, overrides)
+    from em_blocks.runtime.runs.block_shape import with_block_shape
+
+    return with_block_shape(task_class(read_json(config).get("kind")).from_file(config, overrides))
 
 
 def load_steps(

@@ -58,10 +58,11 @@ def steps_command(task_type: type[RunConfig], name: str, help: str) -> click.Com
     ) -> None:
         from em_blocks.runtime.launchers.job_script import hand_script
         from em_blocks.runtime.planning.plan import plan
+        from em_blocks.runtime.runs.block_shape import with_block_shape
         from em_blocks.runtime.runs.preflight import check_steps
         from em_blocks.runtime.scheduler.pipeline import run_config
 
-        task = task_type.from_file(config, overrides)
+        task = with_block_shape(task_type.from_file(config, overrides))
         tasks = task.steps()
         if print_only:
             click.echo(hand_script(name, tasks[0], config, overrides), nl=False)

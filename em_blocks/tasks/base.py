@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
+import psutil
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from em_blocks.config import LocalPath, Shape3, StrictModel, VolumeRef, is_url
@@ -23,9 +25,19 @@ from em_blocks.errors import BlockAlignmentError, ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
 from em_blocks.outputs import Output, RowOutput, RunContext
 from em_blocks.outputs.volume import checksum
+from em_blocks.tasks.block_shape import (
+    BASE_BYTES,
+    DEFAULT_BLOCK,
+    READ_BYTES,
+    fits_into,
+    largest_block,
+)
 from em_blocks.tasks.cluster import LAUNCHERS, Cluster, Container, LauncherName
+from em_blocks.tasks.run_name import run_name
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.tables import BlockTables, checksum_of_columns
+
+USUAL_UNIT = (64, 64, 64)
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 
@@ -100,6 +112,9 @@ class RunConfig(StrictModel, ABC):
     )
     """Fields that say how to run, not what comes out; not part of the fingerprint."""
 
+    fits_block: ClassVar[bool] = False
+    """Whether a block shape that the config does not give follows from the memory of a worker."""
+
     reads: ClassVar[tuple[str, ...]] = ()
     """Fields that name volumes and folders of tables to read, besides the mask. What they hold decides
     the result, not how they are spelt: the fingerprint knows them by their contents."""
@@ -165,9 +180,43 @@ class RunConfig(StrictModel, ABC):
         2, description="Further attempts at a failing block before it is quarantined."
     )
 
+    def __init__(self, **values: Any):
+        """Make the task in Python, where `kind` need not be given, nor `run` (see `run_name`)."""
+        kind = type(self).model_fields["kind"]
+        if kind.is_required():
+            values.setdefault("kind", *get_args(kind.annotation))
+        values.setdefault("run", run_name(values.get("output"), values.get("kind", kind.default)))
+        super().__init__(**values)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # as in StrictModel
+
     @abstractmethod
     def steps(self) -> list[BlockwiseTask]:
         """The tasks that together make the result, each reading what those before it wrote."""
+
+    @property
+    def first_run(self) -> str:
+        """Name of the run of the first step."""
+        return self.run
+
+    def memory_of_worker(self) -> float:
+        """Return the bytes that a worker may use: as stated, else its share of half of this machine."""
+        stated = self.cluster.memory_gb
+        return stated * 1e9 if stated else psutil.virtual_memory().total / self.num_workers / 2
+
+    def with_block(self, shape: Triple) -> Self:
+        """Return the same task with this block shape, voxels (z, y, x)."""
+        return self.model_copy(update={"block_shape": shape})
+
+    def fitted(self) -> Self:
+        """Return the same task with the largest block shape whose worker fits into its memory.
+
+        Raises
+        ------
+        ConfigError
+            If not even the smallest block fits.
+        """
+        return self
 
     def publish(self) -> None:
         """Finish what is not of any block when all are done, e.g. metadata of a pyramid."""
@@ -215,7 +264,9 @@ class BlockwiseTask(RunConfig):
     worker_module: ClassVar[str] = "em_blocks.workers.block_worker"
     """Module that the launcher starts for this task."""
 
-    block_shape: Shape3 = Field(description="Voxels (z, y, x) that one block writes.")
+    fits_block: ClassVar[bool] = True
+
+    block_shape: Shape3 | None = Field(None, description=DEFAULT_BLOCK)
 
     # -- what a task defines ------------------------------------------------------
 
@@ -271,6 +322,27 @@ class BlockwiseTask(RunConfig):
     def read_shape(self) -> Triple:
         """Voxels (z, y, x) that one whole block reads."""
         return self.grid().block_shape
+
+    def block_unit(self) -> Triple:
+        """Voxels (z, y, x) that a block which the config does not give is a multiple of."""
+        units = [unit for output in self.output_specs() if (unit := output.unit_shape)]
+        return tuple(map(math.lcm, *units)) if units else USUAL_UNIT
+
+    def worker_bytes(self) -> float:
+        """Estimate the memory of a worker, to choose a block shape."""
+        written = sum(
+            math.prod(self.block_shape) * (spec.channels or 1) * 8 for spec in self.output_specs()
+        )
+        read = math.prod(self.read_shape()) * READ_BYTES
+        return BASE_BYTES + self.concurrent_blocks * (read + written)
+
+    def fitted(self) -> Self:
+        fits = fits_into(
+            self.memory_of_worker(), lambda shape: self.with_block(shape).worker_bytes()
+        )
+        return self.with_block(largest_block(
+            self.grid(), self.block_unit(), num_workers=self.num_workers, fits=fits
+        ))
 
     def grown_inputs(self) -> set[str]:
         """Keys of inputs that may hold outputs: volumes that get further scales, folders of tables."""

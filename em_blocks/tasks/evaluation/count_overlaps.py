@@ -65,6 +65,8 @@ class CountOverlaps(BlockwiseTask):
 
     reads: ClassVar[tuple[str, ...]] = ("segmentations", "truth",)
 
+    fits_block: ClassVar[bool] = False
+
     kind: Literal["count_overlaps"]
     segmentations: dict[Name, VolumeRef] = Field(
         min_length=1,

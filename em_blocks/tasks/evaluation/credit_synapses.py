@@ -76,6 +76,8 @@ class CreditSynapses(BlockwiseTask):
 
     reads: ClassVar[tuple[str, ...]] = ("neurons", "truth", "prediction",)
 
+    fits_block: ClassVar[bool] = False
+
     kind: Literal["credit_synapses"]
     neurons: VolumeRef = Field(
         description="Volume of neurons: path.zarr/dataset, or file.h5:dataset."

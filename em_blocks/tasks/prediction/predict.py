@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
 from pydantic import (
     Field,
     NonNegativeFloat,
@@ -118,6 +119,22 @@ class Predict(BlockwiseTask):
 
     def relocated(self, folder: Path) -> Predict:
         return self.model_copy(update={"output": str(folder / "predictions.zarr"), "run_dir": folder})
+
+    def memory_of_worker(self) -> float:
+        return self.worker_memory_gb * 1e9 if self.worker_memory_gb else super().memory_of_worker()
+
+    def block_unit(self) -> Triple:
+        return tuple(t - o for t, o in zip(self.usual_tile, self.overlap, strict=True))
+
+    def worker_bytes(self) -> float:
+        # Half of what a worker may use is left to the passes of the network.
+        return 2 * self.held_bytes()
+
+    def held_bytes(self) -> float:
+        """Return the bytes of the blocks that a worker holds: read, computed, and written."""
+        out = sum(np.dtype(s.dtype).itemsize * (s.channels or 1) for s in self.output_specs())
+        block = math.prod(self.block_shape) * out + math.prod(self.read_shape()) * 4
+        return self.concurrent_blocks * block
 
     def grid(self) -> BlockGrid:
         return BlockGrid(self._frame, self._raw_box.shape, self.block_shape)

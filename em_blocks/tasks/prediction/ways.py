@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
 
 from em_blocks.geometry import Triple
 from em_blocks.nets.inference import best_device, bytes_per_voxel, device_name, hardware_precisions
@@ -181,18 +180,10 @@ def worker_bytes(task: Predict) -> float:
         free, _ = torch.cuda.mem_get_info()
         sharing = -(-task.num_workers // torch.cuda.device_count())
         return 0.9 * free / sharing
-    stated = task.worker_memory_gb or task.cluster.memory_gb
-    return stated * 1e9 if stated else psutil.virtual_memory().total / task.num_workers / 2
+    return task.memory_of_worker()
 
 
 def _fits(task: Predict, tile: Triple, batch: int, per_voxel: float) -> bool:
     """Tell whether a worker has the memory for a pass."""
-    fixed = 0.0 if best_device().type == "cuda" else BASE_BYTES + _held(task)
+    fixed = 0.0 if best_device().type == "cuda" else BASE_BYTES + task.held_bytes()
     return fixed + batch * _seen(tile, task.network_context) * per_voxel <= worker_bytes(task)
-
-
-def _held(task: Predict) -> float:
-    """Bytes of the blocks that a worker holds: read, computed, and written."""
-    out = sum(np.dtype(s.dtype).itemsize * (s.channels or 1) for s in task.output_specs())
-    block = math.prod(task.block_shape) * out + math.prod(task.read_shape()) * 4
-    return task.concurrent_blocks * block

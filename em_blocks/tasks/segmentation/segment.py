@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import math
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
@@ -10,6 +11,7 @@ from em_blocks.config import Shape3, StorePath, StrictModel, VolumeRef, path_of
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Triple
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
+from em_blocks.tasks.block_shape import DEFAULT_BLOCK, fits_into, largest_block
 from em_blocks.tasks.segmentation.affinity_input import AffinityInput, Shifts
 from em_blocks.tasks.segmentation.agglomerate_graph import AgglomerateGraph, SizeRule
 from em_blocks.tasks.segmentation.extract_fragments import (
@@ -57,6 +59,8 @@ class Segment(RunConfig):
     Another threshold needs only its own look-up table and volume.
     """
 
+    fits_block: ClassVar[bool] = True
+
     kind: Literal["segment"]
     affinities: VolumeRef = Field(
         description="Volume (c, z, y, x): uint8, uint16, float in 0..1, or any with its attribute scale."
@@ -66,7 +70,7 @@ class Segment(RunConfig):
         "attribute of the volume."
     )
     output: StorePath = Field(description="Container to make, e.g. data/brain_segmentation.zarr.")
-    block_shape: Shape3 = Field(description="Voxels (z, y, x) that one block writes.")
+    block_shape: Shape3 | None = Field(None, description=DEFAULT_BLOCK)
     tile_shape: Shape3 | None = Field(
         None, description="Voxels (z, y, x) in which fragments are made; default: the block. With tiles "
         "the result does not depend on the blocks."
@@ -136,6 +140,23 @@ class Segment(RunConfig):
                 "name their volumes; leave some out"
             )
         return self
+
+    @property
+    def first_run(self) -> str:
+        return f"{self.run}.fragments"
+
+    def fitted(self) -> Self:
+        volume = self._input().volume
+        unit = tuple(map(math.lcm, self.chunk_shape, self.tile_shape or (1, 1, 1)))
+
+        def worker_bytes(shape: Triple) -> float:
+            task = self.with_block(shape)
+            return max(step.worker_bytes() for step in (task._fragments(), task._edges()))
+
+        return self.with_block(largest_block(
+            BlockGrid(volume.frame, volume.shape, unit), unit, num_workers=self.num_workers,
+            fits=fits_into(self.memory_of_worker(), worker_bytes),
+        ))
 
     def steps(self) -> list[BlockwiseTask]:
         """Fragments, edges, levels of the forest, then for every threshold tables and volume."""

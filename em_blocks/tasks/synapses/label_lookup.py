@@ -77,6 +77,8 @@ class LabelTask(LabelOptions, BlockwiseTask):
 
     reads: ClassVar[tuple[str, ...]] = ("labels", "lut",)
 
+    fits_block: ClassVar[bool] = False
+
     block_shape: Shape3 | None = Field(
         None, description="Voxels (z, y, x) of the labels that one block handles. Default: whole "
         "chunks, about 8 million voxels."

@@ -58,6 +58,8 @@ class Downsample(BlockwiseTask):
 
     reads: ClassVar[tuple[str, ...]] = ("input",)
 
+    fits_block: ClassVar[bool] = False
+
     kind: Literal["downsample"]
     input: VolumeRef = Field(description="Volume at full resolution: path or URL of the array.")
     output: StorePath = Field(description="Group of all levels, e.g. data/brain.zarr/pyramid.")

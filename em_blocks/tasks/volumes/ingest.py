@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -33,6 +33,8 @@ class Ingest(BlockwiseTask):
     A worker holds one block. That of an image stack is a slab of whole sections, one chunk
     deep, so that every image is read once: choose flat chunks for large sections.
     """
+
+    fits_block: ClassVar[bool] = False
 
     kind: Literal["ingest"]
     source: Source
