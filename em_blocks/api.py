@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -166,9 +167,7 @@ def shipped_setup(name: str) -> Path:
     ConfigError
         If there is none of this name.
     """
-    import em_blocks.setups
-
-    folder = Path(em_blocks.setups.__path__[0])
+    folder = Path(str(resources.files("em_blocks.setups")))
     names = sorted(path.parent.name for path in folder.glob("*/network.py"))
     if name not in names:
         raise ConfigError(f"There is no setup {name!r}; em_blocks brings {', '.join(names)}.")
