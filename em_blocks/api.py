@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 
 from em_blocks.config import VolumeInput, read_json
+from em_blocks.db.connect import connect, database_uri
+from em_blocks.db.runs import RunStore
 from em_blocks.errors import ConfigError, RefusedError
 from em_blocks.geometry import Frame
+from em_blocks.outputs import RunContext
 from em_blocks.tasks import task_class
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
 from em_blocks.volumes import Volume
@@ -191,11 +194,14 @@ class Outputs(Mapping[str, Any]):
 
     def __init__(self, steps: Sequence[BlockwiseTask]):
         # A later step replaces what an earlier one calls by the same name.
-        self._made = {spec.name: (spec, step) for step in steps for spec in step.output_specs()}
+        self._made = {out.name: (out, step) for step in steps for out in step.output_specs()}
 
     def __getitem__(self, name: str) -> Any:
-        spec, _ = self._made[name]
-        return Volume.open(spec.path)
+        output, step = self._made[name]
+        if output.ledger_path is not None:
+            return output.value(RunContext())
+        with database_uri(step.db_host, step.home) as uri, connect(uri) as client:
+            return output.value(RunContext(store=RunStore(client, step.db_name, step.run)))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._made)
@@ -208,7 +214,7 @@ class Outputs(Mapping[str, Any]):
 
     def paths(self) -> dict[str, str]:
         """Return where every output lies."""
-        return {name: spec.path for name, (spec, _) in self._made.items()}
+        return {name: output.path for name, (output, _) in self._made.items()}
 
 
 class Report:

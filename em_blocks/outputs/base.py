@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +65,10 @@ class Output(ABC):
     @abstractmethod
     def nbytes(self, n_voxels: int) -> float:
         """Return the expected bytes on disk for `n_voxels` voxels."""
+
+    @abstractmethod
+    def value(self, context: RunContext) -> Any:
+        """Open what was written: a `Volume`, the `BlockTables`, or the rows of the run."""
 
     @abstractmethod
     def damage(self, context: RunContext, grid: BlockGrid) -> Damage:

@@ -83,6 +83,9 @@ class RowOutput(Output):
     def remove(self, context: RunContext) -> None:
         context.rows(self.schema, self.run).remove()
 
+    def value(self, context: RunContext) -> Any:
+        return context.rows(self.schema, self.run).read()
+
     def damage(self, context: RunContext, grid: BlockGrid) -> Damage:
         rows = context.rows(self.schema, self.run)
 

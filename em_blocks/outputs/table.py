@@ -61,6 +61,9 @@ class TableOutput(Output):
     def nbytes(self, n_voxels: int) -> float:
         return n_voxels * self.rows_per_voxel * _BYTES_PER_ROW
 
+    def value(self, context: RunContext) -> BlockTables:
+        return BlockTables(self.path)
+
     def damage(self, context: RunContext, grid: BlockGrid) -> Damage:
         tables = BlockTables(self.path)
 

@@ -100,6 +100,9 @@ class VolumeOutput(Output):
     def nbytes(self, n_voxels: int) -> float:
         return n_voxels * (self.channels or 1) * np.dtype(self.dtype).itemsize * self.compression
 
+    def value(self, context: RunContext) -> Volume:
+        return Volume.open(self.path)
+
     def damage(self, context: RunContext, grid: BlockGrid) -> Damage:
         volume = Volume.open(self.path)
 
