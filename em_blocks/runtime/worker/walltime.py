@@ -47,12 +47,10 @@ class Walltime:
     def leave_in_time(self, client: Client) -> None:
         """Have the worker of `client` take no block that it could not finish."""
         if self.end is not None:
-            watch = threading.Thread(target=self._watch, args=(client, self.end), name="walltime")
-            watch.daemon = True
-            watch.start()
+            threading.Thread(target=self._watch, args=(client,), name="walltime", daemon=True).start()
 
-    def _watch(self, client: Client, end: float) -> None:
+    def _watch(self, client: Client) -> None:
         while not self.due(client.longest_s):
             time.sleep(CHECK_S)
         client.out_of_time = True
-        client.leave(within_s=end - time.time() - self.margin_s / 2)
+        client.leave(within_s=self.end - time.time() - self.margin_s / 2)
