@@ -118,7 +118,10 @@ FIB25 = Chain(
 
 _PART = json.dumps({"offset": [320, 640, 320], "shape": [640, 1280, 1280]})
 _CUT = ("block_shape=[32,64,64]", "tile_shape=[32,64,64]")
-FIB25_PART = Chain(fib25_to_scores((f"roi={_PART}", *_CUT), (*_CUT, "context=[8,8,8]")), FIB25_DATABASE)
+FIB25_PART = Chain(
+    fib25_to_scores((f"roi={_PART}", *_CUT), (*_CUT, "chunk_shape=[32,64,64]", "context=[8,8,8]")),
+    FIB25_DATABASE,
+)
 
 INDICATOR = "prediction={folder}/runs/synapses/predictions.zarr/indicator"
 SYNAPSES = Chain(
