@@ -69,6 +69,74 @@ class Threshold(BlockwiseTask):
 '''
 
 
+FORMATS = '''
+"""Two storage formats: zarr with another compressor, and one .npy file per chunk."""
+
+import io
+
+import numpy as np
+import tensorstore as ts
+
+from em_blocks.volumes.formats.base import StorageFormat
+from em_blocks.volumes.formats.zarr2 import Zarr2
+from em_blocks.volumes.stores import store
+
+
+class Lz4(Zarr2):
+    """zarr v2 with lz4, and a file that says so."""
+
+    marker = "lz4.json"
+
+    def creation_spec(self, path, layout, attributes):
+        spec = super().creation_spec(path, layout, attributes)
+        compressor = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1}
+        return {"metadata": {**spec["metadata"], "compressor": compressor}}
+
+    def create(self, path, layout, attributes):
+        super().create(path, layout, attributes)
+        store.write_json(path, self.marker, {})
+
+
+class Npy(StorageFormat):
+    """Chunks (z, y, x) as .npy files; those that are missing are 0."""
+
+    marker = attributes_file = "npy.json"
+    has_pyramids = True
+
+    def check(self, layout):
+        if layout.channels is not None:
+            raise ValueError("npy has no channels")
+
+    def create(self, path, layout, attributes):
+        store.write_json(path, self.marker, {
+            **attributes, "shape": layout.shape, "chunk": layout.chunk_shape,
+            "dtype": str(layout.dtype),
+        })
+
+    def open(self, path, *, write):
+        about = store.read_json(path, self.marker)
+        chunks = ts.KvStore.open(store.kvstore_spec(path)).result()
+
+        def name(domain):
+            return "_".join(map(str, domain.inclusive_min)) + ".npy"
+
+        def read(domain, values, _):
+            found = chunks.read(name(domain)).result()
+            values[...] = np.load(io.BytesIO(found.value)) if found.state == "value" else 0
+
+        def save(domain, values, _):
+            file = io.BytesIO()
+            np.save(file, np.array(values))
+            chunks.write(name(domain), file.getvalue()).result()
+
+        return ts.virtual_chunked(
+            read, save if write else None, dtype=ts.dtype(about["dtype"]), shape=about["shape"],
+            chunk_layout=ts.ChunkLayout(chunk_shape=about["chunk"]),
+            context=ts.Context({"data_copy_concurrency": {"limit": 2}}),
+        )
+'''
+
+
 @pytest.fixture
 def packages(tmp_path):
     """Folder of the packages of others."""
@@ -319,3 +387,36 @@ def test_a_head_with_a_loss_of_its_own_is_one_file(packages, em_blocks, raw, tmp
     assert len(np.unique(values)) > 5 and np.abs(values).max() <= 50
     said = em_blocks("predict", config, "--set", "outputs.sign.dtype=uint8", code=2)
     assert "stores the head 'sign' as uint8, which has no negative numbers" in said
+
+
+def test_storage_formats_of_another_package_are_like_any_other(packages, em_blocks, raw, tmp_path):
+    distribution(packages, "boxes", FORMATS, formats="lz4 = boxes:Lz4\nnpy = boxes:Npy")
+    configs = {}
+    for format, given in {"lz4": "raw.zarr/raw", "npy": "lz4.zarr/p/s1"}.items():
+        configs[format] = tmp_path / f"{format}.json"
+        configs[format].write_text(json.dumps({
+            "kind": "downsample", "run": format, "input": given, "output": f"{format}.zarr/p",
+            "method": "mean", "factors": [[1, 2, 2]], "chunk_shape": [5, 10, 10], "format": format,
+            "block_shape": [10, 10, 10], "num_workers": 2,
+        }))
+    refused = em_blocks("downsample", configs["lz4"], "--set", "format=lz5", code=2)
+    assert "got 'lz5', input should be 'zarr', 'zarr3', 'precomputed', 'lz4' or 'npy'" in refused
+
+    for config in configs.values():
+        em_blocks("downsample", config)
+        assert "done blocks read, 0 damaged" in em_blocks("verify", config)
+    compressor = json.loads((tmp_path / "lz4.zarr/p/s1/.zarray").read_text())["compressor"]
+    assert compressor["cname"] == "lz4"
+    half = np.rint(raw.reshape(20, 15, 2, 25, 2).mean(axis=(2, 4), dtype=float)).astype("uint8")
+    np.testing.assert_array_equal(np.load(tmp_path / "npy.zarr/p/s0/5_10_20.npy"), half[5:10, 10:, 20:])
+    told = em_blocks("view", "lz4.zarr/p", "npy.zarr/p/s1", code=2)
+    assert "npy.zarr/p/s1 is stored in the format npy, which neuroglancer cannot show" in told
+    (layer,) = json.loads(em_blocks("view", "lz4.zarr/p", "--json"))["layers"]
+    assert layer["source"]["url"].startswith("zarr2://")
+
+    damaged = tmp_path / "npy.zarr/p/s1/0_0_0.npy"
+    damaged.write_bytes(b"")
+    assert "1 damaged" in em_blocks("verify", configs["npy"], code=1)
+    for format, config in configs.items():
+        em_blocks("forget", config, "--yes")
+        assert not [p for p in (tmp_path / f"{format}.zarr/p/s0").rglob("*") if p.is_file()]

@@ -13,7 +13,8 @@ from em_blocks.geometry import Block, BlockGrid, Triple
 from em_blocks.outputs.base import Damage, Output, local
 from em_blocks.outputs.context import RunContext
 from em_blocks.volumes import Volume
-from em_blocks.volumes.formats.storage import Format, Layout, detect
+from em_blocks.volumes.formats.base import Layout
+from em_blocks.volumes.formats.storage import Format, detect
 
 
 @dataclass(frozen=True)

@@ -49,17 +49,12 @@ class Layout:
 class StorageFormat(ABC):
     """A way to store arrays, groups of them and their metadata.
 
-    A format that tensorstore knows names its `driver` and its `marker` and makes a `creation_spec`;
-    any other one overrides `create`, `check` and `open`.
-
     Parameters
     ----------
     name : str
         Of the format in configs: that under which it is registered.
     """
 
-    driver: ClassVar[str]
-    """Of tensorstore."""
     marker: ClassVar[str]
     """JSON file that makes a folder an array."""
     attributes_file: ClassVar[str]
@@ -95,43 +90,20 @@ class StorageFormat(ABC):
         return any(store.read_json(path, name) is not None for name in names)
 
     @abstractmethod
-    def creation_spec(self, path: str | None, layout: Layout, attributes: dict) -> dict:
-        """Return the tensorstore spec, without driver and kvstore, that creates an array.
-
-        Parameters
-        ----------
-        path : str or None
-            Where; None to check the layout alone.
-
-        Raises
-        ------
-        ValueError
-            If the format cannot hold it.
-        """
-
     def check(self, layout: Layout) -> None:
         """Raise ValueError where the format cannot hold an array of this layout."""
-        if layout.shard_shape is not None and not self.has_shards:
-            raise ValueError(f"the format {self.name} has no shards, zarr3 has")
-        # Made in memory, as an array without voxels: only the format knows all of its rules.
-        spec = {"kvstore": {"driver": "memory"}, **self.creation_spec(None, layout, {})}
-        ts.open({"driver": self.driver, **spec}, create=True).result()
 
+    @abstractmethod
     def create(self, path: str, layout: Layout, attributes: dict) -> None:
         """Make an array and the groups above it.
 
         The file by which the array is found is written last and holds or follows its
         attributes: a process killed here leaves a whole array or none.
         """
-        for group in store.groups_above(path):
-            self.make_group(group)
-        spec = {"kvstore": store.kvstore_spec(path), **self.creation_spec(path, layout, attributes)}
-        ts.open({"driver": self.driver, **spec}, create=True, open=False).result()
 
+    @abstractmethod
     def open(self, path: str, *, write: bool) -> ts.TensorStore:
         """Open an array, axes as it is stored."""
-        spec = {"driver": self.driver, "kvstore": store.kvstore_spec(path)}
-        return ts.open(spec, open=True, read=True, write=write).result()
 
     def forget(self, path: str) -> None:
         """Remove what is stored elsewhere of an array whose folder was deleted."""
@@ -209,6 +181,45 @@ class StorageFormat(ABC):
         if self.viewer_scheme is not None:
             return None
         return f"is stored in the format {self.name}, which neuroglancer cannot show. Store it as zarr."
+
+
+class DriverFormat(StorageFormat):
+    """A format that tensorstore has a driver for."""
+
+    driver: ClassVar[str]
+    """Of tensorstore."""
+
+    @abstractmethod
+    def creation_spec(self, path: str | None, layout: Layout, attributes: dict) -> dict:
+        """Return the tensorstore spec, without driver and kvstore, that creates an array.
+
+        Parameters
+        ----------
+        path : str or None
+            Where; None to check the layout alone.
+
+        Raises
+        ------
+        ValueError
+            If the format cannot hold it.
+        """
+
+    def check(self, layout: Layout) -> None:
+        if layout.shard_shape is not None and not self.has_shards:
+            raise ValueError(f"the format {self.name} has no shards, zarr3 has")
+        # Made in memory, as an array without voxels: only the format knows all of its rules.
+        spec = {"kvstore": {"driver": "memory"}, **self.creation_spec(None, layout, {})}
+        ts.open({"driver": self.driver, **spec}, create=True).result()
+
+    def create(self, path: str, layout: Layout, attributes: dict) -> None:
+        for group in store.groups_above(path):
+            self.make_group(group)
+        spec = {"kvstore": store.kvstore_spec(path), **self.creation_spec(path, layout, attributes)}
+        ts.open({"driver": self.driver, **spec}, create=True, open=False).result()
+
+    def open(self, path: str, *, write: bool) -> ts.TensorStore:
+        spec = {"driver": self.driver, "kvstore": store.kvstore_spec(path)}
+        return ts.open(spec, open=True, read=True, write=write).result()
 
 
 def viewer_names(given: Sequence[str | None] | None, rank: int, prefix: str) -> list[str]:

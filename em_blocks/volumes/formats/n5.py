@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-from em_blocks.volumes.formats.base import Layout, StorageFormat
+from em_blocks.volumes.formats.base import DriverFormat, Layout
 from em_blocks.volumes.metadata import Stored
 from em_blocks.volumes.stores import store
 
@@ -15,7 +15,7 @@ _OF_PYRAMIDS = {"multiScale", "scales", "downsamplingFactors"}
 _MOST_LEVELS = 32
 
 
-class N5(StorageFormat):
+class N5(DriverFormat):
     """Datasets of N5."""
 
     driver = "n5"

@@ -14,7 +14,7 @@ import tensorstore as ts
 
 from em_blocks.config import is_url
 from em_blocks.geometry import TOLERANCE_VOXELS
-from em_blocks.volumes.formats.base import Layout, StorageFormat
+from em_blocks.volumes.formats.base import DriverFormat, Layout
 from em_blocks.volumes.formats.compressed_chunks import has_compressed_chunks, open_compressed
 from em_blocks.volumes.metadata import Stored
 from em_blocks.volumes.metadata.claims import SPACE
@@ -26,7 +26,7 @@ _DEEPEST_KEY = 3
 """Folders that a key may name: most are one, ``4_4_40``."""
 
 
-class Precomputed(StorageFormat):
+class Precomputed(DriverFormat):
     """Scales of precomputed volumes; user attributes are in ``em_blocks.json``."""
 
     driver = "neuroglancer_precomputed"

@@ -26,7 +26,6 @@ from em_blocks.config import is_url
 from em_blocks.errors import VolumeError
 from em_blocks.geometry import Triple
 from em_blocks.plugins import Registry
-from em_blocks.volumes.formats.base import Layout as Layout
 from em_blocks.volumes.formats.base import StorageFormat
 from em_blocks.volumes.stores import store
 
@@ -36,7 +35,7 @@ _BUILTIN = {
     "precomputed": f"{_HERE}.precomputed:Precomputed",
 }
 _OF_PYRAMIDS = ("zarr", "zarr3", "precomputed")
-FORMATS = Registry("em_blocks.formats", _BUILTIN, StorageFormat)
+FORMATS = Registry("em_blocks.formats", _BUILTIN, f"{_HERE}.base:StorageFormat")
 
 
 @cache

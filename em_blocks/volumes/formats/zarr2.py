@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from em_blocks.volumes.formats.base import Layout, StorageFormat
+from em_blocks.volumes.formats.base import DriverFormat, Layout
 from em_blocks.volumes.stores import store
 
 
-class Zarr2(StorageFormat):
+class Zarr2(DriverFormat):
     """Arrays of zarr v2; groups follow OME-NGFF 0.4."""
 
     driver = "zarr"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from em_blocks.volumes.formats.base import Layout, StorageFormat, viewer_names
+from em_blocks.volumes.formats.base import DriverFormat, Layout, viewer_names
 from em_blocks.volumes.metadata import Stored
 from em_blocks.volumes.stores import store
 
 _FILE = "zarr.json"
 
 
-class Zarr3(StorageFormat):
+class Zarr3(DriverFormat):
     """Arrays of zarr v3; groups follow OME-NGFF 0.5."""
 
     driver = "zarr3"
