@@ -53,7 +53,7 @@ def _within(part: Any, size: int, axis: int, source: str) -> slice | int:
             )
         return slice(begin, max(begin, end))
     # A bool is an integer for Python and a mask for numpy.
-    if isinstance(part, bool) or not hasattr(part, "__index__") or getattr(part, "ndim", 0):
+    if isinstance(part, bool) or not hasattr(part, "__index__") or getattr(part, "ndim", False):
         raise IndexError(
             f"{str(part)[:80]} on axis {axis} of {source} is no integer and no slice. Index the volume "
             "by these, or by a Box or Roi, and the array that you get by anything else."

@@ -58,6 +58,17 @@ class Labels:
     attributes: dict
 
     @property
+    def place(self) -> Frame:
+        """Where its voxels lie; raises `ConfigError` where nothing says it."""
+        if self.frame is None:
+            raise ConfigError(
+                f"{self.path} has no attribute 'resolution', so it is not known where its {self.shape} "
+                f"voxels lie. Say it in the config: {place_in_config(self.path)}, or add the attributes "
+                "resolution and offset (nm, zyx) to the dataset."
+            )
+        return self.frame
+
+    @property
     def box(self) -> Box:
         """All voxels."""
         return Box((0, 0, 0), self.shape)
@@ -77,9 +88,9 @@ class Labels:
         inside : (n,) bool array
         """
         voxels = np.floor(as_voxels(
-            positions, voxel_size=self.frame.voxel_size, offset=self.frame.offset
+            positions, voxel_size=self.place.voxel_size, offset=self.place.offset
         )).astype(np.int64)
-        inside = ((voxels >= 0) & (voxels < self.shape)).all(axis=1)
+        inside = np.all((voxels >= 0) & (voxels < self.shape), axis=1)
         ids = np.zeros(len(voxels), np.uint64)
         places = np.flatnonzero(inside)
         chunks, member = np.unique(
@@ -170,11 +181,11 @@ def _opened(path: str | VolumeInput) -> Iterator[Labels]:
     if found is None:
         yield _of_volume(Volume.open(said or path))
         return
-    source = _hdf5_source(found, said and said.axes)
+    source = _hdf5_source(found, None if said is None else said.axes)
     source.check()
     header = source.header(said)
     _check_ids(path, header.dtype, header.shape)
-    frame = header.voxel_size and Frame(header.voxel_size, header.offset)
+    frame = header.voxel_size and Frame(header.voxel_size, header.offset or (0.0, 0.0, 0.0))
     with source.open() as read:
         yield Labels(
             path=path, shape=header.shape, dtype=header.dtype, frame=frame, read=read,
@@ -280,21 +291,21 @@ def shared_region(volumes: Sequence[Labels], roi: Roi | None = None) -> tuple[Fr
     GeometryError
         If the volumes are shifted by a part of a voxel.
     """
-    first = volumes[0].frame
+    first = volumes[0].place
     box = volumes[0].box if roi is None else volumes[0].box.intersect(first.to_box(roi))
     for volume in volumes[1:]:
-        if not np.allclose(volume.frame.voxel_size, first.voxel_size, rtol=1e-6, atol=0):
+        if not np.allclose(volume.place.voxel_size, first.voxel_size, rtol=1e-6, atol=0):
             raise ConfigError(
                 f"{volumes[0].path} has voxels of {first.voxel_size} nm and {volume.path} of "
-                f"{volume.frame.voxel_size} nm (zyx), but voxels can only be compared one by one. "
+                f"{volume.place.voxel_size} nm (zyx), but voxels can only be compared one by one. "
                 "Bring both to one voxel size."
             )
         try:
-            box = box.intersect(first.to_box(volume.frame.to_roi(volume.box)))
+            box = box.intersect(first.to_box(volume.place.to_roi(volume.box)))
         except GeometryError as error:
             raise GeometryError(
                 f"The voxels of {volumes[0].path} and {volume.path} do not lie on one grid: their "
-                f"offsets are {first.offset} and {volume.frame.offset} nm (zyx), with voxels of "
+                f"offsets are {first.offset} and {volume.place.offset} nm (zyx), with voxels of "
                 f"{first.voxel_size} nm. Correct the offset of one of them."
             ) from error
     if not box.size:
@@ -317,13 +328,13 @@ def same_grid(volumes: Sequence[Labels]) -> tuple[Frame, Triple]:
     """
     first = volumes[0]
     for other in volumes[1:]:
-        if other.shape != first.shape or not _same_place(first.frame, other.frame):
+        if other.shape != first.shape or not _same_place(first.place, other.place):
             raise ConfigError(
                 f"{first.path} and {other.path} are not on one voxel grid: {_grid(first)}, and "
                 f"{_grid(other)}. Voxels are compared one by one, so a shift would count the wrong "
                 "ones. Bring all volumes to one shape, voxel size and offset."
             )
-    return first.frame, first.shape
+    return first.place, first.shape
 
 
 def _same_place(one: Frame, other: Frame) -> bool:
@@ -335,15 +346,15 @@ def _same_place(one: Frame, other: Frame) -> bool:
 
 def _grid(labels: Labels) -> str:
     return (
-        f"{labels.shape} voxels of {labels.frame.voxel_size} nm from {labels.frame.offset} nm on (zyx)"
+        f"{labels.shape} voxels of {labels.place.voxel_size} nm from {labels.place.offset} nm on (zyx)"
     )
 
 
 def _place(labels: Labels) -> str:
-    roi = labels.frame.to_roi(labels.box)
+    roi = labels.place.to_roi(labels.box)
     return f"{roi.offset} to {roi.end}"
 
 
 def read_in(labels: Labels, frame: Frame, box: Box) -> np.ndarray:
     """The ids of a box of another volume's voxels, which lie on the same grid."""
-    return labels.read(labels.frame.to_box(frame.to_roi(box)))
+    return labels.read(labels.place.to_box(frame.to_roi(box)))

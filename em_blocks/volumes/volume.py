@@ -12,7 +12,7 @@ import tensorstore as ts
 from em_blocks.config import VolumeInput
 from em_blocks.errors import BlockAlignmentError, GeometryError, VolumeError
 from em_blocks.extras import extra
-from em_blocks.geometry import BlockGrid, Box, Frame, Nm3, Roi, Triple
+from em_blocks.geometry import BlockGrid, Box, Frame, Nm3, Roi, Triple, triple
 from em_blocks.volumes.formats.base import Layout, StorageFormat
 from em_blocks.volumes.formats.storage import arrays_below, check_free, detect, format_named
 from em_blocks.volumes.indexing import basic_index
@@ -61,6 +61,7 @@ class Volume:
         if storage.x_first:
             array = array.T
         resolved = resolve(storage.stored(path, array.shape, attributes), said)
+        assert resolved.frame is not None  # only files of HDF5 may not say it
         self.frame: Frame = resolved.frame
         self.arrangement = Arrangement.of(
             resolved.axes, array.shape, source=path,
@@ -68,9 +69,9 @@ class Volume:
         )
         self._array = _spatial_view(array, self.arrangement)
         self.channels: int | None = self._array.shape[0] if self._array.rank == 4 else None
-        self.shape: Triple = tuple(self._array.shape[-3:])
+        self.shape: Triple = triple(self._array.shape[-3:])
         self.dtype = self._array.dtype.numpy_dtype
-        self.chunk_shape: Triple = tuple(self._array.chunk_layout.write_chunk.shape[-3:])
+        self.chunk_shape: Triple = _chunk(self._array, self._array.chunk_layout.write_chunk)
         self.scale: float | None = _scale(attributes)
 
     @classmethod
@@ -147,7 +148,7 @@ class Volume:
     @property
     def piece_shape(self) -> Triple:
         """Voxels (z, y, x) that are best read together: chunks, within shards too."""
-        return tuple(self._array.chunk_layout.read_chunk.shape[-3:])
+        return _chunk(self._array, self._array.chunk_layout.read_chunk)
 
     @property
     def box(self) -> Box:
@@ -369,11 +370,17 @@ def _spatial_view(array: ts.TensorStore, arrangement: Arrangement) -> ts.TensorS
     return array.transpose(arrangement.order)[ts.d[:].translate_to[0]]
 
 
+def _chunk(array: ts.TensorStore, grid: ts.ChunkLayout.Grid) -> Triple:
+    """Voxels (z, y, x) of a piece; of the whole array where it is not made of pieces."""
+    return triple(grid.shape[-3:]) if grid.shape is not None else triple(array.shape[-3:])
+
+
 def _scale(attributes: dict) -> float | None:
     """Stored value that means 1.0. Others use the name for other things: lists, text."""
     scale = attributes.get("scale")
-    is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-    return scale if is_number and 0 < scale < math.inf else None
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
+        return None
+    return scale if 0 < scale < math.inf else None
 
 
 def _nothing_at(path: str) -> str:

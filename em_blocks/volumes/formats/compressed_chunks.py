@@ -15,6 +15,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import tensorstore as ts
@@ -22,7 +23,7 @@ import tensorstore as ts
 from em_blocks.errors import VolumeError
 from em_blocks.volumes.stores import store
 
-_DECODERS: dict[str, Callable[[bytes], bytes]] = {
+_DECODERS: dict[str, Callable[[bytes], Any]] = {
     ".gz": gzip.decompress, ".br": imagecodecs.brotli_decode, ".zstd": imagecodecs.zstd_decode,
     ".bz2": bz2.decompress, ".xz": lzma.decompress,
 }
@@ -65,7 +66,7 @@ def open_compressed(array: ts.TensorStore, folder: str, info: bytes, key: str) -
     key : str
         Of the scale.
     """
-    grid = array.chunk_layout.read_chunk.shape[:3]
+    grid = read_shape(array)[:3]
     whole = array.domain
 
     def read(domain: ts.IndexDomain, values, _) -> None:
@@ -86,7 +87,7 @@ def open_compressed(array: ts.TensorStore, folder: str, info: bytes, key: str) -
     # Threads of its own: `read` waits for those of tensorstore.
     threads = ts.Context({"data_copy_concurrency": {"limit": _THREADS}})
     layout = ts.ChunkLayout(
-        chunk_shape=array.chunk_layout.read_chunk.shape, grid_origin=whole.inclusive_min
+        chunk_shape=read_shape(array), grid_origin=whole.inclusive_min
     )
     return ts.virtual_chunked(
         read, dtype=array.dtype, domain=whole, chunk_layout=layout, context=threads
@@ -113,9 +114,14 @@ def decompressed(data: bytes, name: str) -> bytes:
         ) from error
 
 
+def read_shape(array: ts.TensorStore) -> tuple[int, ...]:
+    """Shape of what is best read together, in the order of the array's axes."""
+    return tuple(size or 1 for size in array.chunk_layout.read_chunk.shape or array.shape)
+
+
 def _some(array: ts.TensorStore) -> Iterator[str]:
     """Names of the first, the middle and the last chunk."""
-    grid, whole = array.chunk_layout.read_chunk.shape[:3], array.domain
+    grid, whole = read_shape(array)[:3], array.domain
     begin, end = whole.inclusive_min[:3], whole.exclusive_max[:3]
     middle = [(b + e) // 2 for b, e in zip(begin, end, strict=True)]
     for place in (begin, middle, [e - 1 for e in end]):

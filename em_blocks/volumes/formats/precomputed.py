@@ -176,7 +176,7 @@ def _with_compressed_chunks(array: ts.TensorStore, path: str) -> ts.TensorStore:
     chunks = store.join(folder, scale["key"])
     if not has_compressed_chunks(array, chunks):
         return array
-    return open_compressed(array, chunks, store.read_bytes(folder, INFO), scale["key"])
+    return open_compressed(array, chunks, store.read_bytes(folder, INFO) or b"", scale["key"])
 
 
 def _encoding(layout: Layout, *, labels: bool) -> dict:

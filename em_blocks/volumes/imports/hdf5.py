@@ -196,7 +196,7 @@ def _header(
     frame = resolve(_stored(dataset), told, optional=True).frame
     return SourceHeader(
         arrangement.spatial(dataset.shape), dataset.dtype.newbyteorder("="),
-        frame and frame.voxel_size, frame and frame.offset,
+        None if frame is None else frame.voxel_size, None if frame is None else frame.offset,
         dataset.chunks and arrangement.spatial(dataset.chunks),
     )
 

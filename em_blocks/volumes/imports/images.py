@@ -247,10 +247,11 @@ def _tiff_header(file: Path) -> Section:
             raise _not_grey(file, f"a TIFF of {n} pages")
         # In the other kinds 0 is white, or a colour of a table: not an intensity.
         if len(page.shape) != 2 or page.photometric != tifffile.PHOTOMETRIC.MINISBLACK:
-            raise _not_grey(file, f"a TIFF of shape {page.shape}, {page.photometric.name}")
+            kind = tifffile.PHOTOMETRIC(page.photometric).name
+            raise _not_grey(file, f"a TIFF of shape {page.shape}, {kind}")
         if page.bitspersample not in (1, 8, 16, 32, 64):
             raise _not_grey(file, f"a TIFF of {page.bitspersample} bits per pixel")
-        dtype = np.dtype(np.uint8) if page.dtype == bool else page.dtype
+        dtype = np.dtype(np.uint8 if page.dtype == bool else page.dtype)
         return Section(page.shape, dtype.newbyteorder("="))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from em_blocks.errors import VolumeError
-from em_blocks.geometry import Box, Triple
+from em_blocks.geometry import Box, Triple, triple
 from em_blocks.volumes.metadata.claims import SPACE, Axes
 
 
@@ -64,7 +64,7 @@ class Arrangement:
 
     def spatial(self, values: Sequence[int]) -> Triple:
         """Values of stored axes as (z, y, x)."""
-        return tuple(values[self.axes.index(axis)] for axis in SPACE)
+        return triple(values[self.axes.index(axis)] for axis in SPACE)
 
     def index(self, box: Box) -> tuple:
         """What selects the voxels of a box (and all channels) from the stored array."""

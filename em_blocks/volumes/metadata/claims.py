@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from em_blocks.geometry import Nm3
+from em_blocks.geometry import Nm3, triple
 
 SPACE = ("z", "y", "x")
 Axes = tuple[str, ...]
@@ -134,4 +134,4 @@ def in_space(values: Sequence, axes: Sequence[str], *, what: str) -> tuple:
 
 def corner(centre: Sequence[float], size: Sequence[float]) -> Nm3:
     """The corner of a voxel around `centre`."""
-    return tuple(c - s / 2 for c, s in zip(centre, size, strict=True))
+    return triple(c - s / 2 for c, s in zip(centre, size, strict=True))

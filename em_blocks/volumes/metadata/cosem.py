@@ -6,6 +6,7 @@ Of the array itself, or of the levels that the ``multiscales`` of its group list
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeGuard
 
 from em_blocks.volumes.metadata.claims import SPACE, Axes, Place, Stored, corner, in_space
 from em_blocks.volumes.metadata.names import are_axes, normal
@@ -29,7 +30,7 @@ def named_axes(stored: Stored) -> Iterator[tuple[str, Axes]]:
     yield _DIALECT, axes[::-1] if backwards else axes
 
 
-def places(stored: Stored) -> Iterator[Place]:
+def places(stored: Stored, axes: Axes) -> Iterator[Place]:
     """What the transform of the array says.
 
     Raises
@@ -59,5 +60,5 @@ def place(transform: dict, dialect: str) -> Place:
     )
 
 
-def _is_transform(value: object) -> bool:
+def _is_transform(value: object) -> TypeGuard[dict]:
     return isinstance(value, dict) and "scale" in value

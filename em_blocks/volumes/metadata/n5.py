@@ -7,9 +7,10 @@ finest level there, and that of a level is it times its factors. Corners of leve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from em_blocks.geometry import Nm3
+from em_blocks.geometry import Nm3, triple
 from em_blocks.volumes.metadata.claims import Axes, Place, Stored, in_space
 from em_blocks.volumes.metadata.units import number, to_nm
 
@@ -62,7 +63,7 @@ def factors_of(stored: Stored) -> Nm3 | None:
     return (1.0, 1.0, 1.0) if level is None or int(level[1]) == 0 else None
 
 
-def _factors(values: object) -> Nm3:
+def _factors(values: Any) -> Nm3:
     if isinstance(values, (int, float)):
         values = [values] * 3
     factors = tuple(number(v) for v in values)[:3][::-1]
@@ -89,7 +90,7 @@ def _claim(attributes: dict, axes: Axes, x_first: bool) -> tuple[str, Place] | N
     return None
 
 
-def _place(attributes: dict, axes: Axes, values: object, units: list, x_first: bool) -> Place:
+def _place(attributes: dict, axes: Axes, values: object, units: Sequence, x_first: bool) -> Place:
     size, in_nm = to_nm(_reversed(values, axes, "it"), units)
     # funlib's `offset` is z first, and not of this dialect.
     given = attributes.get("offset") if x_first and "voxel_size" not in attributes else None
@@ -111,10 +112,10 @@ def _scaled(
 ) -> Place:
     """Of a level. Some programs write the level's own size beside its factors."""
     name, place = found
-    size = place.voxel_size
+    size = place.voxel_size or (1.0, 1.0, 1.0)
     if factors is None:
         factors = (1.0, 1.0, 1.0)
     return Place(
-        dialect.format(name), tuple(s * f for s, f in zip(size, factors, strict=True)),
+        dialect.format(name), triple(s * f for s, f in zip(size, factors, strict=True)),
         place.offset, size if coarse else None, place.states_offset, place.in_nm,
     )

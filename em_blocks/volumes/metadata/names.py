@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from em_blocks.volumes.metadata.claims import SPACE, Axes, Stored
 
@@ -63,7 +64,7 @@ def _listed(values: object, reverse: bool) -> object:
     return values[::-1] if reverse and isinstance(values, list) else values
 
 
-def _axistags(text: object) -> object:
+def _axistags(text: Any) -> object:
     try:
         return [axis["key"] for axis in json.loads(text)["axes"]]
     except (TypeError, ValueError, KeyError):

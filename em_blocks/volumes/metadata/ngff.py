@@ -24,7 +24,7 @@ def named_axes(stored: Stored) -> Iterator[tuple[str, Axes]]:
             yield dialect, axes
 
 
-def places(stored: Stored) -> Iterator[Place]:
+def places(stored: Stored, axes: Axes) -> Iterator[Place]:
     """What every pyramid that the array is a level of says.
 
     Raises
@@ -85,7 +85,7 @@ def _axes(multiscale: dict) -> Axes | None:
 def _axis(axis: object) -> str:
     if not isinstance(axis, dict):
         return normal(axis)
-    kind = {"time": "t", "channel": "c"}.get(axis.get("type"))
+    kind = {"time": "t", "channel": "c"}.get(str(axis.get("type")))
     return kind or normal(axis.get("name"))
 
 

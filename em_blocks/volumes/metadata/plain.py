@@ -7,8 +7,9 @@ CREMI.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from em_blocks.geometry import Nm3
+from em_blocks.geometry import Nm3, triple
 from em_blocks.volumes.metadata import n5, names
 from em_blocks.volumes.metadata.claims import Axes, Place, Stored, in_space
 from em_blocks.volumes.metadata.units import to_nm
@@ -63,7 +64,7 @@ def _of_level(stored: Stored, size: Nm3) -> Nm3:
         raise ValueError(
             "there are 'downsamplingFactors' (x, y, z) beside it, so it may list x or z first"
         )
-    return tuple(s * f for s, f in zip(size, factors, strict=True))
+    return triple(s * f for s, f in zip(size, factors, strict=True))
 
 
 def _order(stored: Stored, axes: Axes) -> Axes:
@@ -81,7 +82,7 @@ def _units(stored: Stored, axes: Axes) -> tuple:
     return tuple(unit or "nm" for unit in in_space(_tail(units, axes), axes, what="'units'"))
 
 
-def _tail(values: object, axes: Axes) -> object:
+def _tail(values: Any, axes: Axes) -> Any:
     """Without the value of channels, where the array has none or gives it no axis."""
     if isinstance(values, (list, tuple)) and len(values) == 4 and len(axes) == 3:
         return values[1:]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from em_blocks.config import VolumeInput
 from em_blocks.errors import GeometryError, VolumeError
-from em_blocks.geometry import Frame, Nm3
+from em_blocks.geometry import Frame, Nm3, triple
 from em_blocks.volumes.metadata import cosem, n5, names, ngff, plain
 from em_blocks.volumes.metadata.claims import SPACE, Axes, Claims, Place, Problem, Stored
 
@@ -102,7 +103,8 @@ def _names(stored: Stored) -> Claims:
         ("the names of its axes", names.named_axes), ("the attribute 'transform'", cosem.named_axes),
         ("the OME-NGFF multiscales around it", ngff.named_axes),
     ]:
-        _with_problems(claims, dialect, lambda found=found: claims.axes.update(found(stored)))
+        with _problems_of(claims, dialect):
+            claims.axes.update(found(stored))
     return claims
 
 
@@ -146,26 +148,25 @@ def _usual(stored: Stored) -> Axes:
 def _places(stored: Stored, axes: Axes) -> Claims:
     claims = Claims()
     for dialect, found in [
-        ("info", lambda: _precomputed(stored)),
-        ("the attribute 'voxel_size', 'resolution' or 'element_size_um'",
-         lambda: plain.places(stored, axes)),
+        ("info", _precomputed),
+        ("the attribute 'voxel_size', 'resolution' or 'element_size_um'", plain.places),
         # Before those that give centres: what is computed from them is not exact.
-        ("the attribute 'offset'", lambda: plain.offset(stored, axes)),
-        ("the attribute 'transform'", lambda: cosem.places(stored)),
-        ("the OME-NGFF multiscales around it", lambda: ngff.places(stored)),
-        ("the attribute 'pixelResolution', 'resolution' or 'downsamplingFactors'",
-         lambda: n5.places(stored, axes)),
+        ("the attribute 'offset'", plain.offset),
+        ("the attribute 'transform'", cosem.places),
+        ("the OME-NGFF multiscales around it", ngff.places),
+        ("the attribute 'pixelResolution', 'resolution' or 'downsamplingFactors'", n5.places),
     ]:
-        _with_problems(claims, dialect, lambda found=found: claims.places.extend(_sound(found())))
+        with _problems_of(claims, dialect):
+            claims.places.extend(_sound(found(stored, axes)))
     return claims
 
 
-def _precomputed(stored: Stored) -> Iterator[Place]:
+def _precomputed(stored: Stored, axes: Axes) -> Iterator[Place]:
     if stored.scale is not None:
         size = stored.scale["resolution"][::-1]
         voxels = stored.scale.get("voxel_offset", [0, 0, 0])[::-1]
-        yield Place("info", tuple(map(float, size)),
-                    tuple(float(o * s) for o, s in zip(voxels, size, strict=True)), states_offset=True)
+        yield Place("info", triple(map(float, size)),
+                    triple(float(o * s) for o, s in zip(voxels, size, strict=True)), states_offset=True)
 
 
 def _sound(places: Iterator[Place]) -> Iterator[Place]:
@@ -175,10 +176,11 @@ def _sound(places: Iterator[Place]) -> Iterator[Place]:
         yield place
 
 
-def _with_problems(claims: Claims, dialect: str, collect: Callable[[], None]) -> None:
-    """Call `collect`; keep what is wrong with a dialect for later, when it is known to matter."""
+@contextmanager
+def _problems_of(claims: Claims, dialect: str) -> Iterator[None]:
+    """Keep what is wrong with a dialect for later, when it is known to matter."""
     try:
-        collect()
+        yield
     except _NONSENSE as error:
         claims.problems.append(Problem(dialect, f"{type(error).__name__}: {error}"))
 
@@ -202,45 +204,45 @@ def _size(stored: Stored, places: list[Place], told: VolumeInput) -> Nm3 | None:
     if not found:
         return None
     # One that can mean two things is what another one says.
-    first = next((p for p in found if p.other_size is None), found[0])
-    for other in found:
-        meant = (other.voxel_size, other.other_size or other.voxel_size)
-        if not any(_one_size(first.voxel_size, size) for size in meant):
+    first, size = next((one for one in found if one[0].other_size is None), found[0])
+    for other, stated in found:
+        if not any(_one_size(size, meant) for meant in (stated, other.other_size or stated)):
             raise _contradiction(
-                stored, "voxel_size", (first.dialect, list(first.voxel_size)),
-                (other.dialect, list(other.voxel_size)),
+                stored, "voxel_size", (first.dialect, list(size)), (other.dialect, list(stated))
             )
-    return first.voxel_size
+    return size
 
 
 def _offset(stored: Stored, places: list[Place], size: Nm3, told: VolumeInput) -> Nm3:
     if told.offset is not None:
         return told.offset
     stated = _stated(places)
-    for other in stated[1:]:
-        if not _one_place(stated[0].offset, other.offset, size):
+    for dialect, offset in stated[1:]:
+        if not _one_place(stated[0][1], offset, size):
             raise _contradiction(
-                stored, "offset", (stated[0].dialect, list(stated[0].offset)),
-                (other.dialect, list(other.offset)),
+                stored, "offset", (stated[0][0], list(stated[0][1])), (dialect, list(offset))
             )
     if stated:
-        return stated[0].offset
+        return stated[0][1]
     # Without one, the first voxel lies at the origin: by its corner, or in some dialects its centre.
     for place in places:
         if place.offset is not None and place.voxel_size is not None:
-            return tuple(
+            return triple(
                 o / s * v for o, s, v in zip(place.offset, place.voxel_size, size, strict=True)
             )
     return (0.0, 0.0, 0.0)
 
 
-def _sizes(places: list[Place]) -> list[Place]:
-    return [p for p in places if p.voxel_size is not None and p.in_nm]
+def _sizes(places: list[Place]) -> list[tuple[Place, Nm3]]:
+    return [(p, p.voxel_size) for p in places if p.voxel_size is not None and p.in_nm]
 
 
-def _stated(places: list[Place]) -> list[Place]:
-    """Those whose offset is written down."""
-    return [p for p in places if p.states_offset and p.in_nm]
+def _stated(places: list[Place]) -> list[tuple[str, Nm3]]:
+    """Offsets that are written down, with their dialects."""
+    return [
+        (p.dialect, p.offset) for p in places
+        if p.states_offset and p.offset is not None and p.in_nm
+    ]
 
 
 def _frame(stored: Stored, size: Nm3, offset: Nm3) -> Frame:
@@ -271,11 +273,12 @@ def place_in_config(path: str) -> str:
 def _warn_of_differences(stored: Stored, places: list[Place], told: VolumeInput) -> None:
     """One warning about all that the config says otherwise than the metadata."""
     differences = []
-    for key, ours, theirs, same in [
+    checks: list[tuple[str, Any, Iterable[tuple[str, Any]], Callable[[Any, Any], bool]]] = [
         ("axes", told.axes, _names(stored).axes.items() if told.axes else [], tuple.__eq__),
-        ("voxel_size", told.voxel_size, [(p.dialect, p.voxel_size) for p in _sizes(places)], _one_size),
-        ("offset", told.offset, [(p.dialect, p.offset) for p in _stated(places)], _exactly),
-    ]:
+        ("voxel_size", told.voxel_size, [(p.dialect, size) for p, size in _sizes(places)], _one_size),
+        ("offset", told.offset, _stated(places), _exactly),
+    ]
+    for key, ours, theirs, same in checks:
         if ours is not None:
             differences += [
                 f"{key} {list(ours)} instead of {list(value)} in {dialect}"

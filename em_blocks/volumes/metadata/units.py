@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from em_blocks.geometry import Nm3, triple
+
 _PREFIXES = {
     ("pico", "p"): 1e-3, ("nano", "n"): 1.0, ("micro", "u", "µ", "μ"): 1e3, ("milli", "m"): 1e6,
     ("centi", "c"): 1e7, ("deci", "d"): 1e8, ("", ""): 1e9, ("kilo", "k"): 1e12,
@@ -40,7 +42,7 @@ def nm_per(unit: object) -> float | None:
     return _TO_NM[name]
 
 
-def to_nm(values: Sequence, units: Sequence) -> tuple[tuple[float, ...], bool]:
+def to_nm(values: Sequence, units: Sequence) -> tuple[Nm3, bool]:
     """Lengths in nm, and whether all have units.
 
     Raises
@@ -50,8 +52,8 @@ def to_nm(values: Sequence, units: Sequence) -> tuple[tuple[float, ...], bool]:
     """
     factors = [nm_per(unit) for unit in units]
     known = None not in factors
-    return tuple(
-        number(v) * (f if known else 1.0) for v, f in zip(values, factors, strict=True)
+    return triple(
+        number(v) * (f if known and f else 1.0) for v, f in zip(values, factors, strict=True)
     ), known
 
 

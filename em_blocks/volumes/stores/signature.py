@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 
 from em_blocks.errors import VolumeError
-from em_blocks.geometry import Box, Triple
+from em_blocks.geometry import Box, Triple, triple
 
 SAMPLE_BYTES = 64 << 20
 MOST_PIECES, FEWEST_PIECES = 1024, 16
@@ -73,7 +73,7 @@ class Signature:
     def box_of(self, key: str) -> Box:
         """Voxels of a piece."""
         corner = (int(i) * p for i, p in zip(key.split("/"), self.piece_shape, strict=True))
-        return Box(tuple(corner), self.piece_shape).intersect(Box((0, 0, 0), self.shape))
+        return Box(triple(corner), self.piece_shape).intersect(Box((0, 0, 0), self.shape))
 
 
 def sign(
@@ -93,12 +93,12 @@ def sign(
     sample_bytes : int
         About how much is read at most, if that is 16 pieces or more.
     """
-    pieces = Signature(tuple(piece_shape), tuple(shape), {})
+    pieces = Signature(triple(piece_shape), triple(shape), {})
     keys = _sampled(shape, piece_shape, sample_bytes // max(1, math.prod(piece_shape) * bytes_per_voxel))
 
     def checksum(key: str) -> int:
         try:
-            return zlib.crc32(np.ascontiguousarray(read(pieces.box_of(key))))
+            return zlib.crc32(np.ascontiguousarray(read(pieces.box_of(key))).data)
         except VolumeError:
             return UNREADABLE  # its block fails with the reason, and the others go on
 
@@ -124,4 +124,4 @@ def _sampled(shape: Triple, piece_shape: Triple, affordable: int) -> list[str]:
 
 
 def _counts(shape: Triple, piece_shape: Triple) -> Triple:
-    return tuple(-(-s // p) for s, p in zip(shape, piece_shape, strict=True))
+    return triple(-(-s // p) for s, p in zip(shape, piece_shape, strict=True))

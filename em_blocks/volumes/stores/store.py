@@ -109,7 +109,7 @@ def groups_above(path: str) -> list[str]:
 
     Empty if `path` lies in no container, or is one itself.
     """
-    groups = []
+    groups: list[str] = []
     while path := split_parent(path)[0]:
         groups.insert(0, path)
         if path.endswith(_CONTAINER_SUFFIXES):

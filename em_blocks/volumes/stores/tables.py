@@ -31,7 +31,7 @@ class BlockTables:
 
     def __init__(self, folder: str):
         self.folder = folder
-        self._store = None
+        self._store: ts.KvStore | None = None
 
     def write(self, key: str, columns: Mapping[str, np.ndarray]) -> None:
         """Replace the table of the block `key` (``zi/yi/xi``).
@@ -87,7 +87,7 @@ def checksum_of_columns(columns: Mapping[str, np.ndarray]) -> int:
     """CRC-32 of names and values, in the order of the columns."""
     crc = 0
     for name, values in columns.items():
-        crc = zlib.crc32(np.ascontiguousarray(values), zlib.crc32(name.encode(), crc))
+        crc = zlib.crc32(np.ascontiguousarray(values).data, zlib.crc32(name.encode(), crc))
     return crc
 
 

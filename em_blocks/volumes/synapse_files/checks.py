@@ -103,7 +103,7 @@ def columns_of(
     SynapseFileError
         If a row has no such key, or the function refuses its value.
     """
-    columns = {name: [] for name in wanted}
+    columns: dict[str, list] = {name: [] for name in wanted}
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise malformed(path, number, f"{row!r:.60} is no object with keys and values")

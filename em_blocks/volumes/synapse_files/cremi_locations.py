@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 
 from em_blocks.errors import SynapseFileError
-from em_blocks.geometry import Frame, Nm3
+from em_blocks.geometry import Frame, Nm3, triple
 from em_blocks.kernels.transforms.positions import ROUNDING_VOXELS
 
 GROUP = "annotations"
 
-VOLUMES = {
+VOLUMES: dict[str, tuple[str, np.dtype]] = {
     "raw": ("volumes/raw", np.dtype("uint8")),
     "neuron_ids": ("volumes/labels/neuron_ids", np.dtype("uint64")),
     "clefts": ("volumes/labels/clefts", np.dtype("uint64")),
@@ -76,7 +76,7 @@ def frame_of(
 ) -> Frame:
     """The voxels that locations are counted in."""
     if voxel_size is not None:
-        return Frame(tuple(voxel_size), tuple(offset))
+        return Frame(triple(voxel_size), triple(offset))
     found = [volumes[name].frame for name in _WHOSE_VOXELS if name in volumes]
     if not found:
         raise SynapseFileError(

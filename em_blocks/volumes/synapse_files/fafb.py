@@ -22,6 +22,7 @@ import numpy as np
 from em_blocks.errors import SynapseFileError
 from em_blocks.kernels.synapses.table import UNMAPPED, Synapses
 from em_blocks.volumes.synapse_files.checks import (
+    Convert,
     columns_of,
     finite,
     object_id,
@@ -43,7 +44,7 @@ def read(path: Path) -> Synapses:
     optional = _OBJECTS | {"score": "score"}
     # A key that no row has is a column that the file lacks; one that only some have is an error.
     given = {key for row in rows if isinstance(row, dict) for key in row}
-    wanted = {"id": ("id", whole)}
+    wanted: dict[str, tuple[str, Convert]] = {"id": ("id", whole)}
     wanted |= {name: (key, _position) for name, key in _POSITIONS.items()}
     wanted |= {
         name: (key, score if name == "score" else object_id)

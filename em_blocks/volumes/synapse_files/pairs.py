@@ -14,6 +14,7 @@ import csv
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def read(path: Path) -> Synapses:
     if missing := [name for name in _COORDINATES if name not in header]:
         raise _not_a_table(path, f"its first line lacks {', '.join(missing)}")
     rows = [row for row in rows if row]  # a line end at the end of the file
-    columns = columns_of(path, _as_mappings(path, header, rows), _wanted(header))
+    columns: dict[str, Any] = columns_of(path, _as_mappings(path, header, rows), _wanted(header))
     for name, axes in _AXES.items():
         columns[name] = np.stack([columns.pop(axis) for axis in axes], axis=1)
     return table_of(path, {"id": range(len(rows))} | columns)

@@ -79,7 +79,7 @@ def write_tables(path: Path, tables: Iterable[Synapses]) -> None:
 def _insert(path: Path, database: sqlite3.Connection, table: Synapses) -> None:
     command = f"INSERT INTO synlinks ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
     for first in range(0, len(table), _ROWS_AT_ONCE):  # as Python objects rows take ten times more
-        part = table.select(slice(first, first + _ROWS_AT_ONCE))
+        part = table.select(np.arange(first, min(len(table), first + _ROWS_AT_ONCE)))
         try:
             # sqlite stores nan as NULL.
             database.executemany(command, zip(*_values(part), strict=True))

@@ -59,9 +59,9 @@ def write(
     offset: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> None:
     """Write the voxels that hold the sites; ids, scores and all else are lost."""
-    voxel_size = _checked(path, voxel_size)
+    size = _checked(path, voxel_size).tolist()
     for side in _SIDES:
-        voxels = as_voxels(getattr(synapses, side), voxel_size=voxel_size, offset=offset)
+        voxels = as_voxels(getattr(synapses, side), voxel_size=size, offset=offset)
         with open(_file(path, side), "w", newline="") as file:
             csv.writer(file).writerows(np.floor(voxels).astype(np.int64).tolist())
 

@@ -148,7 +148,7 @@ def viewer_state(written: Layer, *, url: str, segments_url: str | None = None) -
     middle = np.add(written.info["lower_bound"], written.info["upper_bound"]) / 2
     # A slider from 0 to a round number above all scores; without scores, to 1.
     most = f"{float(f'{1.05 * (written.largest_score or 0):.1e}') or 1.0:g}"
-    layer = {
+    layer: dict = {
         "type": "annotation", "name": "synapses", "source": f"precomputed://{url.rstrip('/')}",
         "tab": "rendering", "shader": _SHADER.replace("MOST", most),
     }
@@ -248,7 +248,8 @@ def _levels(rows: _Rows, grid: Grid) -> list[_Level]:
     The last one holds all lines that are left. Which share a line is of follows from its id alone,
     so that a level is found without those before it.
     """
-    levels, begin = [], 0.0
+    levels: list[_Level] = []
+    begin = 0.0
     while True:
         left = 1 - begin
         share = min(1.0, _LIMIT / max(1.0, left * _fullest(rows, grid.crossed)))
@@ -292,7 +293,7 @@ def _sort_into_files(folder: Path, sharding: Sharding, entries: np.ndarray) -> N
     order = np.argsort(shard, kind="stable")
     bounds = np.searchsorted(shard[order], np.arange(sharding.n_shards + 1))
     for number in np.flatnonzero(np.diff(bounds)):
-        with open(folder / f"{sharding.file_name(number)}.rows", "ab") as file:
+        with open(folder / f"{sharding.file_name(int(number))}.rows", "ab") as file:
             file.write(entries.take(order[bounds[number] : bounds[number + 1]]).tobytes())
 
 

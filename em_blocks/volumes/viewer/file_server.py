@@ -204,7 +204,7 @@ class _Part:
     def __init__(self, file, size: int):
         self._file, self._left = file, size
 
-    def read(self, most: int) -> bytes:
+    def read(self, most: int = -1, /) -> bytes:
         data = self._file.read(min(most, self._left))
         self._left -= len(data)
         return data

@@ -16,7 +16,7 @@ import numpy as np
 
 from em_blocks.config import VolumeInput, is_url, path_of
 from em_blocks.errors import VolumeError
-from em_blocks.geometry import Box, Frame
+from em_blocks.geometry import Box, Frame, triple
 from em_blocks.volumes.formats.storage import all_formats, detect
 from em_blocks.volumes.metadata.claims import SPACE
 from em_blocks.volumes.metadata.ngff import multiscales_of, paths_of
@@ -196,8 +196,9 @@ def _has_negative(volume: Volume) -> bool:
 
 def _sample(volume: Volume) -> np.ndarray:
     """Values in the middle of a volume."""
-    shape = np.minimum(volume.shape, _SAMPLE)
-    return volume.read(Box((np.array(volume.shape) - shape) // 2, shape))
+    shape = triple(map(min, volume.shape, _SAMPLE))
+    corner = triple((n - s) // 2 for n, s in zip(volume.shape, shape, strict=True))
+    return volume.read(Box(corner, shape))
 
 
 def _range(values: np.ndarray, volume: Volume) -> list[float]:
