@@ -43,7 +43,7 @@ class Labels:
     read : function
         Ids of a box of voxels.
     identity : dict
-        What tells whether the file has changed.
+        Identifies the content, to detect that a file has changed.
     attributes : dict
         Of the volume; empty for HDF5.
     """
@@ -61,11 +61,7 @@ class Labels:
     def place(self) -> Frame:
         """Where its voxels lie; raises `ConfigError` where nothing says it."""
         if self.frame is None:
-            raise ConfigError(
-                f"{self.path} has no attribute 'resolution', so it is not known where its {self.shape} "
-                f"voxels lie. Say it in the config: {place_in_config(self.path)}, or add the attributes "
-                "resolution and offset (nm, zyx) to the dataset."
-            )
+            raise _unplaced(self)
         return self.frame
 
     @property
@@ -74,7 +70,7 @@ class Labels:
         return Box((0, 0, 0), self.shape)
 
     def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids at points of the world; one chunk after the other is read, each at most once.
+        """Return ids at points of the world; one chunk after the other is read, each at most once.
 
         Parameters
         ----------
@@ -125,7 +121,7 @@ def open_labels(
         An array in any format of `Volume`, or ``file.h5:dataset``. Where a table ``transforms``
         lies beside the dataset, its bodies are read instead of the supervoxels.
     negative : ints or None
-        Ids below 0 that may be read, because who reads them knows what they mean; None: all.
+        Ids below 0 that may be read, because the caller knows what they mean; None: all.
 
     Raises
     ------
@@ -139,7 +135,7 @@ def open_labels(
 
 
 def _read_checked(labels: Labels, negative: Collection[int], box: Box) -> np.ndarray:
-    """The ids of a box, none of them below 0 but those in `negative`."""
+    """Return the ids of a box, none of them below 0 but those in `negative`."""
     values = labels.read(box)
     refuse_negative(labels.path, values, negative, box.offset)
     return values
@@ -213,7 +209,7 @@ def _check_ids(path: str, dtype: np.dtype, shape: Sequence[int]) -> None:
 
 
 def _hdf5_source(found: re.Match, axes: Axes | None) -> Hdf5Dataset | Hdf5Transforms:
-    """What reads a dataset of an HDF5 file."""
+    """Return the source that reads a dataset of an HDF5 file."""
     path, dataset = found["file"], (found["dataset"] or "").strip("/")
     if found["separator"] != ":" or not dataset:
         raise ConfigError(
@@ -234,7 +230,7 @@ def _hdf5_source(found: re.Match, axes: Axes | None) -> Hdf5Dataset | Hdf5Transf
 
 
 def _volumes_in(path: str) -> list[str]:
-    """Names of the three-dimensional datasets of a file."""
+    """Return names of the three-dimensional datasets of a file."""
     names = []
 
     def visit(name: str, item: object) -> None:
@@ -250,32 +246,37 @@ def _volumes_in(path: str) -> list[str]:
     return names
 
 
+def _unplaced(labels: Labels, more: str = "") -> ConfigError:
+    """The error of labels without a place."""
+    return ConfigError(
+        f"{labels.path} has no attribute 'resolution', so the place of its {labels.shape} voxels is "
+        f"unknown{more}. Say it in the config: {place_in_config(labels.path)}, or add the attributes "
+        "resolution and offset (nm, zyx) to the dataset."
+    )
+
+
 def placed(volumes: Sequence[Labels]) -> list[Labels]:
-    """The same volumes, all with a frame.
+    """Return the same volumes, all with a frame.
 
     A file that does not tell its place takes that of the others, if it has their shape.
 
     Raises
     ------
     ConfigError
-        If it has another shape: then nobody knows where it lies.
+        If it has another shape, so that its place is unknown.
     """
     known = next((v for v in volumes if v.frame is not None), None)
     example = known or replace(volumes[0], frame=Frame((1.0, 1.0, 1.0)))
     for volume in volumes:
         if volume.frame is None and volume.shape != example.shape:
-            raise ConfigError(
-                f"{volume.path} has no attribute 'resolution', so nobody knows where its "
-                f"{volume.shape} voxels lie; that it covers the same region as {example.path} with "
-                f"{example.shape} voxels cannot be. Say it in the config: "
-                f"{place_in_config(volume.path)}, or add the attributes resolution and offset (nm, zyx) "
-                "to the dataset."
+            raise _unplaced(
+                volume, f"; it cannot be that of {example.path}, which has {example.shape} voxels"
             )
     return [v if v.frame is not None else replace(v, frame=example.frame) for v in volumes]
 
 
 def shared_region(volumes: Sequence[Labels], roi: Roi | None = None) -> tuple[Frame, Triple]:
-    """The region that all volumes (and `roi`) cover.
+    """Return the region that all volumes (and `roi`) cover.
 
     Returns
     -------
@@ -319,7 +320,7 @@ def shared_region(volumes: Sequence[Labels], roi: Roi | None = None) -> tuple[Fr
 
 
 def same_grid(volumes: Sequence[Labels]) -> tuple[Frame, Triple]:
-    """Frame and shape (voxels) that all volumes, which have frames, share.
+    """Return frame and shape (voxels) that all volumes, which have frames, share.
 
     Raises
     ------
@@ -338,7 +339,7 @@ def same_grid(volumes: Sequence[Labels]) -> tuple[Frame, Triple]:
 
 
 def _same_place(one: Frame, other: Frame) -> bool:
-    """Whether voxels have one size, and first voxels differ by less than a hundredth of it."""
+    """Return whether voxels have one size, and first voxels differ by less than a hundredth of it."""
     sizes = np.array(one.voxel_size)
     shift = np.abs(np.subtract(one.offset, other.offset)) / sizes
     return np.allclose(sizes, other.voxel_size, rtol=1e-6, atol=0) and bool((shift < 0.01).all())
@@ -356,5 +357,5 @@ def _place(labels: Labels) -> str:
 
 
 def read_in(labels: Labels, frame: Frame, box: Box) -> np.ndarray:
-    """The ids of a box of another volume's voxels, which lie on the same grid."""
+    """Return the ids of a box of another volume's voxels, which lie on the same grid."""
     return labels.read(labels.place.to_box(frame.to_roi(box)))

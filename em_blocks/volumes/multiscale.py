@@ -15,7 +15,7 @@ from em_blocks.volumes.volume import Volume
 
 
 def level_path(group: str, level: int) -> str:
-    """Path of a level of a pyramid; 0 is the full resolution."""
+    """Return path of a level of a pyramid; 0 is the full resolution."""
     return store.join(group, f"s{level}")
 
 
@@ -32,7 +32,7 @@ def write_multiscales(group: str, format: str, levels: list[Volume]) -> None:
 
 
 def ngff_multiscale(name: str, frames: dict[str, Frame], *, channels: bool) -> dict:
-    """One entry of ``multiscales``, without its version.
+    """Return one entry of ``multiscales``, without its version.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ MOST_CHUNKS = 8
 
 
 def sample_boxes(shape: Triple, chunk_shape: Triple) -> list[Box]:
-    """Whole chunks, evenly spread over the volume, the first and the last among them.
+    """Return whole chunks, evenly spread over the volume, the first and the last among them.
 
     Parameters
     ----------

@@ -241,7 +241,7 @@ class Volume:
         )
 
     def read(self, where: Box | Roi, *, outside: Outside = "error") -> np.ndarray:
-        """Stored values of a region.
+        """Return stored values of a region.
 
         Parameters
         ----------
@@ -280,7 +280,7 @@ class Volume:
         return result
 
     def read_scaled(self, where: Box | Roi, *, outside: Outside = "error") -> np.ndarray:
-        """As `read`, but float32 in units of the network's output: stored / scale."""
+        """Read as `read`, but float32 in units of the network's output: stored / scale."""
         return self.read(where, outside=outside).astype(np.float32) / (self.scale or 1.0)
 
     def write(self, box: Box, values: np.ndarray) -> None:
@@ -357,26 +357,26 @@ class Volume:
 
 
 def _reflected(begin: int, end: int, size: int) -> np.ndarray:
-    """Indices begin..end folded into 0..size-1 by reflection at the border voxels."""
+    """Return indices begin..end folded into 0..size-1 by reflection at the border voxels."""
     period = max(1, 2 * (size - 1))
     index = np.arange(begin, end) % period
     return np.where(index < size, index, period - index)
 
 
 def _spatial_view(array: ts.TensorStore, arrangement: Arrangement) -> ts.TensorStore:
-    """The array as (z, y, x) or (c, z, y, x), starting at 0."""
+    """Return the array as (z, y, x) or (c, z, y, x), starting at 0."""
     if arrangement.dropped:
         array = array[ts.d[arrangement.dropped][(0,) * len(arrangement.dropped)]]
     return array.transpose(arrangement.order)[ts.d[:].translate_to[0]]
 
 
 def _chunk(array: ts.TensorStore, grid: ts.ChunkLayout.Grid) -> Triple:
-    """Voxels (z, y, x) of a piece; of the whole array where it is not made of pieces."""
+    """Return voxels (z, y, x) of a piece; of the whole array where it is not made of pieces."""
     return triple(grid.shape[-3:]) if grid.shape is not None else triple(array.shape[-3:])
 
 
 def _scale(attributes: dict) -> float | None:
-    """Stored value that means 1.0. Others use the name for other things: lists, text."""
+    """Return the stored value that means 1.0. Other programs store lists or text under that name."""
     scale = attributes.get("scale")
     if isinstance(scale, bool) or not isinstance(scale, (int, float)):
         return None
@@ -384,7 +384,7 @@ def _scale(attributes: dict) -> float | None:
 
 
 def _nothing_at(path: str) -> str:
-    """The message for a path without an array."""
+    """Return the message for a path without an array."""
     message = (
         f"There is no volume at {path}: no zarr array (v2 or v3), N5 dataset or precomputed info was "
         "found there. "

@@ -29,7 +29,7 @@ _RECORD_WORDS = 9
 
 
 def rows_of(synapses: Synapses) -> np.ndarray:
-    """(n,) array of `ROW`: lines from the postsynaptic to the presynaptic site.
+    """Return lines from the postsynaptic to the presynaptic site, an (n,) array of `ROW`.
 
     A segment of 0 is none: on background, or unmapped. Sizes from 2**31 on become 2**31 - 1.
     """
@@ -47,7 +47,7 @@ def rows_of(synapses: Synapses) -> np.ndarray:
 
 
 def single_records(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every line for itself, with the segments at its sites.
+    """Return every line for itself, with the segments at its sites.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def single_records(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lists(rows: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lines in groups, without their segments.
+    """Return lines in groups, without their segments.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def _words(rows: np.ndarray) -> np.ndarray:
 
 
 def _halves(ids: np.ndarray) -> np.ndarray:
-    """(n, 2): lower and upper half of ids."""
+    """Return the lower and the upper half of ids, (n, 2)."""
     return np.ascontiguousarray(ids).view("<u4").reshape(-1, 2)
 
 
@@ -120,18 +120,18 @@ class Grid:
 
     @classmethod
     def whole(cls, lower: np.ndarray, upper: np.ndarray) -> Grid:
-        """One cell."""
+        """Return one cell."""
         lower = np.asarray(lower, float)
         return cls(lower, np.asarray(upper, float) - lower, np.ones(3, np.int64))
 
     def finer(self) -> Grid:
-        """Its long sides halved, so that cells become more of a cube."""
+        """Halve the long sides of the cells, so that they become more of a cube."""
         long = self.cell > self.cell.max() / np.sqrt(2)
         return Grid(self.lower, np.where(long, self.cell / 2, self.cell),
                     np.where(long, self.shape * 2, self.shape))
 
     def crossed(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The cells that lines pass through; one that is only touched from outside may be missing.
+        """Return the cells that lines pass through; one touched only from outside may be missing.
 
         Returns
         -------
@@ -150,7 +150,7 @@ class Grid:
         return numbers[other], codes[other]
 
     def codes(self, cells: np.ndarray) -> np.ndarray:
-        """(n,) uint64 compressed Morton codes of (n, 3) cells: bits of x, y, z in turns."""
+        """Return compressed Morton codes of (n, 3) cells, (n,) uint64: bits of x, y, z in turns."""
         codes, place = np.zeros(len(cells), np.uint64), 0
         cells = cells.astype(np.uint64)
         for bit in range(int(self.shape.max() - 1).bit_length()):
@@ -187,5 +187,5 @@ def _pieces(begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def chance(ids: np.ndarray) -> np.ndarray:
-    """A number in [0, 1) for every id, the same in every run, that looks as if drawn at random."""
+    """Return a pseudo-random number in [0, 1) for every id, the same in every run."""
     return (murmur(ids) >> np.uint64(11)) * 2.0**-53

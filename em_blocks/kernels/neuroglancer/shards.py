@@ -20,14 +20,14 @@ _C1, _C2, _C3, _C4 = 0x239B961B, 0xAB0E9789, 0x38B34AE5, 0xA1E38B93
 
 @dataclass(frozen=True)
 class Sharding:
-    """In which of 2 ** shard_bits files, and in which of their 2 ** minishard_bits parts, a key is."""
+    """Distribution of keys over 2 ** shard_bits files, each of 2 ** minishard_bits parts."""
 
     shard_bits: int = 0
     minishard_bits: int = 0
 
     @classmethod
     def of(cls, n_keys: int, n_shards: int) -> Sharding:
-        """For `n_keys` keys in at least `n_shards` files."""
+        """Choose a sharding for `n_keys` keys in at least `n_shards` files."""
         shard_bits = max(0, n_shards - 1).bit_length()
         per_minishard = _KEYS_PER_MINISHARD << shard_bits
         return cls(shard_bits, max(0, -(-n_keys // per_minishard) - 1).bit_length())
@@ -37,7 +37,7 @@ class Sharding:
         return 1 << self.shard_bits
 
     def document(self) -> dict:
-        """As ``info`` files describe it."""
+        """Return the sharding as ``info`` files describe it."""
         return {
             "@type": "neuroglancer_uint64_sharded_v1", "preshift_bits": 0,
             "hash": "murmurhash3_x86_128", "minishard_bits": self.minishard_bits,
@@ -49,16 +49,16 @@ class Sharding:
         return f"{shard:0{-(-self.shard_bits // 4)}x}.shard" if self.shard_bits else "0.shard"
 
     def shard(self, keys: np.ndarray) -> np.ndarray:
-        """Number of the file of every key, (n,) int64."""
+        """Return number of the file of every key, (n,) int64."""
         hashed = murmur(keys) >> np.uint64(self.minishard_bits)
         return (hashed & np.uint64(self.n_shards - 1)).astype(np.int64)
 
     def minishard(self, keys: np.ndarray) -> np.ndarray:
-        """Number of the part of its file of every key, (n,) int64."""
+        """Return number of the part of its file of every key, (n,) int64."""
         return (murmur(keys) & np.uint64((1 << self.minishard_bits) - 1)).astype(np.int64)
 
     def order(self, keys: np.ndarray) -> np.ndarray:
-        """Indices that put the keys of one file in the order that `packed` needs."""
+        """Return indices that put the keys of one file in the order that `packed` needs."""
         return np.lexsort((keys, self.minishard(keys)))
 
     def packed(self, keys: np.ndarray, sizes: np.ndarray) -> tuple[bytes, bytes]:
@@ -81,14 +81,14 @@ class Sharding:
         return np.array(index, "<u8").tobytes(), b"".join(tail)
 
     def _minishards(self, keys: np.ndarray) -> Iterator[slice]:
-        """The rows of every minishard of a shard."""
+        """Return the rows of every minishard of a shard."""
         numbers = np.arange((1 << self.minishard_bits) + 1)
         bounds = np.searchsorted(self.minishard(keys), numbers)
         return (slice(int(a), int(b)) for a, b in pairwise(bounds))
 
 
 def _minishard_index(keys: np.ndarray, sizes: np.ndarray, ends: np.ndarray) -> bytes:
-    """Keys, gaps before the values and sizes, packed; gaps are 0 within a minishard."""
+    """Return keys, gaps before the values and sizes, packed; gaps are 0 within a minishard."""
     if not len(keys):
         return b""
     gaps = np.zeros(len(keys), np.uint64)
@@ -99,7 +99,7 @@ def _minishard_index(keys: np.ndarray, sizes: np.ndarray, ends: np.ndarray) -> b
 
 
 def murmur(keys: np.ndarray) -> np.ndarray:
-    """The lower 64 bits of MurmurHash3_x86_128 with seed 0 of every key, (n,) uint64.
+    """Return the lower 64 bits of MurmurHash3_x86_128 with seed 0 of every key, (n,) uint64.
 
     Parameters
     ----------

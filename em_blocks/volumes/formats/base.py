@@ -1,4 +1,4 @@
-"""What a storage format tells of itself: all that differs between formats is in one class each."""
+"""The contract of a storage format: everything that differs between formats, one class each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HIGHEST = 3
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything that decides how an array is stored, apart from its format.
+    """All that decides how an array is stored, apart from its format.
 
     Shapes are voxels (z, y, x). All channels of a voxel share a chunk, so that one
     block writes whole chunks.
@@ -42,7 +42,7 @@ class Layout:
         return [*([] if self.channels is None else ["c"]), *SPACE]
 
     def full(self, shape: Triple) -> list[int]:
-        """`shape` with the channel axis, if there is one."""
+        """Return `shape` with the channel axis, if there is one."""
         return [*([] if self.channels is None else [self.channels]), *shape]
 
 
@@ -52,7 +52,7 @@ class StorageFormat(ABC):
     Parameters
     ----------
     name : str
-        Of the format in configs: that under which it is registered.
+        Name of the format in configs, under which it is registered.
     """
 
     marker: ClassVar[str]
@@ -81,11 +81,11 @@ class StorageFormat(ABC):
     # -- arrays -------------------------------------------------------------------------
 
     def is_array(self, path: str) -> bool:
-        """Whether there is an array of this format at `path`."""
+        """Return whether there is an array of this format at `path`."""
         return store.read_json(path, self.marker) is not None
 
     def is_taken(self, path: str) -> bool:
-        """Whether an array or a group of this format would be damaged by a new array at `path`."""
+        """Return whether a new array at `path` would damage an array or a group of this format."""
         names = {self.marker} if self.group_file is None else {self.marker, self.group_file[0]}
         return any(store.read_json(path, name) is not None for name in names)
 
@@ -103,7 +103,10 @@ class StorageFormat(ABC):
 
     @abstractmethod
     def open(self, path: str, *, write: bool) -> ts.TensorStore:
-        """Open an array, axes as it is stored."""
+        """Open an array, axes as it is stored.
+
+        Reading a damaged chunk raises ValueError, OSError or EOFError.
+        """
 
     def forget(self, path: str) -> None:
         """Remove what is stored elsewhere of an array whose folder was deleted."""
@@ -112,7 +115,7 @@ class StorageFormat(ABC):
     # -- metadata -----------------------------------------------------------------------
 
     def read_attributes(self, path: str) -> dict:
-        """All user attributes of an array."""
+        """Return all user attributes of an array."""
         return store.read_json(path, self.attributes_file) or {}
 
     def write_attributes(self, path: str, attributes: dict) -> None:
@@ -121,7 +124,7 @@ class StorageFormat(ABC):
         store.write_json(path, self.attributes_file, {**values, **attributes})
 
     def stored(self, path: str, shape: Sequence[int], attributes: dict) -> Stored:
-        """All metadata of the array at `path`, those of the groups it lies in too.
+        """Return all metadata of the array at `path`, those of the groups it lies in too.
 
         Parameters
         ----------
@@ -136,7 +139,7 @@ class StorageFormat(ABC):
         return Stored(path, tuple(shape), attributes, groups)
 
     def holds_labels(self, path: str) -> bool | None:
-        """Whether the values are ids; None where the format does not say it."""
+        """Return whether the values are ids; None where the format does not say it."""
         return None
 
     # -- groups and pyramids ------------------------------------------------------------
@@ -147,19 +150,19 @@ class StorageFormat(ABC):
             store.write_json(path, *self.group_file)
 
     def group_attributes(self, path: str) -> dict | None:
-        """User attributes of a group; None where there is none."""
+        """Return user attributes of a group; None where there is none."""
         return store.read_json(path, self.attributes_file)
 
     def pyramid_attributes(self, multiscale: dict) -> dict:
-        """Attributes of the group of a pyramid, from its OME-NGFF entry without version."""
+        """Return attributes of the group of a pyramid, from its OME-NGFF entry without version."""
         return {"multiscales": [{"version": "0.4", **multiscale}]}
 
     def own_levels(self, path: str, attributes: dict) -> list[str]:
-        """Paths of the levels of the pyramid in a group, if it is of another kind than OME-NGFF."""
+        """Return paths of the levels of a pyramid that is of another kind than OME-NGFF."""
         return []
 
     def _groups(self, path: str) -> Iterator[Group]:
-        """The groups that an array lies in, the nearest first; folders between may be none."""
+        """Yield the groups that an array lies in, the nearest first; folders between may be none."""
         above = store.groups_above(path)[::-1] or list(_folders_above(path))
         for folder in above:
             attributes = self.group_attributes(folder)
@@ -169,15 +172,15 @@ class StorageFormat(ABC):
     # -- neuroglancer -------------------------------------------------------------------
 
     def volume_of(self, path: str) -> str:
-        """Folder of the volume that the array at `path` is a scale of."""
+        """Return folder of the volume that the array at `path` is a scale of."""
         return path
 
     def viewer_axes(self, path: str, attributes: dict, rank: int) -> list[str]:
-        """Names that neuroglancer gives the axes of an array by itself."""
+        """Return names that neuroglancer gives the axes of an array by itself."""
         return viewer_names(attributes.get("_ARRAY_DIMENSIONS"), rank, "d")
 
     def viewer_problem(self, *, channels: bool) -> str | None:
-        """Why neuroglancer cannot show an array; None if it can."""
+        """Return why neuroglancer cannot show an array; None if it can."""
         if self.viewer_scheme is not None:
             return None
         return f"is stored in the format {self.name}, which neuroglancer cannot show. Store it as zarr."
@@ -223,12 +226,12 @@ class DriverFormat(StorageFormat):
 
 
 def viewer_names(given: Sequence[str | None] | None, rank: int, prefix: str) -> list[str]:
-    """Names of axes, those that have none by their number: ``d0``."""
+    """Return names of axes, those that have none by their number: ``d0``."""
     return [name or f"{prefix}{n}" for n, name in enumerate(given or [None] * rank)]
 
 
 def _folders_above(path: str) -> Iterator[str]:
-    """The folders that an array in no container lies in, the nearest first, but not all."""
+    """Yield the folders that an array in no container lies in, the nearest first, but not all."""
     for _ in range(_HIGHEST):
         folder = store.split_parent(path)[0]
         if not folder or (is_url(path) and not is_url(folder)):

@@ -1,8 +1,8 @@
 """Chunks of precomputed volumes that CloudVolume compressed: ``0-64_0-64_0-64.gz`` and others.
 
 Object stores send such a chunk under its plain name, if CloudVolume wrote it there. In a folder, or a
-copy of one in a bucket, it has another name, and who looks for the plain name alone takes it for
-missing, which reads as 0.
+copy of one in a bucket, it has another name, and a reader that tries the plain name alone finds the
+chunk missing, which reads as 0.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DAMAGED = (EOFError, OSError, ValueError, RuntimeError, zlib.error, lzma.LZMAEr
 
 
 def has_compressed_chunks(array: ts.TensorStore, folder: str) -> bool:
-    """Whether chunks in the folder of a scale are compressed by themselves.
+    """Return whether chunks in the folder of a scale are compressed by themselves.
 
     All names of a local folder are looked at; elsewhere three chunks.
     """
@@ -53,14 +53,14 @@ def has_compressed_chunks(array: ts.TensorStore, folder: str) -> bool:
 
 
 def open_compressed(array: ts.TensorStore, folder: str, info: bytes, key: str) -> ts.TensorStore:
-    """A read-only view of a scale that finds plain and compressed chunks alike.
+    """Return a read-only view of a scale that finds plain and compressed chunks alike.
 
     Parameters
     ----------
     array : tensorstore.TensorStore
         The scale, axes (x, y, z, c), as opened from its plain chunks.
     folder : str
-        Path or URL of that of the chunks.
+        Path or URL of the folder of the chunks.
     info : bytes
         The file ``info`` of the volume.
     key : str
@@ -95,7 +95,7 @@ def open_compressed(array: ts.TensorStore, folder: str, info: bytes, key: str) -
 
 
 def decompressed(data: bytes, name: str) -> bytes:
-    """What a file holds, by the suffix of its name.
+    """Decompress the content of a file by the suffix of its name.
 
     Raises
     ------
@@ -115,12 +115,12 @@ def decompressed(data: bytes, name: str) -> bytes:
 
 
 def read_shape(array: ts.TensorStore) -> tuple[int, ...]:
-    """Shape of what is best read together, in the order of the array's axes."""
+    """Return shape of what is best read together, in the order of the array's axes."""
     return tuple(size or 1 for size in array.chunk_layout.read_chunk.shape or array.shape)
 
 
 def _some(array: ts.TensorStore) -> Iterator[str]:
-    """Names of the first, the middle and the last chunk."""
+    """Yield the names of the first, the middle and the last chunk."""
     grid, whole = read_shape(array)[:3], array.domain
     begin, end = whole.inclusive_min[:3], whole.exclusive_max[:3]
     middle = [(b + e) // 2 for b, e in zip(begin, end, strict=True)]
@@ -130,7 +130,7 @@ def _some(array: ts.TensorStore) -> Iterator[str]:
 
 
 def _names(domain: ts.IndexDomain, whole: ts.IndexDomain, grid: Sequence[int]) -> Iterator[str]:
-    """Names of the chunks that have voxels in `domain`."""
+    """Return names of the chunks that have voxels in `domain`."""
     ranges = []
     for axis, size in enumerate(grid):
         begin, end = whole.inclusive_min[axis], whole.exclusive_max[axis]
@@ -141,7 +141,7 @@ def _names(domain: ts.IndexDomain, whole: ts.IndexDomain, grid: Sequence[int]) -
 
 
 def _chunk(folder: str, name: str) -> bytes | None:
-    """The bytes of a chunk; None if it is missing.
+    """Return the bytes of a chunk; None if it is missing.
 
     Raises
     ------
@@ -156,6 +156,6 @@ def _chunk(folder: str, name: str) -> bytes | None:
     if len(set(found.values())) > 1:
         raise VolumeError(
             f"The chunk {store.join(folder, name)} is there as {' and '.join(found)}, which hold "
-            "different voxels. Which of them is right, only who wrote them knows; delete the others."
+            "different voxels. Find out from their writer which of them is right, and delete the others."
         )
     return next(iter(found.values()), None)

@@ -43,7 +43,7 @@ class N5(DriverFormat):
         return replace(super().stored(path, shape, attributes), n5=True)
 
     def own_levels(self, path: str, attributes: dict) -> list[str]:
-        """Datasets s0, s1, ..., if the group or the second one says that they are levels."""
+        """Return datasets s0, s1, ..., if the group or the second one says that they are levels."""
         levels = (store.join(path, f"s{level}") for level in range(_MOST_LEVELS))
         found = list(itertools.takewhile(self.is_array, levels))
         if found and attributes.keys() & _OF_PYRAMIDS:

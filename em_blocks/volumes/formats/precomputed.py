@@ -98,7 +98,7 @@ class Precomputed(DriverFormat):
 
 
 def split_scale(path: str) -> tuple[str, str | None]:
-    """The folder of ``info`` and the key of the scale that a path to be made names; None: the first.
+    """Return the folder of ``info`` and the key of the scale at a path to be made; None: the first.
 
     Only for paths without an ``info`` of their own.
     """
@@ -107,14 +107,14 @@ def split_scale(path: str) -> tuple[str, str | None]:
 
 
 def location(path: str) -> tuple[str, str | None]:
-    """As `split_scale`, for a volume that exists; its scales may have any keys."""
+    """Find folder and key as `split_scale`, of a volume that exists; its scales may have any keys."""
     if store.read_json(path, INFO) is not None:
         return path, None
     return _listed(path) or split_scale(path)
 
 
 def _is_scale(path: str) -> bool:
-    """Whether `path` names a scale of the volume in a folder above it, by its key.
+    """Return whether `path` names a scale of the volume in a folder above it, by its key.
 
     One that em_blocks made has attributes: without them it was deleted, and is still listed.
     """
@@ -128,7 +128,7 @@ def _is_scale(path: str) -> bool:
 
 
 def _listed(path: str) -> tuple[str, str] | None:
-    """The folder of ``info`` above a path, and the key in it that the path names."""
+    """Return the folder of ``info`` above a path, and the key in it that the path names."""
     folder, key = store.split_parent(path)
     for _ in range(_DEEPEST_KEY):
         if not folder or (is_url(path) and not is_url(folder)):
@@ -142,13 +142,13 @@ def _listed(path: str) -> tuple[str, str] | None:
 
 
 def _is_ours(folder: str) -> bool:
-    """Whether em_blocks made any scale of a volume."""
+    """Return whether em_blocks made any scale of a volume."""
     folders = [folder, *(store.join(folder, scale["key"]) for scale in _scales(folder))]
     return any(store.read_json(one, ATTRIBUTES) is not None for one in folders)
 
 
 def _is_taken(path: str) -> bool:
-    """Whether making a scale at `path` would destroy one: of ours, or of any other volume.
+    """Return whether making a scale at `path` would destroy one: of ours, or of any other volume.
 
     A scale that was deleted, with --overwrite, is still listed in ``info``; its folder is empty.
     """
@@ -160,13 +160,13 @@ def _is_taken(path: str) -> bool:
 
 
 def _scale_metadata(path: str) -> dict:
-    """What ``info`` says of the scale at `path`."""
+    """Return the entry of ``info`` for the scale at `path`."""
     folder, key = location(path)
     return next(s for s in _scales(folder) if key is None or s["key"] == key)
 
 
 def _with_compressed_chunks(array: ts.TensorStore, path: str) -> ts.TensorStore:
-    """The scale at `path`, whose chunks may be compressed by themselves, axes (x, y, z, c)."""
+    """Return the scale at `path`, whose chunks may be compressed by themselves, axes (x, y, z, c)."""
     if store.read_json(path, ATTRIBUTES) is not None:
         return array  # those of ours never are
     scale = _scale_metadata(path)
@@ -180,7 +180,7 @@ def _with_compressed_chunks(array: ts.TensorStore, path: str) -> ts.TensorStore:
 
 
 def _encoding(layout: Layout, *, labels: bool) -> dict:
-    """How chunks are stored: those of ids compressed, where the format can."""
+    """Return how chunks are encoded: ids are compressed where the format can."""
     if labels and layout.dtype.name in ("uint32", "uint64"):
         block = {"compressed_segmentation_block_size": [8, 8, 8]}
         return {"encoding": "compressed_segmentation", **block}
@@ -195,7 +195,7 @@ def _scales(folder: str) -> list[dict]:
 
 
 def _type(path: str | None) -> str | None:
-    """The type of the volume that a scale is added to: it has one for all scales."""
+    """Return the type of the volume that a scale is added to: it has one for all scales."""
     return path and (store.read_json(split_scale(path)[0], INFO) or {}).get("type")
 
 

@@ -1,4 +1,4 @@
-"""The storage formats, and which of them an array or a group is of.
+"""Registry of the storage formats, and detection of the format of an array.
 
 =============  =====================================  ==========================
 format         axis order on disk                     where attributes live
@@ -40,12 +40,12 @@ FORMATS = Registry("em_blocks.formats", _BUILTIN, f"{_HERE}.base:StorageFormat")
 
 @cache
 def format_named(name: str) -> StorageFormat:
-    """The format of this name; raises `ConfigError`."""
+    """Return the format of this name; raises `ConfigError`."""
     return FORMATS.get(name)(name)
 
 
 def all_formats() -> list[StorageFormat]:
-    """All formats; those of other packages first, which may be a builtin one with more to it."""
+    """Return all formats; those of other packages first: they may extend a builtin one."""
     return [format_named(name) for name in sorted(FORMATS.names(), key=_BUILTIN.__contains__)]
 
 
@@ -78,12 +78,12 @@ PyramidFormat = Annotated[
 
 
 def detect(path: str) -> StorageFormat | None:
-    """The format of the array at `path`; None where there is no array."""
+    """Return the format of the array at `path`; None where there is no array."""
     return next((storage for storage in all_formats() if storage.is_array(path)), None)
 
 
 def arrays_below(path: str) -> list[str]:
-    """Names of the arrays directly in the local folder `path`, for error messages."""
+    """Return names of the arrays directly in the local folder `path`, for error messages."""
     if is_url(path) or not os.path.isdir(path):
         return []
     return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and detect(entry.path))
@@ -104,12 +104,12 @@ def check_free(path: str) -> None:
 
 
 def block_shards(format: str, block_shape: Triple) -> Triple | None:
-    """Shards (voxels) of one block each; None where the format has no shards."""
+    """Return shards (voxels) of one block each; None where the format has no shards."""
     return block_shape if format_named(format).has_shards else None
 
 
 def metadata_files() -> list[str]:
-    """Names of the files that make a folder an array, then of those that hold its attributes."""
+    """Return names of the files that make a folder an array, then of those that hold its attributes."""
     storages = [format_named(name) for name in FORMATS.names()]
     names = [*(s.marker for s in storages), *(s.attributes_file for s in storages)]
     return list(dict.fromkeys(names))

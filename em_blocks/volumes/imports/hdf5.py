@@ -42,7 +42,7 @@ class Hdf5Dataset(StrictModel):
     axes: StoredAxes = None
 
     def header(self, told: VolumeInput | None = None) -> SourceHeader:
-        """Shape, dtype, and position if the file or the config tells; raises an `EmBlocksError`."""
+        """Read shape, dtype, and position if the file or the config tells; raises an `EmBlocksError`."""
         with _open_file(self.path) as file:
             return _header(_dataset(file, self.dataset), self.axes, told)
 
@@ -52,7 +52,7 @@ class Hdf5Dataset(StrictModel):
             _arrangement(_dataset(file, self.dataset), self.axes)
 
     def identity(self) -> dict:
-        """A checksum of a sample of the values, wherever the file lies."""
+        """Return a checksum of a sample of the values, wherever the file lies."""
         return signed_values(self)
 
     @contextmanager
@@ -77,7 +77,7 @@ class Hdf5Transforms(StrictModel):
     axes: StoredAxes = None
 
     def header(self, told: VolumeInput | None = None) -> SourceHeader:
-        """Shape and position of the supervoxels, dtype of the bodies; raises an `EmBlocksError`."""
+        """Read shape and position of the supervoxels, dtype of the bodies; raises an `EmBlocksError`."""
         with _open_file(self.path) as file:
             dtype = _dataset(file, self.transforms).dtype
             return _header(_dataset(file, self.stack), self.axes, told)._replace(dtype=dtype)
@@ -101,7 +101,7 @@ class Hdf5Transforms(StrictModel):
             _mapping(table)
 
     def identity(self) -> dict:
-        """A checksum of a sample of the values, wherever the file lies."""
+        """Return a checksum of a sample of the values, wherever the file lies."""
         return signed_values(self)
 
     @contextmanager
@@ -142,14 +142,14 @@ def apply_mapping(
     if lost := ids[~known & (ids != 0)].tolist():
         raise VolumeError(
             f"{len(lost)} supervoxels have no body in the table of transforms, for example "
-            f"{lost[:5]}. Stored as they are, they could be taken for other bodies; complete the "
+            f"{lost[:5]}. Stored as they are, they could be mistaken for other bodies; complete the "
             "table, or ingest the supervoxels themselves with the source type 'hdf5'."
         )
     return np.where(known, bodies[row], 0).astype(bodies.dtype)[inverse].reshape(values.shape)
 
 
 def _mapping(table: h5py.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """The table as sorted supervoxels and their bodies; raises `ConfigError`."""
+    """Return the table as sorted supervoxels and their bodies; raises `ConfigError`."""
     rows = table[:]
     if not len(rows):
         raise ConfigError(f"The table {table.name} of {table.file.filename} is empty.")
@@ -159,7 +159,7 @@ def _mapping(table: h5py.Dataset) -> tuple[np.ndarray, np.ndarray]:
     if twice := supervoxels[1:][supervoxels[1:] == supervoxels[:-1]].tolist():
         raise ConfigError(
             f"The table {table.name} of {table.file.filename} gives {len(twice)} supervoxels more "
-            f"than one body, for example {twice[:5]}. Only one can be right; correct the table."
+            f"than one body, for example {twice[:5]}. Correct the table, so that each has one."
         )
     return supervoxels, bodies
 
@@ -202,7 +202,7 @@ def _header(
 
 
 def _arrangement(dataset: h5py.Dataset, axes: Axes | None) -> Arrangement:
-    """How the axes of a dataset lie; raises an `EmBlocksError` if it is no volume of numbers."""
+    """Return the arrangement of a dataset; raises an `EmBlocksError` if it is no volume of numbers."""
     if dataset.ndim < 3 or dataset.dtype.kind not in "uif":
         raise _no_volume(dataset)
     found, named = resolve_axes(_stored(dataset), axes)
@@ -233,7 +233,7 @@ def _name(dataset: h5py.Dataset) -> str:
 
 
 def _plain(value: object) -> object:
-    """An attribute as JSON would have it."""
+    """Return an attribute as JSON would have it."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, np.ndarray):
@@ -258,7 +258,7 @@ def _read(dataset: h5py.Dataset, arrangement: Arrangement, box: Box) -> np.ndarr
 
 
 def signed_values(source: Hdf5Dataset | Hdf5Transforms) -> dict:
-    """What tells whether the values of a source have changed: a checksum of a bounded sample."""
+    """Return what identifies the values of a source: a checksum of a bounded sample."""
     header = source.header()
     with source.open() as read:
         found = sign(

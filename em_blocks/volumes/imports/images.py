@@ -70,7 +70,7 @@ class ImageStack(StrictModel):
     )
 
     def header(self, told: VolumeInput | None = None) -> SourceHeader:
-        """Shape and dtype, from the number of files and the first one; the place as told.
+        """Read shape and dtype, from the number of files and the first one; the place as told.
 
         Raises
         ------
@@ -96,7 +96,7 @@ class ImageStack(StrictModel):
                 )
 
     def identity(self) -> dict:
-        """A digest of names and sizes of all files, and of the bytes of some of them.
+        """Return a digest of names and sizes of all files, and of the bytes of some of them.
 
         A digest of all pixels would read a terabyte twice; times change with every copy.
         """
@@ -129,7 +129,7 @@ class ImageStack(StrictModel):
 
 
 def _pieces(file: Path) -> Iterator[bytes]:
-    """Bytes of the begin, the middle and the end of a file; of a small one all."""
+    """Yield bytes from the beginning, the middle and the end of a file; all of a small one."""
     size = file.stat().st_size
     with file.open("rb") as opened:
         for begin in sorted({0, max(0, (size - BYTES_READ) // 2), max(0, size - BYTES_READ)}):
@@ -138,7 +138,7 @@ def _pieces(file: Path) -> Iterator[bytes]:
 
 
 def section_files(path: Path) -> list[Path]:
-    """Images of the folder or pattern `path`, in the order of their section numbers.
+    """Return images of the folder or pattern `path`, in the order of their section numbers.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def _image_files(path: Path) -> list[Path]:
 
 
 def _section_numbers(path: Path, names: list[str]) -> list[int]:
-    """The last whole number in the names that is not the same in all of them."""
+    """Return the last whole number in the names that is not the same in all of them."""
     parts = [re.split(r"(\d+)", name) for name in names]
     texts = {tuple(part[::2]): name for part, name in zip(parts, names, strict=True)}
     if len(texts) > 1:
@@ -198,7 +198,7 @@ def _section_numbers(path: Path, names: list[str]) -> list[int]:
 
 
 def _gaps(numbers: list[int], at_most: int = 10) -> str:
-    """The numbers missing from a sorted list, as in ``3, 7-9``; empty if none is."""
+    """Return the numbers missing from a sorted list, as in ``3, 7-9``; empty if none is."""
     gaps = [
         f"{a + 1}" if b - a == 2 else f"{a + 1}-{b - 1}"
         for a, b in itertools.pairwise(numbers)
@@ -209,7 +209,7 @@ def _gaps(numbers: list[int], at_most: int = 10) -> str:
 
 
 def read_header(file: Path) -> Section:
-    """Size and type of an image, without its pixels.
+    """Return size and type of an image, without its pixels.
 
     Raises
     ------
@@ -234,7 +234,7 @@ def _png_header(file: Path) -> Section:
 
 
 def _few_bits(file: Path) -> int | None:
-    """Bits of a pixel of a PNG file, if they are 2 or 4."""
+    """Return bits of a pixel of a PNG file, if they are 2 or 4."""
     with open(file, "rb") as opened:
         bits = opened.read(_PNG_BITS + 1)[_PNG_BITS]
     return bits if bits in _SPREAD else None
@@ -256,7 +256,7 @@ def _tiff_header(file: Path) -> Section:
 
 
 def _images_in(tiff: tifffile.TiffFile) -> int:
-    """How many images a file itself holds.
+    """Count the images that a file itself holds.
 
     ImageJ writes large stacks with one page only. A file of an OME series knows the images of its
     other files too, which are sections of their own here.

@@ -1,4 +1,4 @@
-"""What every source of voxels (image stack, HDF5) has in common.
+"""Common parts of all sources of voxels (image stack, HDF5).
 
 A source is a config model with ``header(told)``, ``check()``, ``identity()`` and ``open()``, and
 the constant ``whole_sections``: whether a piece of a section costs as much as all of it.
@@ -22,7 +22,7 @@ USUAL_CHUNK = (64, 64, 64)
 
 
 class SourceHeader(NamedTuple):
-    """What a source says about itself before its voxels are read."""
+    """Metadata of a source, known before its voxels are read."""
 
     shape: Triple  # voxels (z, y, x)
     dtype: np.dtype

@@ -1,4 +1,4 @@
-"""Where the voxels of an array lie and how its axes are called, from all that its metadata say.
+"""Place and axes of an array, from all dialects of metadata.
 
 One module per dialect collects claims; `resolve` weighs them.
 """

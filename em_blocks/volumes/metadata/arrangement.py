@@ -29,7 +29,7 @@ class Arrangement:
     def of(
         cls, axes: Axes, shape: Sequence[int], *, keeps_channel: bool, source: str
     ) -> Arrangement:
-        """The arrangement for an array of this shape; single points in time are dropped.
+        """Return the arrangement for an array of this shape; single points in time are dropped.
 
         Parameters
         ----------
@@ -63,11 +63,11 @@ class Arrangement:
         return [left.index(axis) for axis in self.kept]
 
     def spatial(self, values: Sequence[int]) -> Triple:
-        """Values of stored axes as (z, y, x)."""
+        """Return values of stored axes as (z, y, x)."""
         return triple(values[self.axes.index(axis)] for axis in SPACE)
 
     def index(self, box: Box) -> tuple:
-        """What selects the voxels of a box (and all channels) from the stored array."""
+        """Return the index that selects the voxels of a box (and all channels) from the stored array."""
         chosen = dict(zip(SPACE, box.slices, strict=True))
         return tuple(
             chosen.get(axis, slice(None)) if axis in self.kept else 0 for axis in self.axes

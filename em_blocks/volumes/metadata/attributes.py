@@ -11,7 +11,7 @@ from em_blocks.volumes.metadata.claims import SPACE
 
 
 def frame_attributes(frame: Frame, *, channels: bool) -> dict:
-    """Attributes that describe `frame`, for every reader we know."""
+    """Return attributes that describe `frame`, for every reader we know."""
     axes = (["c^"] if channels else []) + list(SPACE)  # ^: funlib's mark of a channel axis
     return {
         "voxel_size": list(frame.voxel_size),
@@ -24,10 +24,10 @@ def frame_attributes(frame: Frame, *, channels: bool) -> dict:
 
 
 def are_ours(attributes: dict) -> bool:
-    """Whether these are attributes that `frame_attributes` made."""
+    """Return whether these are attributes that `frame_attributes` made."""
     return {"voxel_size", "offset", "axis_names", "pixelResolution"} <= attributes.keys()
 
 
 def keeps_channel_axis(attributes: dict) -> bool:
-    """Whether `frame_attributes` was told of a channel axis, even of one channel."""
+    """Return whether `frame_attributes` was told of a channel axis, even of one channel."""
     return are_ours(attributes) and attributes["axis_names"] == ["c^", *SPACE]

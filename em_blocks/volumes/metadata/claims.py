@@ -1,4 +1,4 @@
-"""What is stored of an array, and what a dialect of metadata claims of it."""
+"""Stored metadata of an array, and the claims that dialects of metadata make."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Place:
     voxel_size, offset : (3,) float or None
         nm (z, y, x); the offset is the corner of the first voxel.
     other_size : (3,) float or None
-        What `voxel_size` is taken for where another dialect says so: writers disagree.
+        Another meaning of `voxel_size`, if another dialect states that one: writers disagree.
     states_offset : bool
         Whether the offset is written there, or follows from nothing being written.
     in_nm : bool
@@ -96,7 +96,7 @@ class Problem:
 
 @dataclass
 class Claims:
-    """What all dialects say of one array."""
+    """Claims of all dialects about one array."""
 
     axes: dict[str, Axes] = field(default_factory=dict)
     places: list[Place] = field(default_factory=list)
@@ -104,7 +104,7 @@ class Claims:
 
 
 def in_space(values: Sequence, axes: Sequence[str], *, what: str) -> tuple:
-    """Values as (z, y, x).
+    """Return values as (z, y, x).
 
     Parameters
     ----------
@@ -133,5 +133,5 @@ def in_space(values: Sequence, axes: Sequence[str], *, what: str) -> tuple:
 
 
 def corner(centre: Sequence[float], size: Sequence[float]) -> Nm3:
-    """The corner of a voxel around `centre`."""
+    """Return the corner of a voxel around `centre`."""
     return triple(c - s / 2 for c, s in zip(centre, size, strict=True))

@@ -16,7 +16,7 @@ _DIALECT = "the attribute 'transform'"
 
 
 def named_axes(stored: Stored) -> Iterator[tuple[str, Axes]]:
-    """The axes of the array, where the transform names as many as it has."""
+    """Yield the axes of the array, where the transform names as many as it has."""
     transform = stored.attributes.get("transform")
     if not _is_transform(transform) or "axes" not in transform:
         return
@@ -31,7 +31,7 @@ def named_axes(stored: Stored) -> Iterator[tuple[str, Axes]]:
 
 
 def places(stored: Stored, axes: Axes) -> Iterator[Place]:
-    """What the transform of the array says.
+    """Yield the place that the transform of the array states.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def places(stored: Stored, axes: Axes) -> Iterator[Place]:
 
 
 def place(transform: dict, dialect: str) -> Place:
-    """What a transform says; raises ValueError or TypeError if it makes no sense."""
+    """Return the place that a transform states; raises ValueError or TypeError if it makes no sense."""
     names = transform.get("axes") or SPACE
     if not isinstance(names, Sequence):
         raise ValueError(f"'axes' is {names!r} instead of a list of names")

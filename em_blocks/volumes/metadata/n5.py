@@ -1,4 +1,4 @@
-"""What Java programs write, x first: ``pixelResolution``, ``resolution``, ``downsamplingFactors``.
+"""Metadata of Java programs, x first: ``pixelResolution``, ``resolution``, ``downsamplingFactors``.
 
 In attributes of the array, or of a group above it: BDV and Paintera keep the voxel size of the
 finest level there, and that of a level is it times its factors. Corners of levels coincide.
@@ -19,7 +19,7 @@ _LISTS_OF_FACTORS = ("downsamplingFactors", "scales")
 
 
 def places(stored: Stored, axes: Axes) -> Iterator[Place]:
-    """What the attributes of an array with these axes, and of its groups, say.
+    """Yield the places that the attributes of an array with these axes, and of its groups, state.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def places(stored: Stored, axes: Axes) -> Iterator[Place]:
 
 
 def factors_of(stored: Stored) -> Nm3 | None:
-    """By what the array is coarser than the finest level, (z, y, x); None where that is not said."""
+    """Return the factors to the finest level, (z, y, x); None where they are not stated."""
     own = stored.attributes.get("downsamplingFactors")
     if own is not None:
         return _factors(own)
@@ -73,7 +73,7 @@ def _factors(values: Any) -> Nm3:
 
 
 def _claim(attributes: dict, axes: Axes, x_first: bool) -> tuple[str, Place] | None:
-    """Voxel size and offset before factors; ``resolution`` counts only where it is x first."""
+    """Return voxel size and offset before factors; ``resolution`` counts only where it is x first."""
     resolution = attributes.get("pixelResolution")
     if isinstance(resolution, dict):
         return "pixelResolution", _place(
@@ -99,7 +99,7 @@ def _place(attributes: dict, axes: Axes, values: object, units: Sequence, x_firs
 
 
 def _reversed(values: object, axes: Axes, what: str) -> tuple:
-    """Values (x, y, z), or x first with all axes, as (z, y, x)."""
+    """Return values (x, y, z), or x first with all axes, as (z, y, x)."""
     if not isinstance(values, (list, tuple)):
         raise ValueError(f"{what} is {values!r} instead of a list of three")
     if len(values) == 4 and len(axes) == 3:
@@ -110,7 +110,7 @@ def _reversed(values: object, axes: Axes, what: str) -> tuple:
 def _scaled(
     found: tuple[str, Place], factors: Nm3 | None, dialect: str, *, coarse: bool = True
 ) -> Place:
-    """Of a level. Some programs write the level's own size beside its factors."""
+    """Return the place of a level. Some programs write the level's own size beside its factors."""
     name, place = found
     size = place.voxel_size or (1.0, 1.0, 1.0)
     if factors is None:

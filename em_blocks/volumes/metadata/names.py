@@ -13,7 +13,7 @@ _TIME = ("t", "time", "times")
 
 
 def named_axes(stored: Stored) -> Iterator[tuple[str, Axes]]:
-    """Every list of names of axes that is stored: its dialect, and the axes as numpy shows them.
+    """Yield every list of names of axes that is stored: its dialect, and the axes as numpy shows them.
 
     Names that say nothing of z, y and x are left out, as are lists of another length than the
     array has axes.
@@ -39,12 +39,12 @@ def named_axes(stored: Stored) -> Iterator[tuple[str, Axes]]:
 
 
 def own_axes(stored: Stored) -> Axes | None:
-    """The axes that ``axis_names`` lists, which is what values beside it belong to."""
+    """Return the axes that ``axis_names`` lists, to which values beside it belong."""
     return _understood(stored.attributes.get("axis_names"), len(stored.shape))
 
 
 def normal(name: object) -> str:
-    """How an axis is called here: t, c, z, y, x, or as it was."""
+    """Return the name of an axis as used here: t, c, z, y, x, or unchanged."""
     text = name.strip().lower() if isinstance(name, str) else ""
     if text.endswith("^") or text in _CHANNEL:  # ^: funlib's mark of a channel axis
         return "c"
@@ -52,7 +52,7 @@ def normal(name: object) -> str:
 
 
 def are_axes(axes: Sequence[str]) -> bool:
-    """Whether these are the axes of a volume, each once: z, y, x, perhaps t and c."""
+    """Return whether these are the axes of a volume, each once: z, y, x, perhaps t and c."""
     return set(SPACE) <= set(axes) <= {"t", "c", *SPACE} and len(set(axes)) == len(axes)
 
 
@@ -90,7 +90,7 @@ def _understood(values: object, rank: int) -> Axes | None:
 
 
 def _only_channels(axes: list[str]) -> Axes | None:
-    """Where only the channels have a name, the others are z, y, x as ever."""
+    """Name the other axes z, y, x where only the channels have a name."""
     others = [n for n, axis in enumerate(axes) if axis not in ("c", "t")]
     if len(others) != 3 or len(others) == len(axes):
         return None

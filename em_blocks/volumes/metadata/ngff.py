@@ -17,7 +17,7 @@ _Level = tuple[str, dict, dict]
 
 
 def named_axes(stored: Stored) -> Iterator[tuple[str, Axes]]:
-    """The axes of the array, from every pyramid that it is a level of."""
+    """Yield the axes of the array, from every pyramid that it is a level of."""
     for dialect, multiscale, _ in _levels(stored):
         axes = _axes(multiscale)
         if axes is not None and len(axes) == len(stored.shape):
@@ -25,7 +25,7 @@ def named_axes(stored: Stored) -> Iterator[tuple[str, Axes]]:
 
 
 def places(stored: Stored, axes: Axes) -> Iterator[Place]:
-    """What every pyramid that the array is a level of says.
+    """Yield the places that all pyramids state of which the array is a level.
 
     Raises
     ------
@@ -40,14 +40,14 @@ def places(stored: Stored, axes: Axes) -> Iterator[Place]:
 
 
 def multiscales_of(attributes: dict) -> list[dict]:
-    """The pyramids that the attributes of a group describe."""
+    """Return the pyramids that the attributes of a group describe."""
     inner = attributes.get("ome")
     found = (inner if isinstance(inner, dict) else attributes).get("multiscales")
     return [m for m in found if isinstance(m, dict)] if isinstance(found, list) else []
 
 
 def paths_of(multiscale: dict) -> list[str]:
-    """Paths of the levels below the group, the finest first."""
+    """Return paths of the levels below the group, the finest first."""
     datasets = multiscale.get("datasets")
     return [
         posixpath.normpath(d["path"]).strip("/")
@@ -73,7 +73,7 @@ def _named(multiscale: dict, group: Group) -> list[dict]:
 
 
 def _axes(multiscale: dict) -> Axes | None:
-    """Names of axes; before 0.4 they were plain text, before 0.3 always the same five."""
+    """Return the names of axes; before 0.4 they were plain text, before 0.3 always the same five."""
     axes = multiscale.get("axes")
     if axes is None:
         return None

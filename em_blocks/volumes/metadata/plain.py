@@ -18,7 +18,7 @@ _NM = ("nm", "nm", "nm")
 
 
 def places(stored: Stored, axes: Axes) -> Iterator[Place]:
-    """What the attributes of an array with these axes say.
+    """Yield the places that the attributes of an array with these axes state.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def places(stored: Stored, axes: Axes) -> Iterator[Place]:
 
 
 def offset(stored: Stored, axes: Axes) -> Iterator[Place]:
-    """What ``offset`` says, where it is in nm: beside a voxel size in nm, or none at all."""
+    """Yield the place of ``offset``, where it is in nm: beside a voxel size in nm, or none at all."""
     found, axes = stored.attributes, _order(stored, axes)
     if found.get("offset") is None or (stored.n5 and "voxel_size" not in found):
         return
@@ -56,7 +56,7 @@ def _place(stored: Stored, axes: Axes, name: str) -> Place:
 
 
 def _of_level(stored: Stored, size: Nm3) -> Nm3:
-    """`size` times the factors of a level of a pyramid, which Java programs list x first."""
+    """Return `size` times the factors of a level of a pyramid, which Java programs list x first."""
     factors = n5.factors_of(stored)
     if factors is None or (set(factors) != {1.0} and (
         len(set(factors)) > 1 and len(set(size)) > 1
@@ -68,7 +68,7 @@ def _of_level(stored: Stored, size: Nm3) -> Nm3:
 
 
 def _order(stored: Stored, axes: Axes) -> Axes:
-    """The axes that values are listed by: of the array, unless the file has other names for them."""
+    """Return the axes that values are listed by: of the array, unless the file names others."""
     own = names.own_axes(stored)
     return own if own is not None and names.are_axes(own) else axes
 
@@ -83,7 +83,7 @@ def _units(stored: Stored, axes: Axes) -> tuple:
 
 
 def _tail(values: Any, axes: Axes) -> Any:
-    """Without the value of channels, where the array has none or gives it no axis."""
+    """Return without the value of channels, where the array has none or gives it no axis."""
     if isinstance(values, (list, tuple)) and len(values) == 4 and len(axes) == 3:
         return values[1:]
     return values

@@ -1,4 +1,4 @@
-"""One answer out of all that the metadata of an array, and the config, say."""
+"""Resolution of all metadata of an array, and of the config, to one answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SAME_PLACE_VOXELS = 0.501
 
 
 class Resolved(NamedTuple):
-    """What holds of an array.
+    """Axes and place of an array.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ def resolve(stored: Stored, told: VolumeInput | None = None, *, optional: bool =
 
 
 def resolve_axes(stored: Stored, told: Axes | None = None) -> tuple[Axes, bool]:
-    """The axes of an array, and whether something names them or they are the usual ones.
+    """Return the axes of an array, and whether something names them or they are the usual ones.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def _named(stored: Stored, claims: Claims) -> Axes:
 
 
 def _usual(stored: Stored) -> Axes:
-    """The order where nothing names the axes."""
+    """Return the order where nothing names the axes."""
     rank = len(stored.shape)
     if rank not in (3, 4):
         raise VolumeError(
@@ -238,7 +238,7 @@ def _sizes(places: list[Place]) -> list[tuple[Place, Nm3]]:
 
 
 def _stated(places: list[Place]) -> list[tuple[str, Nm3]]:
-    """Offsets that are written down, with their dialects."""
+    """Return offsets that are written down, with their dialects."""
     return [
         (p.dialect, p.offset) for p in places
         if p.states_offset and p.offset is not None and p.in_nm
@@ -263,7 +263,7 @@ def _one_place(one: Nm3, other: Nm3, size: Nm3) -> bool:
 
 
 def place_in_config(path: str) -> str:
-    """What to write into a config for a volume that does not say where it lies; for messages."""
+    """Return the config entry of a volume that does not state its place; for messages."""
     return f'{{"path": "{path}", "voxel_size": [z, y, x], "offset": [z, y, x]}} (nm)'
 
 
@@ -271,7 +271,7 @@ def place_in_config(path: str) -> str:
 
 
 def _warn_of_differences(stored: Stored, places: list[Place], told: VolumeInput) -> None:
-    """One warning about all that the config says otherwise than the metadata."""
+    """Return one warning about all that the config says otherwise than the metadata."""
     differences = []
     checks: list[tuple[str, Any, Iterable[tuple[str, Any]], Callable[[Any, Any], bool]]] = [
         ("axes", told.axes, _names(stored).axes.items() if told.axes else [], tuple.__eq__),

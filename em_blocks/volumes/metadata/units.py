@@ -25,7 +25,7 @@ _NO_UNITS = ("", "pixel", "pixels", "px", "voxel", "voxels", "none", "null")
 
 
 def nm_per(unit: object) -> float | None:
-    """Length of a unit, nm; None for what is no unit (missing, or pixels).
+    """Return length of a unit, nm; None for what is no unit (missing, or pixels).
 
     Raises
     ------
@@ -43,7 +43,7 @@ def nm_per(unit: object) -> float | None:
 
 
 def to_nm(values: Sequence, units: Sequence) -> tuple[Nm3, bool]:
-    """Lengths in nm, and whether all have units.
+    """Return lengths in nm, and whether all have units.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def to_nm(values: Sequence, units: Sequence) -> tuple[Nm3, bool]:
 
 
 def number(value: object) -> float:
-    """A finite number of JSON; ValueError for all else, true and text included."""
+    """Return a finite number of JSON; ValueError for all else, true and text included."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{value!r} is no number")
     return float(value)

@@ -13,7 +13,7 @@ from em_blocks.volumes.skeletons.swc_files import swc_files
 
 
 def read_skeletons(path: Path, *, unit_nm: float | Sequence[float]) -> dict[str, nx.Graph]:
-    """The neuron of an SWC file, or those of all SWC files of a folder, by file name.
+    """Return the neuron of an SWC file, or those of all SWC files of a folder, by file name.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ class SkeletonNodes(NamedTuple):
 
 
 def read_nodes(path: Path, *, unit_nm: float | Sequence[float] = 1.0) -> SkeletonNodes:
-    """The nodes of skeletons.
+    """Return the nodes of skeletons.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def read_nodes(path: Path, *, unit_nm: float | Sequence[float] = 1.0) -> Skeleto
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of all that `read_nodes` reads; part of fingerprints."""
+    """Return SHA-256 of all that `read_nodes` reads; part of fingerprints."""
     files = swc_files(path)
     digest = hashlib.sha256()
     try:

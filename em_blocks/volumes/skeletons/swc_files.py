@@ -16,12 +16,12 @@ NAMES = {"nm": 1.0, "um": 1000.0}
 
 
 def nm_per_unit(unit: SkeletonUnit) -> float | tuple[float, float, float]:
-    """nm per unit of positions, for all axes or (z, y, x)."""
+    """Return nm per unit of positions, for all axes or (z, y, x)."""
     return NAMES[unit] if isinstance(unit, str) else unit
 
 
 def swc_files(path: Path) -> list[Path]:
-    """The SWC files of a folder by name, or the one that `path` is."""
+    """Return the SWC files of a folder by name, or the one that `path` is."""
     if not path.is_dir():
         return [path]
     # Names with a leading dot are remains of other systems, not neurons.

@@ -1,4 +1,4 @@
-"""What is written lies apart from what is read: nothing overwrites or deletes its own input."""
+"""Checks that outputs lie apart from inputs, so that nothing overwrites or deletes its own input."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def _relation(made: str, read: str) -> str | None:
 
 
 def _spelled(path: str) -> str:
-    """A path as it was given, and the place where that leads to another one."""
+    """Return a path as it was given, and the place where that leads to another one."""
     place = canonical(path)
     return path if is_url(path) or place == path else f"{path} (which is {place})"
 
 
 def paths_in(values: object, name: str = "") -> Iterator[tuple[str, str]]:
-    """All absolute paths and URLs in nested dicts and lists, with their keys, joined by dots."""
+    """Yield all absolute paths and URLs in nested dicts and lists, with their keys, joined by dots."""
     if isinstance(values, str):
         if is_url(values) or values.startswith("/"):
             yield name, values

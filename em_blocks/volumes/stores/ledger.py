@@ -40,7 +40,7 @@ class Ledger:
         Open while a scheduler works on the run, and after it was killed.
     generation : (z, y, x) uint32 array
         Per block, 0 where it is missing, otherwise the start of the run (its epoch) that stored it: a
-        block that is done anew gets a higher number.
+        block that is recomputed gets a higher number.
     masked : (z, y, x) bool array
         Blocks that the run's mask leaves out; they hold 0 and are not missing.
     command : str
@@ -77,12 +77,12 @@ class Ledger:
         return self.state == "closed" and not self.missing.any()
 
     def replaced(self, **values) -> Self:
-        """The same ledger with other values."""
+        """Return the same ledger with other values."""
         return replace(self, **values)
 
 
 def read_ledger(path: str) -> Ledger | None:
-    """The ledger of the volume or folder of tables at `path`; None where no run left one.
+    """Return the ledger of the volume or folder of tables at `path`; None where no run left one.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def require_complete(path: str, *, name: str = "input") -> None:
 
 
 def incomplete(name: str, path: str, ledger: Ledger, missing: np.ndarray) -> str:
-    """The paragraph that says what an incomplete input lacks, and how to complete it.
+    """Return the paragraph that says what an incomplete input lacks, and how to complete it.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def incomplete(name: str, path: str, ledger: Ledger, missing: np.ndarray) -> str
 
 
 def named_blocks(blocks: np.ndarray) -> str:
-    """The first blocks of a bool array (z, y, x), as ``zi/yi/xi``."""
+    """Return the first blocks of a bool array (z, y, x), as ``zi/yi/xi``."""
     indices = np.argwhere(blocks)
     names = ", ".join("/".join(map(str, index)) for index in indices[:N_NAMED].tolist())
     return names + (", ..." if len(indices) > N_NAMED else "")
@@ -179,10 +179,10 @@ def _bits(data: bytes, shape: Triple) -> np.ndarray:
 
 
 def packed(data: bytes) -> str:
-    """Bytes as text: compressed, in base 64. 10^6 equal numbers take 6 kB."""
+    """Return bytes as text: compressed, in base 64. 10^6 equal numbers take 6 kB."""
     return base64.b64encode(zlib.compress(data, 1)).decode()
 
 
 def unpacked(text: str) -> bytes:
-    """What `packed` was given."""
+    """Return the values that `packed` was given."""
     return zlib.decompress(base64.b64decode(text))

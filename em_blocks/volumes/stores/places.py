@@ -33,7 +33,7 @@ _MOST_ENTRIES = 10_000
 
 
 def canonical(path: str | Path) -> str:
-    """The one spelling of a place, which need not exist.
+    """Return the one spelling of a place, which need not exist.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def canonical(path: str | Path) -> str:
 
 
 def _address(endpoint: SplitResult, key: str) -> str:
-    """``https://HOST/BUCKET/KEY`` with the bucket always in the path, as not all hosts have it."""
+    """Return ``https://HOST/BUCKET/KEY``: the bucket is always in the path, unlike in some hosts."""
     host = (endpoint.hostname or "").rstrip(".")
     for known, pattern in ((_AWS, _AWS_HOST), (_GOOGLE, _GOOGLE_HOST)):
         if found := pattern.match(host):
@@ -76,7 +76,7 @@ def _address(endpoint: SplitResult, key: str) -> str:
 
 
 def _virtual_bucket(host: str, port: int | None) -> str | None:
-    """The bucket in ``BUCKET.HOST`` of the endpoint that ``AWS_ENDPOINT_URL`` names, if it is one."""
+    """Return the bucket in ``BUCKET.HOST`` of the endpoint in ``AWS_ENDPOINT_URL``, if it is one."""
     own = urlsplit(os.environ.get("AWS_ENDPOINT_URL") or "")
     if own.hostname and own.port == port and host.endswith(f".{own.hostname}"):
         return host.removesuffix(f".{own.hostname}")
@@ -84,13 +84,13 @@ def _virtual_bucket(host: str, port: int | None) -> str | None:
 
 
 def same_place(a: str | Path, b: str | Path) -> bool:
-    """Whether two spellings lead to one file, folder or array; neither need exist."""
+    """Return whether two spellings lead to one file, folder or array; neither need exist."""
     one, other = canonical(a), canonical(b)
     return one == other or bool(_identities(one) & _identities(other))
 
 
 def within(inner: str | Path, outer: str | Path) -> bool:
-    """Whether `inner` is `outer` or lies in it, by whatever way it is reached.
+    """Return whether `inner` is `outer` or lies in it, by whatever way it is reached.
 
     What symlinks in the folder `outer` lead to (of an array whose chunks are kept elsewhere) is in it.
     """
@@ -103,12 +103,12 @@ def within(inner: str | Path, outer: str | Path) -> bool:
 
 
 def overlap(a: str | Path, b: str | Path) -> bool:
-    """Whether two places are one, or one lies in the other."""
+    """Return whether two places are one, or one lies in the other."""
     return within(a, b) or within(b, a)
 
 
 def _upwards(place: str) -> Iterator[str]:
-    """A place and all folders above it."""
+    """Yield a place and all folders above it."""
     if not is_url(place):
         yield from map(str, (Path(place), *Path(place).parents))
         return
@@ -118,7 +118,7 @@ def _upwards(place: str) -> Iterator[str]:
 
 
 def _identities(place: str) -> set[tuple]:
-    """Device and inode of a place and of the files that tell what array it is: a hard link's too."""
+    """Return device and inode of a place and of its metadata files, so that hard links are found."""
     found = set()
     for name in () if is_url(place) else ("", *_FILES):
         try:
@@ -130,7 +130,7 @@ def _identities(place: str) -> set[tuple]:
 
 
 def _linked(place: str) -> set[str]:
-    """Folders that links in the folder `place` lead to."""
+    """Return folders that links in the folder `place` lead to."""
     if is_url(place) or not os.path.isdir(place):
         return set()
     with os.scandir(place) as entries:

@@ -53,7 +53,7 @@ class Signature:
         return len(self.pieces) == math.prod(_counts(self.shape, self.piece_shape))
 
     def changed(self, now: Self) -> list[Box] | None:
-        """The pieces that differ from those of `now`; None if the two cannot be compared."""
+        """Return the pieces that differ from those of `now`; None if the two cannot be compared."""
         if (self.piece_shape, self.shape) != (now.piece_shape, now.shape):
             return None
         if self.pieces.keys() != now.pieces.keys():
@@ -61,7 +61,7 @@ class Signature:
         return [self.box_of(key) for key, crc in self.pieces.items() if now.pieces[key] != crc]
 
     def to_document(self) -> dict:
-        """For the database."""
+        """Return the signature as a document for the database."""
         return {"piece_shape": list(self.piece_shape), "shape": list(self.shape), "pieces": self.pieces}
 
     @classmethod
@@ -71,7 +71,7 @@ class Signature:
         )
 
     def box_of(self, key: str) -> Box:
-        """Voxels of a piece."""
+        """Return voxels of a piece."""
         corner = (int(i) * p for i, p in zip(key.split("/"), self.piece_shape, strict=True))
         return Box(triple(corner), self.piece_shape).intersect(Box((0, 0, 0), self.shape))
 
@@ -80,7 +80,7 @@ def sign(
     read: Callable[[Box], np.ndarray], shape: Triple, piece_shape: Triple, bytes_per_voxel: int, *,
     sample_bytes: int = SAMPLE_BYTES,
 ) -> Signature:
-    """Checksums of a sample of the pieces of an array, the same ones at every call.
+    """Return checksums of a sample of the pieces of an array, the same ones at every call.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def sign(
 
 
 def _sampled(shape: Triple, piece_shape: Triple, affordable: int) -> list[str]:
-    """Keys of the pieces that are looked at; fewer than asked for where draws coincide."""
+    """Return the keys of the sampled pieces; fewer than asked for where draws coincide."""
     counts = _counts(shape, piece_shape)
     total = math.prod(counts)
     n = min(total, max(FEWEST_PIECES, min(MOST_PIECES, affordable)))

@@ -1,4 +1,4 @@
-"""Where bytes live: local folders, S3, Google storage, HTTP."""
+"""Access to bytes in local folders, S3, Google storage and HTTP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CONTAINER_SUFFIXES = (".zarr", ".n5")
 
 
 def kvstore_spec(path: str) -> dict:
-    """The tensorstore key-value store spec of the folder `path` (local path or URL).
+    """Return the tensorstore key-value store spec of the folder `path` (local path or URL).
 
     S3 honours ``AWS_ENDPOINT_URL`` and ``AWS_DEFAULT_REGION``, as other AWS clients do;
     credentials come from the environment or the usual files, never from a config.
@@ -52,7 +52,7 @@ def kvstore_spec(path: str) -> dict:
 
 
 def local_path(path: str) -> Path | None:
-    """The folder of this machine that `path` names; None for one elsewhere."""
+    """Return the folder of this machine that `path` names; None for one elsewhere."""
     if not is_url(path):
         return Path(path)
     url = urlsplit(path)
@@ -82,30 +82,30 @@ def explained(what: str) -> Iterator[None]:
         yield
     except EmBlocksError:  # some are of these types too
         raise
-    except (ValueError, NotImplementedError, OSError) as error:
+    except (ValueError, NotImplementedError, OSError, EOFError) as error:
         raise VolumeError(f"{what}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    """The readable part of a tensorstore message, without status code and spec dump."""
+    """Return the readable part of a tensorstore message, without status code and spec dump."""
     text = re.sub(r" \[\w+='.*", "", str(error), flags=re.DOTALL)
     text = text.replace(r"\x00", "/")  # its separator of folders that it could not make
     return re.sub(r"^[A-Z_]+: ", "", text)
 
 
 def join(path: str, *names: str) -> str:
-    """`path` and the names below it, for local paths and URLs alike."""
+    """Return `path` and the names below it, for local paths and URLs alike."""
     return "/".join([path.rstrip("/"), *names])
 
 
 def split_parent(path: str) -> tuple[str, str]:
-    """The folder that holds `path`, and its last name."""
+    """Return the folder that holds `path`, and its last name."""
     parent, _, name = path.rstrip("/").rpartition("/")
     return parent, name
 
 
 def groups_above(path: str) -> list[str]:
-    """The folders from the container (``*.zarr``, ``*.n5``) down to the parent of `path`.
+    """Return the folders from the container (``*.zarr``, ``*.n5``) down to the parent of `path`.
 
     Empty if `path` lies in no container, or is one itself.
     """
@@ -118,19 +118,19 @@ def groups_above(path: str) -> list[str]:
 
 
 def container(path: str) -> str:
-    """The ``*.zarr`` or ``*.n5`` folder that holds the array `path`; the array itself without."""
+    """Return the ``*.zarr`` or ``*.n5`` folder that holds the array `path`; the array itself without."""
     return (groups_above(path) or [path.rstrip("/")])[0]
 
 
 def read_bytes(path: str, name: str) -> bytes | None:
-    """What is stored as `name` in the folder `path`; None if there is nothing."""
+    """Read what is stored as `name` in the folder `path`; None if there is nothing."""
     with explained(f"{join(path, name)} cannot be read"):
         result = ts.KvStore.open(kvstore_spec(path)).result().read(name).result()
     return result.value if result.state == "value" else None
 
 
 def read_json(path: str, name: str) -> dict | None:
-    """The JSON object stored as `name` in the folder `path`; None if there is none."""
+    """Return the JSON object stored as `name` in the folder `path`; None if there is none."""
     data = read_bytes(path, name)
     if data is None:
         return None
@@ -154,7 +154,7 @@ def write_json(path: str, name: str, values: dict) -> None:
 
 
 def is_empty(path: str) -> bool:
-    """Whether there is nothing in the folder `path` but a ledger, which comes before its array."""
+    """Return whether the folder `path` holds nothing but a ledger, which precedes its array."""
     with explained(f"{path} cannot be listed"):
         found = ts.KvStore.open(kvstore_spec(path)).result().list().result()
     return not set(found) - {LEDGER.encode()}

@@ -50,7 +50,7 @@ class BlockTables:
             self._opened().write(f"{key}.parquet", buffer.getvalue()).result()
 
     def read(self, key: str, columns: list[str] | None = None) -> Columns:
-        """The table of the block `key`, all columns or the chosen ones.
+        """Return the table of the block `key`, all columns or the chosen ones.
 
         Raises
         ------
@@ -84,7 +84,7 @@ class BlockTables:
 
 
 def checksum_of_columns(columns: Mapping[str, np.ndarray]) -> int:
-    """CRC-32 of names and values, in the order of the columns."""
+    """Return CRC-32 of names and values, in the order of the columns."""
     crc = 0
     for name, values in columns.items():
         crc = zlib.crc32(np.ascontiguousarray(values).data, zlib.crc32(name.encode(), crc))

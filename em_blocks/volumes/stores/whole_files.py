@@ -1,4 +1,4 @@
-"""Files and folders that appear in one piece, or not at all."""
+"""Atomic writing of files and folders: they appear in one piece, or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there and beside it takes the place of `path` afterwards.
+    """Yield a temporary path; on success its files atomically replace `path` (and siblings).
 
     After an error the files that were there before are as they were, and nothing is left behind.
     """
@@ -24,7 +24,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_written_whole(folder: Path) -> Iterator[Path]:
-    """A new folder to write to; it takes the place of `folder` afterwards, as a whole.
+    """Yield a temporary folder; on success it replaces `folder` as a whole.
 
     After an error `folder` is as it was, and nothing is left behind.
     """

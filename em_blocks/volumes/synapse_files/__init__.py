@@ -47,7 +47,7 @@ def read_synapses(
     path: Path | str, *, voxel_size: Sequence[float] | None = None,
     offset: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> Synapses:
-    """The partners of a file, nm (z, y, x) of the world.
+    """Return the partners of a file, nm (z, y, x) of the world.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def _write(
 
 
 def format_of(path: Path | str) -> str:
-    """The module that reads and writes files of this name.
+    """Return the module that reads and writes files of this name.
 
     Raises
     ------

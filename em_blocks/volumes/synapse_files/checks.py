@@ -17,7 +17,7 @@ Convert = Callable[[Any], Any]
 
 
 def malformed(path: Path, row: int, problem: str) -> SynapseFileError:
-    """The error of a row; `row` counts from 0, the message names it in both ways of counting."""
+    """Return the error of a row; `row` counts from 0, the message names it in both ways of counting."""
     return SynapseFileError(
         f"{path}: row {row + 1} (number {row} counting from 0) is malformed: {problem}. Nothing was "
         "read, because leaving rows out would change every figure made from them; correct that row "
@@ -26,7 +26,7 @@ def malformed(path: Path, row: int, problem: str) -> SynapseFileError:
 
 
 def table_of(path: Path, columns: Mapping[str, Any]) -> Synapses:
-    """A table from columns of a file, once they are checked.
+    """Make a table from columns of a file, after checking them.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def _check_unique(path: Path, ids: np.ndarray) -> None:
 def columns_of(
     path: Path, rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, tuple[str, Convert]]
 ) -> dict[str, list]:
-    """Columns from rows of text or JSON.
+    """Return columns from rows of text or JSON.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def columns_of(
 
 
 def whole(value: Any) -> int:
-    """An integer of JSON or text below 2**63."""
+    """Return an integer of JSON or text below 2**63."""
     if isinstance(value, str):
         value = _number(value, int)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -129,12 +129,12 @@ def whole(value: Any) -> int:
 
 
 def object_id(value: Any) -> int:
-    """An id of an object; nothing (null, an empty cell) is `UNMAPPED`."""
+    """Return an id of an object; nothing (null, an empty cell) is `UNMAPPED`."""
     return UNMAPPED if value in (None, "") else whole(value)
 
 
 def finite(value: Any) -> float:
-    """A finite number of JSON or text."""
+    """Return a finite number of JSON or text."""
     if isinstance(value, str):
         value = _number(value, float)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -145,7 +145,7 @@ def finite(value: Any) -> float:
 
 
 def score(value: Any) -> float:
-    """A score; nothing is nan: unknown."""
+    """Return a score; nothing is nan: unknown."""
     return math.nan if value in (None, "") else finite(value)
 
 

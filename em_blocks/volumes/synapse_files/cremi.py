@@ -53,7 +53,7 @@ def read(
     path: Path, *, voxel_size: Sequence[float] | None = None,
     offset: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> Synapses:
-    """Partners of a file, in world coordinates.
+    """Read partners of a file, in world coordinates.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def write(
 
 
 def resolution_of(path: Path) -> Nm3 | None:
-    """nm (z, y, x) of the voxels that locations of a file are counted in; None if it does not say.
+    """Return the voxel size, nm (z, y, x), that locations of a file are counted in; None if not stated.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def _read_sites(path: Path, file: h5py.File) -> _Sites:
 
 
 def _read_ids(path: Path, file: h5py.File, name: str, tail: tuple[int, ...]) -> np.ndarray:
-    """Ids of a dataset, (n, *tail) int64."""
+    """Return ids of a dataset, (n, *tail) int64."""
     values = _dataset(path, file, name, tail, "ui")[:]
     # In unsigned 64 bits a comparison with a negative number is exact too.
     wrong = (values < 0) | (values > LARGEST_ID)
@@ -165,7 +165,7 @@ def _locations(path: Path, file: h5py.File, n: int) -> np.ndarray:
 
 
 def _offset(path: Path, group: h5py.Group) -> np.ndarray:
-    """Position of the location (0, 0, 0), nm."""
+    """Return position of the location (0, 0, 0), nm."""
     offset = np.ravel(group.attrs.get("offset", (0.0, 0.0, 0.0)))
     if offset.shape != (3,) or offset.dtype.kind not in "fui" or not np.isfinite(offset).all():
         raise SynapseFileError(
@@ -178,7 +178,7 @@ def _offset(path: Path, group: h5py.Group) -> np.ndarray:
 def _dataset(
     path: Path, file: h5py.File, name: str, tail: tuple[int, ...], kinds: str, n: int | None = None
 ) -> h5py.Dataset:
-    """A dataset (n, *tail) of the given kinds of dtype."""
+    """Return a dataset (n, *tail) of the given kinds of dtype."""
     found = file.get(name)
     if not isinstance(found, h5py.Dataset):
         raise SynapseFileError(
@@ -207,7 +207,7 @@ def _meaning(kinds: str) -> str:
 
 
 def _rows_of(path: Path, sites: _Sites, pairs: np.ndarray) -> np.ndarray:
-    """Rows of the sites of all pairs, (n, 2)."""
+    """Return rows of the sites of all pairs, (n, 2)."""
     rows = np.searchsorted(sites.ids, pairs)
     found = np.minimum(rows, max(len(sites.ids) - 1, 0))
     known = sites.ids[found] == pairs if len(sites.ids) else np.zeros(pairs.shape, bool)
@@ -239,7 +239,7 @@ def _pair_ids(pairs: np.ndarray) -> np.ndarray:
 
 
 def _write_annotations(file: h5py.File, synapses: Synapses, frame: Frame) -> None:
-    """Every postsynaptic site has the id of its pair; presynaptic sites of one place are one site."""
+    """Write annotations: a postsynaptic site has the id of its pair, presynaptic ones may be shared."""
     tbars, tbar = np.unique(synapses.pre, axis=0, return_inverse=True)
     tbar_ids = _unused_ids(synapses.id, len(tbars))
     group = file.create_group(GROUP)
@@ -255,7 +255,7 @@ def _write_annotations(file: h5py.File, synapses: Synapses, frame: Frame) -> Non
 
 
 def _unused_ids(used: np.ndarray, n: int) -> np.ndarray:
-    """The n smallest ids from 1 that are not used."""
+    """Return the n smallest ids from 1 that are not used."""
     return np.setdiff1d(np.arange(1, len(used) + n + 1), used)[:n]
 
 

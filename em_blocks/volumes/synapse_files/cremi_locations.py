@@ -1,4 +1,4 @@
-"""Where CREMI's scorer looks for a site: at the voxel of ``round(location / resolution)``.
+"""Locations of sites as CREMI's scorer reads them: the voxel of ``round(location / resolution)``.
 
 A location is the index of a voxel times its size, so the middle of voxel 0 has the location 0; as a
 position it is half a voxel from the corner of the volume.
@@ -41,7 +41,7 @@ class CremiVolume(NamedTuple):
 
 
 def resolution_in(path: Path, file: h5py.File) -> Nm3 | None:
-    """nm (z, y, x) of the voxels that locations of an open file count; None if it does not say."""
+    """Return the voxel size, nm (z, y, x), that locations of an open file count; None if not stated."""
     for name in (GROUP, *(VOLUMES[name][0] for name in _WHOSE_VOXELS)):
         if name in file and RESOLUTION in file[name].attrs:
             found = np.ravel(file[name].attrs[RESOLUTION])
@@ -59,7 +59,7 @@ def resolution_in(path: Path, file: h5py.File) -> Nm3 | None:
 def half_a_voxel(
     path: Path, own: Sequence[float] | None, said: Sequence[float] | None
 ) -> np.ndarray:
-    """What lies between a location and the position that it means, nm (z, y, x)."""
+    """Return the shift from a location to the position that it means, nm (z, y, x)."""
     if own is None and said is None:
         raise SynapseFileError(
             f"{path} does not say how large its voxels are, and no voxel_size was given. A location in "
@@ -74,7 +74,7 @@ def frame_of(
     path: Path, volumes: Mapping[str, CremiVolume], voxel_size: Sequence[float] | None,
     offset: Sequence[float],
 ) -> Frame:
-    """The voxels that locations are counted in."""
+    """Return the voxels that locations are counted in."""
     if voxel_size is not None:
         return Frame(triple(voxel_size), triple(offset))
     found = [volumes[name].frame for name in _WHOSE_VOXELS if name in volumes]
@@ -88,7 +88,7 @@ def frame_of(
 
 
 def locations_of(positions: np.ndarray, frame: Frame) -> np.ndarray:
-    """Positions as CREMI writes them, so that everybody's rounding finds the voxel that holds them.
+    """Return positions as CREMI writes them, so that any rounding finds the voxel that holds them.
 
     Half an index is rounded up by the scorer's Python 2 and to the next even number by Python 3. So
     a position on a face between voxels is moved a little into the upper one, which holds it.

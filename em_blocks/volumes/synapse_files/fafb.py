@@ -39,7 +39,7 @@ _POSITIONS = {"pre": "location_pre", "post": "location_post"}
 
 
 def read(path: Path) -> Synapses:
-    """Partners of a file; raises `SynapseFileError`."""
+    """Read partners of a file; raises `SynapseFileError`."""
     rows = _load(path)
     optional = _OBJECTS | {"score": "score"}
     # A key that no row has is a column that the file lacks; one that only some have is an error.
@@ -118,7 +118,7 @@ def _position(value: Any) -> list[float]:
 
 
 def _numbers(positions: np.ndarray) -> list[list[float]]:
-    """Whole numbers without a decimal point, as in the published files."""
+    """Return whole numbers without a decimal point, as in the published files."""
     return [
         [int(number) if number.is_integer() else number for number in position]
         for position in positions.tolist()

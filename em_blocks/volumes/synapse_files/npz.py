@@ -22,7 +22,7 @@ _OWN = [name for name in Synapses.columns() if name not in ("id", "pre", "post",
 
 
 def read(path: Path) -> Synapses:
-    """Partners of a file; raises `SynapseFileError`."""
+    """Read partners of a file; raises `SynapseFileError`."""
     arrays = _load(path)
     for name in ("ids", "positions"):
         if name not in arrays:
@@ -50,7 +50,7 @@ def write(path: Path, synapses: Synapses) -> None:
 
 
 def _load(path: Path) -> Mapping[str, np.ndarray]:
-    """The arrays that make up a table."""
+    """Return the arrays that make up a table."""
     try:
         # Opened here: of a damaged archive numpy leaves the file open.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:

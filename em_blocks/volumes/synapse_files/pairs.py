@@ -40,7 +40,7 @@ _OPTIONAL = {
 
 
 def read(path: Path) -> Synapses:
-    """Partners of a file; raises `SynapseFileError`."""
+    """Read partners of a file; raises `SynapseFileError`."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         try:
             header, *rows = csv.reader(file)
@@ -80,7 +80,7 @@ def write_tables(path: Path, tables: Iterable[Synapses]) -> None:
 
 
 def _columns(synapses: Synapses) -> dict[str, list]:
-    """The cells of every column, by its name in a file."""
+    """Return the cells of every column, by its name in a file."""
     columns = {"id": synapses.id.tolist()}
     for name, axes in _AXES.items():
         columns |= dict(zip(axes, getattr(synapses, name).T.tolist(), strict=True))
@@ -94,7 +94,7 @@ def _columns(synapses: Synapses) -> dict[str, list]:
 
 
 def _unknown(name: str) -> int | str:
-    """The cell of a row of which nothing is known."""
+    """Return the cell of a row of which nothing is known."""
     if name in _SCORES:
         return ""
     return 0 if name == "size" else UNMAPPED

@@ -27,7 +27,7 @@ _ROWS_PER_GROUP = 1 << 20
 
 
 def read(path: Path) -> Synapses:
-    """Partners of a file; raises `SynapseFileError`."""
+    """Read partners of a file; raises `SynapseFileError`."""
     try:
         table = pq.read_table(path, columns=_wanted(path), use_threads=False)
     except pa.ArrowException as error:
@@ -57,7 +57,7 @@ def write_tables(path: Path, tables: Iterable[Synapses]) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Callable[[Synapses], None]]:
-    """A new file, and the function that appends a table to it."""
+    """Open a new file; yield the function that appends a table to it."""
     schema = _schema()
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
 
@@ -91,7 +91,7 @@ def _column(table: Synapses, field: pa.Field) -> pa.Array:
 
 
 def _wanted(path: Path) -> list[str]:
-    """Columns to read, of those in the file; raises `SynapseFileError` if one is missing."""
+    """Return columns to read, of those in the file; raises `SynapseFileError` if one is missing."""
     given = pq.read_schema(path).names
     needed = ["id", *_AXES["pre"], *_AXES["post"]]
     if missing := [name for name in needed if name not in given]:
@@ -103,7 +103,7 @@ def _wanted(path: Path) -> list[str]:
 
 
 def _numbers(path: Path, table: pa.Table, name: str) -> np.ndarray:
-    """A column as numbers; raises `SynapseFileError` for other values, and for none in a row."""
+    """Return a column as numbers; raises `SynapseFileError` for other values, and for none in a row."""
     column = table.column(name)
     is_score = name in _SCORES
     real = is_score or name in [*_AXES["pre"], *_AXES["post"]]

@@ -34,7 +34,7 @@ _ROWS_AT_ONCE = 1 << 17
 
 
 def read(path: Path) -> Synapses:
-    """Partners of a file; raises `SynapseFileError`."""
+    """Read partners of a file; raises `SynapseFileError`."""
     if not path.is_file():
         raise FileNotFoundError(2, "No such file or directory")
     try:
@@ -91,7 +91,7 @@ def _insert(path: Path, database: sqlite3.Connection, table: Synapses) -> None:
 
 
 def _values(table: Synapses) -> list[list]:
-    """In the order of `_COLUMNS`."""
+    """Return the columns in the order of `_COLUMNS`."""
     names = _SCORES | _OBJECTS
     return [
         *(getattr(table, side)[:, axis].tolist() for side, axis in _POSITIONS.values()),
@@ -117,7 +117,7 @@ def _columns(path: Path, database: sqlite3.Connection) -> dict[str, np.ndarray]:
 
 
 def _read(path: Path, database: sqlite3.Connection, name: str) -> np.ndarray:
-    """A column, in the order of rows."""
+    """Return a column, in the order of rows."""
     values = (row[0] for row in database.execute(f"SELECT {name} FROM synlinks ORDER BY rowid"))
     whole = name in _OBJECTS or name == "rowid"
     return np.fromiter(
@@ -127,7 +127,7 @@ def _read(path: Path, database: sqlite3.Connection, name: str) -> np.ndarray:
 
 
 def _number(path: Path, row: int, name: str, value: object, whole: bool) -> float | int:
-    """`value`, or raises `SynapseFileError`: in SQLite any row may hold anything."""
+    """Return `value`, or raise `SynapseFileError`: in SQLite any row may hold anything."""
     if value is None and name in _SCORES:
         return np.nan
     if not isinstance(value, int if whole else (int, float)):

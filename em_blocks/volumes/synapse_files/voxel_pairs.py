@@ -25,7 +25,7 @@ def read(
     path: Path, *, voxel_size: Sequence[float] | None = None,
     offset: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> Synapses:
-    """Partners of the two files, of which `path` is any; ids are the numbers of the rows, from 0.
+    """Read partners of the two files, of which `path` is any; ids are the numbers of the rows, from 0.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def _checked(path: Path, voxel_size: Sequence[float] | None) -> np.ndarray:
 
 
 def _file(path: Path, side: str) -> Path:
-    """The file of one side beside the one of any side."""
+    """Return the file of one side beside the one of any side."""
     stem = path.name[: path.name.rindex("_")]
     return path.with_name(f"{stem}_{side}{path.suffix}")
 

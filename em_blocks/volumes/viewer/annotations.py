@@ -119,7 +119,7 @@ def write_annotations(folder: Path | str, tables: Iterable[Synapses]) -> Layer:
 
 
 def read_layer(folder: Path | str) -> Layer:
-    """The layer of a folder.
+    """Return the layer of a folder.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def read_layer(folder: Path | str) -> Layer:
 
 
 def viewer_state(written: Layer, *, url: str, segments_url: str | None = None) -> dict:
-    """What neuroglancer shows a layer by, as JSON.
+    """Return the neuroglancer state that shows a layer, as JSON.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def viewer_state(written: Layer, *, url: str, segments_url: str | None = None) -
             "selectedLayer": {"layer": "synapses", "visible": True}, "layout": "4panel"}
 
 
-# Postsynaptic ends are blue, presynaptic ones orange: colours that everybody tells apart.
+# Postsynaptic ends are blue, presynaptic ones orange: colours that colour-blind readers can tell apart.
 _SHADER = """#uicontrol float least_score slider(min=0, max=MOST, default=0)
 void main() {
   if (prop_score() < least_score) discard;
@@ -185,7 +185,7 @@ class _Rows:
                 yield rows
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Corners (x, y, z) of a box of whole nm around all lines."""
+        """Return corners (x, y, z) of a box of whole nm around all lines."""
         lower, upper = np.full(3, np.inf), np.full(3, -np.inf)
         for rows in self:
             for side in ("pre", "post"):
@@ -198,7 +198,7 @@ class _Rows:
 
 
     def largest(self, name: str) -> float | None:
-        """Largest value of a column that is not nan; None if there is none."""
+        """Return largest value of a column that is not nan; None if there is none."""
         found = np.fmax.reduce([np.fmax.reduce(rows[name]) for rows in self], initial=np.nan)
         return None if np.isnan(found) else float(found)
 
@@ -234,7 +234,7 @@ def _write_indices(folder: Path, rows: _Rows) -> dict:
 
 
 def _by(name: str) -> Keyed:
-    """Rows by a column; those of segment 0 have none."""
+    """Return rows by a column; those of segment 0 have none."""
     def keyed(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         numbers = np.arange(len(rows)) if name == "id" else np.flatnonzero(rows[name])
         return numbers, rows[name][numbers]
@@ -243,7 +243,7 @@ def _by(name: str) -> Keyed:
 
 
 def _levels(rows: _Rows, grid: Grid) -> list[_Level]:
-    """Levels such that a cell holds about `_LIMIT` lines: of every level a random share of all.
+    """Return levels such that a cell holds about `_LIMIT` lines: of every level a random share of all.
 
     The last one holds all lines that are left. Which share a line is of follows from its id alone,
     so that a level is found without those before it.
@@ -261,7 +261,7 @@ def _levels(rows: _Rows, grid: Grid) -> list[_Level]:
 
 
 def _fullest(rows: _Rows, keyed: Keyed) -> int:
-    """Most lines that one key has, for example the cell that they pass through."""
+    """Return most lines that one key has, for example the cell that they pass through."""
     codes, counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
     for part in rows:
         new, found = np.unique(keyed(part)[1], return_counts=True)
@@ -274,7 +274,7 @@ def _fullest(rows: _Rows, keyed: Keyed) -> int:
 
 
 def _write_index(folder: Path, rows: _Rows, about: float, keyed: Keyed, encode: Callable) -> dict:
-    """Write a lookup of about so many rows; returns its place and sharding for ``info``."""
+    """Write a lookup of about `about` rows; returns its place and sharding for ``info``."""
     sharding = Sharding.of(math.ceil(about), math.ceil(about / _ROWS_PER_SHARD))
     folder.mkdir()
     for part in rows:

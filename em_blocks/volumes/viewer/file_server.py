@@ -35,7 +35,7 @@ class ByteRange(NamedTuple):
 
     @classmethod
     def of(cls, header: str | None, size: int) -> ByteRange | None:
-        """What a Range header asks for of a file of `size` bytes; None: the whole file.
+        """Parse a Range header for a file of `size` bytes; None: the whole file.
 
         Raises
         ------
@@ -94,14 +94,14 @@ class FileServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}/{self.word}"
 
     def file_at(self, target: str) -> Path | None:
-        """The file that a request asks for; None if there is none, or it was not offered."""
+        """Return the file that a request asks for; None if there is none, or it was not offered."""
         parts = unquote(urlsplit(target).path).split("/")
         if len(parts) < 4 or not secrets.compare_digest(parts[1].encode(), self.word.encode()):
             return None
         return self._file_below(parts[2], parts[3:])
 
     def open_at(self, target: str) -> BinaryIO | None:
-        """As `file_at`, opened; a chunk that is compressed by itself is found by its plain name.
+        """Open the file as `file_at` finds it; a compressed chunk is found by its plain name.
 
         Raises
         ------
@@ -142,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def do_OPTIONS(self):
-        """A browser asks first, before a page of the internet may read from this machine."""
+        """Answer the preflight request by which a browser asks whether a page may read from here."""
         if not self.server.allows_host(self.headers["Host"]):
             return self._refuse(HTTPStatus.FORBIDDEN)
         self._head(HTTPStatus.NO_CONTENT, {
@@ -195,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format, *args):
-        """Nothing: a viewer makes thousands of requests."""
+        """Log nothing: a viewer makes thousands of requests."""
 
 
 class _Part:

@@ -1,4 +1,4 @@
-"""What neuroglancer shows volumes by: a source, a place in the world, and colours.
+"""Layers of volumes for neuroglancer: a source, a place in the world, and colours.
 
 Written from its description, https://neuroglancer-docs.web.app. Its axes are ours under their names
 x, y, z; its coordinates count voxels of the finest volume shown, from the world's origin.
@@ -83,7 +83,7 @@ class Shown:
 
 
 def find_volumes(path: str) -> Iterator[str]:
-    """Arrays and pyramids at and below a path, those of a folder before those of folders in it.
+    """Yield arrays and pyramids at and below a path, those of a folder before those of folders in it.
 
     Below an URL nothing is looked for. A pyramid is found as one, by the folder of its levels.
     """
@@ -98,7 +98,7 @@ def find_volumes(path: str) -> Iterator[str]:
 
 
 def _volumes_in(folder: str, depth: int, known: Sequence[str]) -> Iterator[str]:
-    """Volumes in and below a folder, without those that are levels of a pyramid above."""
+    """Yield volumes in and below a folder, without those that are levels of a pyramid above."""
     names = [e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".")]
     deeper = []
     for path in (store.join(folder, name) for name in sorted(names)):
@@ -115,7 +115,7 @@ def _volumes_in(folder: str, depth: int, known: Sequence[str]) -> Iterator[str]:
 
 
 def levels_of(path: str) -> list[str]:
-    """Paths of the levels of the pyramid that is the group `path`, the finest first; else none."""
+    """Return paths of the levels of the pyramid in the group `path`, the finest first; else none."""
     for storage in all_formats():
         attributes = storage.group_attributes(path) or {}
         levels = _ngff_levels(path, attributes) or storage.own_levels(path, attributes)
@@ -130,7 +130,7 @@ def _ngff_levels(path: str, attributes: dict) -> list[str]:
 
 
 def layer(shown: Shown, url: str) -> dict:
-    """The layer of a volume whose folder has this URL."""
+    """Return the layer of a volume whose folder has this URL."""
     source: dict = {"url": f"{shown.volume.storage.viewer_scheme}://{url}"}
     if transform := _transform(shown):
         source["transform"] = transform
@@ -141,7 +141,7 @@ def layer(shown: Shown, url: str) -> dict:
 
 
 def viewer_state(shown: Sequence[Shown], layers: Sequence[dict]) -> dict:
-    """State of the viewer in front of the middle of the first volume.
+    """Return state of the viewer in front of the middle of the first volume.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def viewer_state(shown: Sequence[Shown], layers: Sequence[dict]) -> dict:
 
 
 def viewer_url(client: str, state: dict) -> str:
-    """Address that opens a state in a viewer."""
+    """Return address that opens a state in a viewer."""
     return f"{client.rstrip('/')}/#!{quote(json.dumps(state, separators=(',', ':')))}"
 
 
@@ -195,14 +195,14 @@ def _has_negative(volume: Volume) -> bool:
 
 
 def _sample(volume: Volume) -> np.ndarray:
-    """Values in the middle of a volume."""
+    """Return values in the middle of a volume."""
     shape = triple(map(min, volume.shape, _SAMPLE))
     corner = triple((n - s) // 2 for n, s in zip(volume.shape, shape, strict=True))
     return volume.read(Box(corner, shape))
 
 
 def _range(values: np.ndarray, volume: Volume) -> list[float]:
-    """What is black and what is white; a volume that is still empty gets all its type can hold."""
+    """Return the values shown black and white; a still empty volume gets all its type can hold."""
     values = values[np.isfinite(values)]
     for share in (0.5, 0):
         low, high = np.percentile(values, [share, 100 - share]) if values.size else (0, 0)
@@ -222,7 +222,7 @@ def _dimensions(names: Sequence[str], sizes_nm: Sequence[float]) -> dict:
 
 
 def _transform(shown: Shown) -> dict | None:
-    """What takes the axes of a stored array to x, y, z; None where the format tells enough."""
+    """Return the transform from stored axes to x, y, z; None where the format tells enough."""
     volume = shown.volume
     if volume.storage.holds_scales or (shown.is_pyramid and volume.channels is None):
         return None
@@ -238,7 +238,7 @@ def _transform(shown: Shown) -> dict | None:
 
 
 def _outputs(axes: Sequence[str], volume: Volume) -> dict:
-    """Dimensions of the viewer that stored axes are shown as."""
+    """Return dimensions of the viewer that stored axes are shown as."""
     lengths = dict(zip(SPACE, volume.frame.voxel_size, strict=True))
     # ^: all channels are there for the shader; ': of this layer alone.
     others = {"c": "c^" if volume.channels is not None else "c'", "t": "t'"}
@@ -249,7 +249,7 @@ def _outputs(axes: Sequence[str], volume: Volume) -> dict:
 
 
 def _shift(frame: Frame) -> np.ndarray:
-    """Offset in voxels."""
+    """Return offset in voxels."""
     return np.array(frame.offset) / frame.voxel_size
 
 
