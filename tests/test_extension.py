@@ -417,6 +417,6 @@ def test_storage_formats_of_another_package_are_like_any_other(packages, em_bloc
     damaged = tmp_path / "npy.zarr/p/s1/0_0_0.npy"
     damaged.write_bytes(b"")
     assert "1 damaged" in em_blocks("verify", configs["npy"], code=1)
-    for format, config in configs.items():
-        em_blocks("forget", config, "--yes")
+    for format in ("npy", "lz4"):  # the reader first: it is known by its input
+        em_blocks("forget", configs[format], "--yes")
         assert not [p for p in (tmp_path / f"{format}.zarr/p/s0").rglob("*") if p.is_file()]

@@ -43,7 +43,7 @@ def basic_index(key: Any, shape: tuple[int, ...], source: str) -> Index:
 
 
 def _within(part: Any, size: int, axis: int, source: str) -> slice | int:
-    """Return index of one axis, counted from its beginning."""
+    """Return the index of one axis, counted from its beginning."""
     if isinstance(part, slice):
         begin, end, step = part.indices(size)
         if step != 1:

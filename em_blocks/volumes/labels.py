@@ -230,7 +230,7 @@ def _hdf5_source(found: re.Match, axes: Axes | None) -> Hdf5Dataset | Hdf5Transf
 
 
 def _volumes_in(path: str) -> list[str]:
-    """Return names of the three-dimensional datasets of a file."""
+    """Return the names of the three-dimensional datasets of a file."""
     names = []
 
     def visit(name: str, item: object) -> None:
@@ -258,7 +258,7 @@ def _unplaced(labels: Labels, more: str = "") -> ConfigError:
 def placed(volumes: Sequence[Labels]) -> list[Labels]:
     """Return the same volumes, all with a frame.
 
-    A file that does not tell its place takes that of the others, if it has their shape.
+    A file that does not state its place gets that of the others, if it has their shape.
 
     Raises
     ------
@@ -320,7 +320,7 @@ def shared_region(volumes: Sequence[Labels], roi: Roi | None = None) -> tuple[Fr
 
 
 def same_grid(volumes: Sequence[Labels]) -> tuple[Frame, Triple]:
-    """Return frame and shape (voxels) that all volumes, which have frames, share.
+    """Return the frame and shape (voxels) that all volumes, which have frames, share.
 
     Raises
     ------

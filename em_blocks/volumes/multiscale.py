@@ -15,7 +15,7 @@ from em_blocks.volumes.volume import Volume
 
 
 def level_path(group: str, level: int) -> str:
-    """Return path of a level of a pyramid; 0 is the full resolution."""
+    """Return the path of a level of a pyramid; 0 is the full resolution."""
     return store.join(group, f"s{level}")
 
 

@@ -8,7 +8,7 @@ from em_blocks.geometry import TOLERANCE_VOXELS, BlockGrid, Triple
 
 
 def touching(grid: BlockGrid, context: Triple, other: BlockGrid, blocks: np.ndarray) -> np.ndarray:
-    """Return blocks of `grid` that read any of the marked blocks of `other`.
+    """Return the blocks of `grid` that read any of the marked blocks of `other`.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def touching(grid: BlockGrid, context: Triple, other: BlockGrid, blocks: np.ndar
 def _range(
     grid: BlockGrid, context: Triple, other: BlockGrid, axis: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return first and last (excluded) block of `other` along an axis, for every block of `grid`."""
+    """Return the first and last (excluded) block of `other` along an axis, for every block of `grid`."""
     size, step = grid.frame.voxel_size[axis], grid.block_shape[axis]
     begin = np.arange(grid.shape[axis]) * step
     end = np.minimum(begin + step, grid.volume_shape[axis])

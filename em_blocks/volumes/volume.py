@@ -81,12 +81,12 @@ class Volume:
         Parameters
         ----------
         path : str or VolumeInput
-            With what is known of the array where its metadata are wrong or missing.
+            A VolumeInput overrides wrong or missing metadata of the array.
 
         Raises
         ------
         VolumeError
-            If there is no array at `path`, or it does not tell its voxel size.
+            If there is no array at `path`, or it does not state its voxel size.
         """
         said, path = path if isinstance(path, VolumeInput) else None, str(path)
         storage = detect(path)

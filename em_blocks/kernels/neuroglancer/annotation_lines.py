@@ -29,7 +29,7 @@ _RECORD_WORDS = 9
 
 
 def rows_of(synapses: Synapses) -> np.ndarray:
-    """Return lines from the postsynaptic to the presynaptic site, an (n,) array of `ROW`.
+    """Return the lines from the postsynaptic to the presynaptic site, an (n,) array of `ROW`.
 
     A segment of 0 is none: on background, or unmapped. Sizes from 2**31 on become 2**31 - 1.
     """
@@ -68,7 +68,7 @@ def single_records(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lists(rows: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return lines in groups, without their segments.
+    """Return the lines in groups, without their segments.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ class Sharding:
         return (murmur(keys) & np.uint64((1 << self.minishard_bits) - 1)).astype(np.int64)
 
     def order(self, keys: np.ndarray) -> np.ndarray:
-        """Return indices that put the keys of one file in the order that `packed` needs."""
+        """Return the indices that put the keys of one file in the order that `packed` needs."""
         return np.lexsort((keys, self.minishard(keys)))
 
     def packed(self, keys: np.ndarray, sizes: np.ndarray) -> tuple[bytes, bytes]:

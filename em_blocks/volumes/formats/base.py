@@ -73,7 +73,7 @@ class StorageFormat(ABC):
     """Whether an array is one of several scales of a volume, whose voxels count from the world's
     origin, so that every scale starts at a whole voxel of its own."""
     viewer_scheme: ClassVar[str | None] = None
-    """What neuroglancer calls the format in the URL of a source; None: it cannot read it."""
+    """Scheme of the format in neuroglancer's URL of a source; None: neuroglancer cannot read it."""
 
     def __init__(self, name: str):
         self.name = name
@@ -154,11 +154,11 @@ class StorageFormat(ABC):
         return store.read_json(path, self.attributes_file)
 
     def pyramid_attributes(self, multiscale: dict) -> dict:
-        """Return attributes of the group of a pyramid, from its OME-NGFF entry without version."""
+        """Return the attributes of the group of a pyramid, from its OME-NGFF entry without version."""
         return {"multiscales": [{"version": "0.4", **multiscale}]}
 
     def own_levels(self, path: str, attributes: dict) -> list[str]:
-        """Return paths of the levels of a pyramid that is of another kind than OME-NGFF."""
+        """Return the paths of the levels of a pyramid that is of another kind than OME-NGFF."""
         return []
 
     def _groups(self, path: str) -> Iterator[Group]:
@@ -176,7 +176,7 @@ class StorageFormat(ABC):
         return path
 
     def viewer_axes(self, path: str, attributes: dict, rank: int) -> list[str]:
-        """Return names that neuroglancer gives the axes of an array by itself."""
+        """Return the names that neuroglancer gives the axes of an array by itself."""
         return viewer_names(attributes.get("_ARRAY_DIMENSIONS"), rank, "d")
 
     def viewer_problem(self, *, channels: bool) -> str | None:
@@ -226,7 +226,7 @@ class DriverFormat(StorageFormat):
 
 
 def viewer_names(given: Sequence[str | None] | None, rank: int, prefix: str) -> list[str]:
-    """Return names of axes, those that have none by their number: ``d0``."""
+    """Return the names of axes, those that have none by their number: ``d0``."""
     return [name or f"{prefix}{n}" for n, name in enumerate(given or [None] * rank)]
 
 

@@ -115,7 +115,7 @@ def decompressed(data: bytes, name: str) -> bytes:
 
 
 def read_shape(array: ts.TensorStore) -> tuple[int, ...]:
-    """Return shape of what is best read together, in the order of the array's axes."""
+    """Return the shape of what is best read together, in the order of the array's axes."""
     return tuple(size or 1 for size in array.chunk_layout.read_chunk.shape or array.shape)
 
 
@@ -130,7 +130,7 @@ def _some(array: ts.TensorStore) -> Iterator[str]:
 
 
 def _names(domain: ts.IndexDomain, whole: ts.IndexDomain, grid: Sequence[int]) -> Iterator[str]:
-    """Return names of the chunks that have voxels in `domain`."""
+    """Return the names of the chunks that have voxels in `domain`."""
     ranges = []
     for axis, size in enumerate(grid):
         begin, end = whole.inclusive_min[axis], whole.exclusive_max[axis]

@@ -83,7 +83,7 @@ def detect(path: str) -> StorageFormat | None:
 
 
 def arrays_below(path: str) -> list[str]:
-    """Return names of the arrays directly in the local folder `path`, for error messages."""
+    """Return the names of the arrays directly in the local folder `path`, for error messages."""
     if is_url(path) or not os.path.isdir(path):
         return []
     return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and detect(entry.path))
@@ -109,7 +109,7 @@ def block_shards(format: str, block_shape: Triple) -> Triple | None:
 
 
 def metadata_files() -> list[str]:
-    """Return names of the files that make a folder an array, then of those that hold its attributes."""
+    """Return the names of the files that make a folder an array, then of its files of attributes."""
     storages = [format_named(name) for name in FORMATS.names()]
     names = [*(s.marker for s in storages), *(s.attributes_file for s in storages)]
     return list(dict.fromkeys(names))

@@ -129,7 +129,7 @@ class ImageStack(StrictModel):
 
 
 def _pieces(file: Path) -> Iterator[bytes]:
-    """Yield bytes from the beginning, the middle and the end of a file; all of a small one."""
+    """Yield the bytes from the beginning, the middle and the end of a file; all of a small one."""
     size = file.stat().st_size
     with file.open("rb") as opened:
         for begin in sorted({0, max(0, (size - BYTES_READ) // 2), max(0, size - BYTES_READ)}):
@@ -138,7 +138,7 @@ def _pieces(file: Path) -> Iterator[bytes]:
 
 
 def section_files(path: Path) -> list[Path]:
-    """Return images of the folder or pattern `path`, in the order of their section numbers.
+    """Return the images of the folder or pattern `path`, in the order of their section numbers.
 
     Raises
     ------
@@ -209,7 +209,7 @@ def _gaps(numbers: list[int], at_most: int = 10) -> str:
 
 
 def read_header(file: Path) -> Section:
-    """Return size and type of an image, without its pixels.
+    """Return the size and type of an image, without its pixels.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""From the axes that are stored to (z, y, x) or (c, z, y, x)."""
+"""Arrangement of stored axes as (z, y, x) or (c, z, y, x)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from em_blocks.volumes.metadata.claims import SPACE, Axes
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How the axes of a stored array become those of a volume.
+    """Mapping of the axes of a stored array to those of a volume.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Arrangement:
         return [left.index(axis) for axis in self.kept]
 
     def spatial(self, values: Sequence[int]) -> Triple:
-        """Return values of stored axes as (z, y, x)."""
+        """Return the values of stored axes as (z, y, x)."""
         return triple(values[self.axes.index(axis)] for axis in SPACE)
 
     def index(self, box: Box) -> tuple:

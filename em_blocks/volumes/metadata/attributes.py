@@ -11,7 +11,7 @@ from em_blocks.volumes.metadata.claims import SPACE
 
 
 def frame_attributes(frame: Frame, *, channels: bool) -> dict:
-    """Return attributes that describe `frame`, for every reader we know."""
+    """Return the attributes that describe `frame`, for every reader we know."""
     axes = (["c^"] if channels else []) + list(SPACE)  # ^: funlib's mark of a channel axis
     return {
         "voxel_size": list(frame.voxel_size),

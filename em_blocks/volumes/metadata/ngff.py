@@ -47,7 +47,7 @@ def multiscales_of(attributes: dict) -> list[dict]:
 
 
 def paths_of(multiscale: dict) -> list[str]:
-    """Return paths of the levels below the group, the finest first."""
+    """Return the paths of the levels below the group, the finest first."""
     datasets = multiscale.get("datasets")
     return [
         posixpath.normpath(d["path"]).strip("/")

@@ -238,7 +238,7 @@ def _sizes(places: list[Place]) -> list[tuple[Place, Nm3]]:
 
 
 def _stated(places: list[Place]) -> list[tuple[str, Nm3]]:
-    """Return offsets that are written down, with their dialects."""
+    """Return the offsets that are written down, with their dialects."""
     return [
         (p.dialect, p.offset) for p in places
         if p.states_offset and p.offset is not None and p.in_nm
@@ -271,7 +271,7 @@ def place_in_config(path: str) -> str:
 
 
 def _warn_of_differences(stored: Stored, places: list[Place], told: VolumeInput) -> None:
-    """Return one warning about all that the config says otherwise than the metadata."""
+    """Warn once of everything that the config states differently from the metadata."""
     differences = []
     checks: list[tuple[str, Any, Iterable[tuple[str, Any]], Callable[[Any, Any], bool]]] = [
         ("axes", told.axes, _names(stored).axes.items() if told.axes else [], tuple.__eq__),
@@ -285,7 +285,7 @@ def _warn_of_differences(stored: Stored, places: list[Place], told: VolumeInput)
                 for dialect, value in theirs if not same(ours, value)
             ][:1]
     if differences:
-        _warn(f"The config says of {stored.source} what its metadata do not, and counts: "
+        _warn(f"The config overrides the metadata of {stored.source}: "
               f"{'; '.join(differences)} (zyx; lengths in nm).")
 
 

@@ -1,4 +1,4 @@
-"""Which files of skeletons there are, and in what their positions may be given."""
+"""Files of skeletons, and the units of their positions."""
 
 from __future__ import annotations
 

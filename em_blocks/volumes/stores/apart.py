@@ -31,13 +31,13 @@ def check_apart(inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
 def check_outside(inputs: Mapping[str, str], output: str | Path, *, name: str = "output") -> None:
     """Raise `ConfigError` where files that are written would lie in something that is read.
 
-    A folder of results may well hold what they were made of.
+    A folder of results may hold its own inputs.
     """
     for key, read in inputs.items():
         if within(output, read):
             raise ConfigError(
                 f"The {name} {_spelled(str(output))} lies in the input {key!r}, {_spelled(read)}: "
-                "readers of that volume or file would meet foreign files, or find it overwritten. "
+                "readers of that volume or file would find foreign files in it, or an overwritten one. "
                 "Choose a place beside it."
             )
 

@@ -1,6 +1,6 @@
-"""What an output says of its own blocks: which run made it, and which of them are done.
+"""Ledger of an output: the run that made it, and its blocks that are done.
 
-The database is the truth while a run works. Whoever reads a volume or a folder of tables later may
+The database is the truth while a run works. A later reader of a volume or a folder of tables may
 have another database, or none; so the scheduler leaves a ledger beside the voxels, in the file
 ``em_blocks_blocks.json``. It is opened before the first block of a start and closed after the last,
 so a reader of an open one knows that the run is not at its end.
@@ -30,7 +30,7 @@ class Ledger:
     Attributes
     ----------
     run, run_id : str
-        Name of the run that owns the output, and what no other run has.
+        Name of the run that owns the output, and its unique id.
     task : str
         Kind of its task.
     fingerprint, content_id : str

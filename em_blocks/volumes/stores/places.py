@@ -1,4 +1,4 @@
-"""Whether two paths or URLs are one place, however they are spelled.
+"""Comparison of places: two paths or URLs can be spellings of one place.
 
 A symlink, ``..``, a bind mount, ``file://``, a trailing slash and the ways to write an address of an
 object store are spellings; the place is what they lead to.
@@ -92,7 +92,7 @@ def same_place(a: str | Path, b: str | Path) -> bool:
 def within(inner: str | Path, outer: str | Path) -> bool:
     """Return whether `inner` is `outer` or lies in it, by whatever way it is reached.
 
-    What symlinks in the folder `outer` lead to (of an array whose chunks are kept elsewhere) is in it.
+    Targets of symlinks in the folder `outer` (of an array whose chunks are elsewhere) count as in it.
     """
     inner = canonical(inner)
     for place in (canonical(outer), *_linked(canonical(outer))):
@@ -118,7 +118,7 @@ def _upwards(place: str) -> Iterator[str]:
 
 
 def _identities(place: str) -> set[tuple]:
-    """Return device and inode of a place and of its metadata files, so that hard links are found."""
+    """Return the device and inode of a place and of its metadata files, so that hard links are found."""
     found = set()
     for name in () if is_url(place) else ("", *_FILES):
         try:
@@ -130,7 +130,7 @@ def _identities(place: str) -> set[tuple]:
 
 
 def _linked(place: str) -> set[str]:
-    """Return folders that links in the folder `place` lead to."""
+    """Return the folders that links in the folder `place` lead to."""
     if is_url(place) or not os.path.isdir(place):
         return set()
     with os.scandir(place) as entries:

@@ -1,8 +1,8 @@
-"""Whether an array still holds what it held: checksums of a bounded sample of its pieces.
+"""Detection of changed arrays by checksums of a bounded sample of their pieces.
 
-An array that no run of em_blocks made says nothing of its own history, and times of files change
-with every copy. So some of its stored pieces are read, always the same ones: all of a small array, of
-a large one as many as cost a moment.
+An array that no run of em_blocks made has no record of its history, and times of files change
+with every copy. So some of its stored pieces are read, always the same ones: all of a small array, a
+bounded number of a large one.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Signature:
         )
 
     def box_of(self, key: str) -> Box:
-        """Return voxels of a piece."""
+        """Return the voxels of a piece."""
         corner = (int(i) * p for i, p in zip(key.split("/"), self.piece_shape, strict=True))
         return Box(triple(corner), self.piece_shape).intersect(Box((0, 0, 0), self.shape))
 

@@ -21,7 +21,7 @@ class BlockTables:
     """The tables of one output, in a local folder or an object store.
 
     A file appears in one piece or not at all, so a killed worker leaves the old table or the
-    new one. What exists is for the block documents in the database to say, not for a listing.
+    new one. The block documents in the database state which tables exist, not a listing.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What every file of synaptic partners must fulfil, and how a malformed row is reported."""
+"""Checks of every file of synaptic partners, and the report of a malformed row."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _check_unique(path: Path, ids: np.ndarray) -> None:
 def columns_of(
     path: Path, rows: Iterable[Mapping[str, Any]], wanted: Mapping[str, tuple[str, Convert]]
 ) -> dict[str, list]:
-    """Return columns from rows of text or JSON.
+    """Return the columns from rows of text or JSON.
 
     Parameters
     ----------

@@ -133,7 +133,7 @@ def _read_sites(path: Path, file: h5py.File) -> _Sites:
 
 
 def _read_ids(path: Path, file: h5py.File, name: str, tail: tuple[int, ...]) -> np.ndarray:
-    """Return ids of a dataset, (n, *tail) int64."""
+    """Return the ids of a dataset, (n, *tail) int64."""
     values = _dataset(path, file, name, tail, "ui")[:]
     # In unsigned 64 bits a comparison with a negative number is exact too.
     wrong = (values < 0) | (values > LARGEST_ID)
@@ -207,7 +207,7 @@ def _meaning(kinds: str) -> str:
 
 
 def _rows_of(path: Path, sites: _Sites, pairs: np.ndarray) -> np.ndarray:
-    """Return rows of the sites of all pairs, (n, 2)."""
+    """Return the rows of the sites of all pairs, (n, 2)."""
     rows = np.searchsorted(sites.ids, pairs)
     found = np.minimum(rows, max(len(sites.ids) - 1, 0))
     known = sites.ids[found] == pairs if len(sites.ids) else np.zeros(pairs.shape, bool)

@@ -80,11 +80,6 @@ class Layer:
     info: dict
 
     @property
-    def n_lines(self) -> int | None:
-        """How many lines it has; None if others wrote it."""
-        return self.info.get(_OURS, {}).get("lines")
-
-    @property
     def largest_score(self) -> float | None:
         """None if no line has a score, or others wrote the layer."""
         return self.info.get(_OURS, {}).get("largest_score")
@@ -234,7 +229,7 @@ def _write_indices(folder: Path, rows: _Rows) -> dict:
 
 
 def _by(name: str) -> Keyed:
-    """Return rows by a column; those of segment 0 have none."""
+    """Return the rows by a column; those of segment 0 have none."""
     def keyed(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         numbers = np.arange(len(rows)) if name == "id" else np.flatnonzero(rows[name])
         return numbers, rows[name][numbers]

@@ -40,7 +40,7 @@ class Shown:
     ----------
     name : str
     folder : str
-        What the viewer reads: the array, or the group of a pyramid.
+        Folder that the viewer reads: the array, or the group of a pyramid.
     volume : Volume
         The array; of a pyramid its finest level.
     role : str
@@ -115,7 +115,7 @@ def _volumes_in(folder: str, depth: int, known: Sequence[str]) -> Iterator[str]:
 
 
 def levels_of(path: str) -> list[str]:
-    """Return paths of the levels of the pyramid in the group `path`, the finest first; else none."""
+    """Return the paths of the levels of the pyramid in the group `path`, the finest first; else none."""
     for storage in all_formats():
         attributes = storage.group_attributes(path) or {}
         levels = _ngff_levels(path, attributes) or storage.own_levels(path, attributes)
@@ -141,7 +141,7 @@ def layer(shown: Shown, url: str) -> dict:
 
 
 def viewer_state(shown: Sequence[Shown], layers: Sequence[dict]) -> dict:
-    """Return state of the viewer in front of the middle of the first volume.
+    """Return the state of the viewer in front of the middle of the first volume.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def _has_negative(volume: Volume) -> bool:
 
 
 def _sample(volume: Volume) -> np.ndarray:
-    """Return values in the middle of a volume."""
+    """Return the values in the middle of a volume."""
     shape = triple(map(min, volume.shape, _SAMPLE))
     corner = triple((n - s) // 2 for n, s in zip(volume.shape, shape, strict=True))
     return volume.read(Box(corner, shape))
@@ -249,7 +249,7 @@ def _outputs(axes: Sequence[str], volume: Volume) -> dict:
 
 
 def _shift(frame: Frame) -> np.ndarray:
-    """Return offset in voxels."""
+    """Return the offset in voxels."""
     return np.array(frame.offset) / frame.voxel_size
 
 

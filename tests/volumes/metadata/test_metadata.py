@@ -477,7 +477,8 @@ def test_what_the_config_tells_wins_with_one_warning_that_names_both(caplog):
     assert found == (tuple("xyz"), Frame((41, 4, 4), (7, 0, 0)), True)
     (record,) = caplog.records
     for part in [
-        "The config says of /data/x.zarr/s0", "axes ['x', 'y', 'z'] instead of ['z', 'y', 'x'] in",
+        "The config overrides the metadata of /data/x.zarr/s0",
+        "axes ['x', 'y', 'z'] instead of ['z', 'y', 'x'] in",
         "voxel_size [41.0, 4.0, 4.0] instead of [40.0, 4.0, 4.0] in the attribute 'voxel_size'",
         "offset [7.0, 0.0, 0.0] instead of [80.0, 0.0, 0.0] in the attribute 'offset'",
     ]:

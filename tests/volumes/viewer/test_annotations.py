@@ -205,7 +205,7 @@ def test_a_large_layer_has_several_shards_and_is_the_same_however_its_table_is_c
 
 def test_nothing_makes_an_empty_layer(tmp_path):
     layer = written(tmp_path)
-    assert layer.n_lines == 0 and layer.largest_score is None
+    assert layer.info["em_blocks"]["lines"] == 0 and layer.largest_score is None
     assert not entries(tmp_path / "layer", layer.info["by_id"])
     assert np.greater(layer.info["upper_bound"], layer.info["lower_bound"]).all()
     assert json.loads(json.dumps(viewer_state(layer, url="http://here")))["layers"]
@@ -214,7 +214,7 @@ def test_nothing_makes_an_empty_layer(tmp_path):
 def test_the_info_file_says_what_a_viewer_needs(tmp_path):
     layer = written(tmp_path, table())
     info = json.loads((tmp_path / "layer" / "info").read_text())
-    assert read_layer(tmp_path / "layer") == layer and layer.n_lines == 40
+    assert read_layer(tmp_path / "layer") == layer and layer.info["em_blocks"]["lines"] == 40
     assert info == layer.info and info["@type"] == "neuroglancer_annotations_v1"
     assert info["annotation_type"] == "line" and info["dimensions"]["x"] == [1e-9, "m"]
     assert [(p["id"], p["type"]) for p in info["properties"]] == [
