@@ -404,7 +404,6 @@ def test_storage_formats_of_another_package_are_like_any_other(packages, em_bloc
 
     for config in configs.values():
         em_blocks("downsample", config)
-        assert "done blocks read, 0 damaged" in em_blocks("verify", config)
     compressor = json.loads((tmp_path / "lz4.zarr/p/s1/.zarray").read_text())["compressor"]
     assert compressor["cname"] == "lz4"
     half = np.rint(raw.reshape(20, 15, 2, 25, 2).mean(axis=(2, 4), dtype=float)).astype("uint8")
