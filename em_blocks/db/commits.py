@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from pymongo import UpdateOne
@@ -99,7 +100,7 @@ class CommitWriter:
         """Write what is queued now: nothing will follow soon."""
         self._put(None)
 
-    def _put(self, item: UpdateOne) -> None:
+    def _put(self, item: tuple[Block, UpdateOne] | None) -> None:
         while self.error is None:
             try:
                 self._queue.put(item, timeout=0.5)
@@ -130,14 +131,15 @@ class CommitWriter:
             while not (self._closing.is_set() and self._queue.empty()):
                 if taken := self._take():
                     updates = [update for _, update in taken]
-                    with_patience(lambda u=updates: self._write_done(u), self._outage_s)
+                    with_patience(partial(self._write_done, updates), self._outage_s)
                     self._on_durable([block for block, _ in taken])
         except Exception as error:  # handed to the worker's main thread by close()
             self.error = error
 
     def _take(self) -> list[tuple[Block, UpdateOne]]:
         """Commits of the next 50 ms, at most 64, and none later than a call of `hurry`."""
-        items, deadline = [], None
+        items: list[tuple[Block, UpdateOne]] = []
+        deadline: float | None = None
         while len(items) < FLUSH_BLOCKS:
             wait = IDLE_S if deadline is None else deadline - time.monotonic()
             try:
@@ -209,7 +211,7 @@ class CommitWriter:
             found = store.blocks.find_one_and_update(
                 undone, {"$set": {**fields, "state": FAILED}, **once},
                 upsert=True, return_document=True,
-            )
+            ) or {}
         except DuplicateKeyError:
             return  # another attempt at it, in other hands, has recorded it as done
         if found["failures"] >= self._max_failures:

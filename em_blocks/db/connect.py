@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pymongo
 from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
@@ -111,7 +111,7 @@ def _greet(client: pymongo.MongoClient) -> None:
 
 
 def _client(uri: str) -> pymongo.MongoClient:
-    options = {"serverSelectionTimeoutMS": SELECT_TIMEOUT_MS, **_OPTIONS}
+    options: dict[str, Any] = {"serverSelectionTimeoutMS": SELECT_TIMEOUT_MS, **_OPTIONS}
     remember(uri)
     chosen = {name: v for name, v in options.items() if f"{name}=".lower() not in uri.lower()}
     try:

@@ -94,7 +94,7 @@ def is_refusal(error: PyMongoError) -> bool:
     return isinstance(error, OperationFailure) and error.code in refusals
 
 
-def unreachable(uri: str, error: PyMongoError) -> str:
+def unreachable(uri: str, error: Exception) -> str:
     """One paragraph on a database that cannot be used."""
     if isinstance(error, OperationFailure) and not is_outage(error):
         says = _refusal(error)

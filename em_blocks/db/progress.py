@@ -8,7 +8,8 @@ from datetime import datetime
 
 import pymongo
 
-from em_blocks.db.runs import DONE, FAILED, QUARANTINED, VOXELS, WORKING, RunStore
+from em_blocks.db.leases import WORKING
+from em_blocks.db.runs import DONE, FAILED, QUARANTINED, VOXELS, RunStore
 
 _MANY = 100_000
 _NAMES = 10

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple
 
 import numpy as np
-import pymongo
 from pymongo import ReplaceOne, UpdateMany, UpdateOne, WriteConcern
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from em_blocks.db.connect import OUTAGE_S, ServerError, with_patience
-from em_blocks.db.runs import DURABLE
-from em_blocks.db.schemas.base import DocumentSchema, Flags, Index, RowSchema, Table, flags_of
+from em_blocks.db.connect import ServerError
+from em_blocks.db.documents import RunDocuments
+from em_blocks.db.leases import DURABLE
+from em_blocks.db.schemas.base import Flags, Index, RowSchema, Table, flags_of
 from em_blocks.errors import DatabaseError
 from em_blocks.geometry import Roi
 from em_blocks.kernels.synapses.table import LARGEST_ID
-
-Result = TypeVar("Result")
 
 DUPLICATE_KEY = 11000
 _BATCH = 20_000
@@ -35,92 +34,7 @@ class Outside(NamedTuple):
     position: list[float]  # nm (z, y, x), of the first of them
 
 
-class _Documents:
-    """What one run has in one collection.
-
-    Parameters
-    ----------
-    client : pymongo.MongoClient
-        Of a server that answered.
-    db_name : str
-    run : str
-        Name of the run that the documents belong to.
-    schema : DocumentSchema or RowSchema
-    guard : function, optional
-        Called before every change; raises where this process must not write any more.
-    outage_s : float
-        How long every call waits for an unavailable database before it fails.
-    scratch : bool
-        Read only: accept changes but store none, for probes and replays.
-    """
-
-    def __init__(
-        self, client: pymongo.MongoClient, db_name: str, run: str, schema: Any, *,
-        guard: Callable[[], None] = lambda: None, outage_s: float = OUTAGE_S, scratch: bool = False,
-    ):
-        database = client.get_database(db_name, write_concern=DURABLE)
-        self.run, self.schema = run, schema
-        self.collection, self.id_ranges = database[schema.collection], database["id_ranges"]
-        self._guard, self._outage_s, self._scratch = guard, outage_s, scratch
-
-    def patiently(self, call: Callable[[], Result]) -> Result:
-        """Repeat `call` while the database is unavailable; only for what may be done twice."""
-        return with_patience(call, self._outage_s)
-
-    def prepare(self, indexes: Sequence[Index] | None = None) -> None:
-        """Make these indexes where they do not exist; by default those of the schema."""
-        if self._scratch:
-            return
-        for name, keys, sparse in self.schema.indexes if indexes is None else indexes:
-            options: dict[str, Any] = {"sparse": True} if sparse else {}
-            self.collection.create_index([(key, 1) for key in keys], name=name, **options)
-
-    def remove(self) -> None:
-        """Delete all documents of the run."""
-        if not self._scratch:
-            self.collection.delete_many({"run": self.run})
-
-    def is_empty(self) -> bool:
-        """Return whether the run has nothing in the collection."""
-        return self.collection.find_one({"run": self.run}, {"_id": 1}) is None
-
-
-class DocumentStore(_Documents):
-    """Documents that a run as a whole has in one collection."""
-
-    schema: DocumentSchema
-
-    def read(self, fields: Sequence[str]) -> list[dict]:
-        """Return these fields of all documents, in the order of their keys."""
-        chosen, order = {"_id": 0} | dict.fromkeys(fields, 1), self.schema.key
-        return self.patiently(
-            lambda: list(self.collection.find({"run": self.run}, chosen).sort(order, 1))
-        )
-
-    def replace_all(self, documents: Iterable[dict]) -> int:
-        """Make `documents` all that the run has, and return how many there are."""
-        kept: set[Any] = set()
-        key = self.schema.key
-        named = ({"_id": f"{self.run}/{d[key]}", "run": self.run, **d} for d in documents)
-        while batch := list(islice(named, _GROUP_BATCH)):
-            kept.update(document[key] for document in batch)
-            updates = [ReplaceOne({"_id": d["_id"]}, d, upsert=True) for d in batch]
-            if not self._scratch:
-                self._guard()
-                self.patiently(lambda some=updates: self.collection.bulk_write(some, ordered=False))
-        if not self._scratch:
-            self.patiently(lambda: self._delete_others(kept))
-        return len(kept)
-
-    def _delete_others(self, kept: set[Any]) -> None:
-        key = self.schema.key
-        found = self.collection.find({"run": self.run}, {key: 1}, batch_size=_GROUP_BATCH)
-        others = [document["_id"] for document in found if document[key] not in kept]
-        for start in range(0, len(others), _GROUP_BATCH):
-            self.collection.delete_many({"_id": {"$in": others[start : start + _GROUP_BATCH]}})
-
-
-class RowStore(_Documents, Generic[Table]):
+class RowStore(RunDocuments, Generic[Table]):
     """The rows that blocks of one run have stored."""
 
     schema: RowSchema[Table]
@@ -219,7 +133,7 @@ class RowStore(_Documents, Generic[Table]):
         ]
         n = 0
         for start in range(0, 0 if self._scratch else len(changes), _MOST_IDS):
-            n += self.patiently(lambda p=changes[start : start + _MOST_IDS]: self._modified(p))
+            n += self.patiently(partial(self._modified, changes[start : start + _MOST_IDS]))
         return n
 
     def unset(self, fields: Sequence[str]) -> None:
@@ -342,7 +256,7 @@ class RowStore(_Documents, Generic[Table]):
         that comes back is asked for what is left. Needs an index on the run and the field.
         """
         last = 0
-        while found := self.patiently(lambda last=last: self._groups_after(field, last, rows)):
+        while found := self.patiently(partial(self._groups_after, field, last, rows)):
             for last, group in groupby(found, key=itemgetter(field)):
                 yield last, self.schema.table(group).sorted()
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from em_blocks.db.connect import OUTAGE_S
-from em_blocks.db.rows import DocumentStore, RowStore
+from em_blocks.db.documents import DocumentStore
+from em_blocks.db.rows import RowStore
 from em_blocks.db.runs import RunStore
 from em_blocks.db.schemas.base import DocumentSchema, RowSchema, Table
 from em_blocks.errors import DatabaseError

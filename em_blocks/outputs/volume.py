@@ -126,4 +126,4 @@ def fingerprint_of(volume: str | VolumeInput) -> str | None:
 
 def checksum(values: np.ndarray) -> int:
     """Return the CRC-32 of the values in (c, z, y, x) order."""
-    return zlib.crc32(np.ascontiguousarray(values))
+    return zlib.crc32(np.ascontiguousarray(values).data)

@@ -13,7 +13,7 @@ from pymongo.errors import AutoReconnect
 from blockwise import wait_for
 from em_blocks.db import server, supervise
 from em_blocks.db.connect import connect, database_uri, with_patience
-from em_blocks.db.runs import DURABLE
+from em_blocks.db.leases import DURABLE
 from em_blocks.errors import DatabaseError
 from mongods import small_disk
 

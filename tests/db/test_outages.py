@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from em_blocks.db.connect import connect
+from em_blocks.db.documents import DocumentStore
 from em_blocks.db.evaluations import save_evaluations
-from em_blocks.db.rows import DocumentStore
 from em_blocks.db.schemas.clefts import CHECKED, CLEFTS, checksum_of_clefts
 from em_blocks.db.schemas.synapses import CLEFT, MAPPING
 from em_blocks.db.synapses import SynapseStore

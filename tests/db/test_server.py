@@ -13,7 +13,7 @@ import pytest
 from blockwise import wait_for
 from em_blocks.db import server
 from em_blocks.db.connect import connect, expand_uri, redacted
-from em_blocks.db.runs import DURABLE
+from em_blocks.db.leases import DURABLE
 from em_blocks.errors import DatabaseError
 
 

@@ -82,7 +82,7 @@ class RowSchema(ABC, Generic[Table]):
     def table(self, documents: Iterable[dict]) -> Table:
         """Return the rows of documents, in their order."""
 
-    def query(self, **filters: Any) -> dict:
+    def query(self, *_: Any, **filters: Any) -> dict:
         """Return the filter of MongoDB that selects rows by what a schema offers; by default nothing."""
         if filters:
             raise TypeError(f"rows of {self.collection} cannot be selected by {', '.join(filters)}")

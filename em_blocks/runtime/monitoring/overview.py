@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from em_blocks.db import progress
-from em_blocks.db.runs import WORKER_TIMEOUT_S, WORKING, RunStore
+from em_blocks.db.leases import WORKER_TIMEOUT_S, WORKING
+from em_blocks.db.runs import RunStore
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Frame
 from em_blocks.runtime.monitoring.status import status_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
+from em_blocks.db.leases import LEASE_TIMEOUT_S
 from em_blocks.db.progress import latest_done
-from em_blocks.db.runs import DONE, FAILED, LEASE_TIMEOUT_S, QUARANTINED, RunStore
+from em_blocks.db.runs import DONE, FAILED, QUARANTINED, RunStore
 from em_blocks.errors import ConfigError
 from em_blocks.runtime.runs.block_sets import counts_of
 from em_blocks.runtime.runs.leases import owner_lives

@@ -8,7 +8,8 @@ from datetime import datetime
 
 import psutil
 
-from em_blocks.db.runs import LEASE_TIMEOUT_S, RunStore
+from em_blocks.db.leases import LEASE_TIMEOUT_S
+from em_blocks.db.runs import RunStore
 from em_blocks.errors import LeaseHeldError
 from em_blocks.tasks.base import BlockwiseTask
 

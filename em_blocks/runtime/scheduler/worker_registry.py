@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from em_blocks.db.runs import WORKING, RunStore
+from em_blocks.db.leases import WORKING
+from em_blocks.db.runs import RunStore
 from em_blocks.runtime.protocol.wire import Key
 from em_blocks.runtime.scheduler.dispatch import Worker
 
