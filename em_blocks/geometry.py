@@ -30,6 +30,11 @@ def triple(values: Iterable[Any]) -> tuple[Any, Any, Any]:
     return z, y, x
 
 
+def nearest_multiple(shape: Iterable[float], unit: Iterable[int]) -> Triple:
+    """Return the multiple of `unit` next to `shape` along every axis, at least once `unit`."""
+    return triple(max(1, round(n / u)) * u for n, u in zip(shape, unit, strict=True))
+
+
 def _triple(values, kind: type, name: str) -> tuple:
     values = tuple(kind(v) for v in values)
     if len(values) != 3:

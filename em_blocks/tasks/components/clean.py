@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from em_blocks.config import Shape3, StorePath, VolumeRef
+from em_blocks.geometry import nearest_multiple
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
 from em_blocks.tasks.components.apply_parts import ApplyParts
 from em_blocks.tasks.components.find_parts import MAX_ID, FindParts, check_ids
@@ -76,9 +77,7 @@ class Clean(RunConfig):
     def _step(self, kind: str, name: str, **values) -> dict:
         """The config of a step, with what all steps share."""
         shared = {key: getattr(self, key) for key in RunConfig.operational}
-        block_shape = self.block_shape or tuple(
-            c * max(1, round(_USUAL_BLOCK / c)) for c in self.chunk_shape
-        )
+        block_shape = self.block_shape or nearest_multiple((_USUAL_BLOCK,) * 3, self.chunk_shape)
         return {
             **shared, "kind": kind, "run": f"{self.run}.{name}", "run_dir": str(self.home),
             "labels": self.labels, "block_shape": block_shape, **values,

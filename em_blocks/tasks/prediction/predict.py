@@ -22,10 +22,15 @@ from pydantic import (
 )
 
 from em_blocks.config import LocalPath, RoiConfig, Shape3, StorePath, VolumeRef, is_url
-from em_blocks.errors import BlockAlignmentError, ConfigError, GeometryError
-from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
+from em_blocks.geometry import Block, BlockGrid, Box, Frame, Triple
 from em_blocks.outputs import RunContext, VolumeOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
+from em_blocks.tasks.prediction.checks import (
+    check_heads,
+    check_raw,
+    check_symmetries,
+    check_tiles,
+)
 from em_blocks.tasks.prediction.domain import (
     check_finite,
     check_sample,
@@ -39,6 +44,7 @@ from em_blocks.tasks.prediction.options import (
     NormalizationChoice,
 )
 from em_blocks.tasks.prediction.raw_sample import RawSample
+from em_blocks.tasks.region import box_of
 from em_blocks.tasks.usual_chunk import usual_chunk
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.storage import block_shards
@@ -171,13 +177,13 @@ class Predict(BlockwiseTask):
 
     def outputs_by_head(self) -> dict[str, HeadOutput]:
         """The heads that are stored; all of them unless the config chooses."""
-        return self.outputs or {name: HeadOutput() for name in self._setup.config.heads}
+        return self.outputs or {name: HeadOutput() for name in self.heads}
 
     def output_specs(self) -> list[VolumeOutput]:
         return [self._spec(name, out) for name, out in self.outputs_by_head().items()]
 
     def _spec(self, name: str, out: HeadOutput) -> VolumeOutput:
-        head = self._setup.config.heads[name]
+        head = self.heads[name]
         chunk = out.chunk_shape or usual_chunk(self.block_shape)
         dtype = out.dtype or head.storage.dtype
         scale = out.scale or head.storage.scales.get(dtype)
@@ -191,81 +197,14 @@ class Predict(BlockwiseTask):
     # -- checks -----------------------------------------------------------------------
 
     def check(self) -> None:
-        self._check_heads()
-        self._check_raw()
-        check_voxel_size(self._raw, self._setup.config, self.voxel_size_tolerance)
-        self._check_tiles()
-        self._check_symmetries()
-        self._network()  # loads the checkpoint: its errors come before the first worker
-
-    def _check_raw(self) -> None:
-        raw = self._raw
-        if raw.channels is not None:
-            raise ConfigError(
-                f"raw is {raw.path} with {raw.channels} channels, shape {(raw.channels, *raw.shape)}, "
-                "but a raw volume has three axes (z, y, x). Name one image channel, or ingest it."
-            )
-        if raw.dtype.kind not in "uif" or raw.dtype.itemsize > 4:
-            raise ConfigError(
-                f"raw is {raw.path} of dtype {raw.dtype}, which holds labels rather than "
-                "intensities. The network would see noise; name the image volume."
-            )
+        check_heads(self)
+        check_raw(self._raw)
         if is_url(self.output):
             _ = self.home  # run_dir is needed then
-
-    def _check_heads(self) -> None:
-        known = self._setup.config.heads
-        for name in self.outputs:
-            if name not in known:
-                raise ConfigError(
-                    f"'outputs' names the head {name!r}, but the setup {self.setup} has the heads "
-                    f"{', '.join(known)}. Use one of these."
-                )
-        for name, out in self.outputs.items():
-            storage = known[name].storage
-            if out.dtype in storage.unfit:
-                raise ConfigError(
-                    f"'outputs' stores the head {name!r} as {out.dtype}, which "
-                    f"{storage.unfit[out.dtype]}"
-                )
-        datasets = [out.dataset or name for name, out in self.outputs_by_head().items()]
-        if len(set(datasets)) < len(datasets):
-            raise ConfigError(f"Two heads are stored in the same dataset: {datasets}.")
-
-    def _check_tiles(self) -> None:
-        tile, network = self.usual_tile, self._bare_network
-        network.check_tile(tile)
-        if any(self.overlap) and any(network.context):
-            raise ConfigError(
-                f"'overlap' is {self.overlap}, but the network of {self.setup} computes only valid "
-                "voxels: its tiles agree exactly and need no blending. Leave 'overlap' out."
-            )
-        if any(2 * o > t for o, t in zip(self.overlap, tile, strict=True)):
-            raise ConfigError(
-                f"'overlap' {self.overlap} is more than half of the tile {tile} (voxels, zyx); three "
-                "tiles would share a voxel. Use at most half."
-            )
-        stride = tuple(t - o for t, o in zip(tile, self.overlap, strict=True))
-        if any(b % s for b, s in zip(self.block_shape, stride, strict=True)):
-            nearest = tuple(
-                max(1, round(b / s)) * s for b, s in zip(self.block_shape, stride, strict=True)
-            )
-            raise BlockAlignmentError(
-                f"block_shape {self.block_shape} is not a multiple of the tile stride {stride} (voxels, "
-                "zyx). Tiles would be cut and computed twice. Use block_shape "
-                f"{nearest}, or a tile_shape that divides the block."
-            )
-
-    def _check_symmetries(self) -> None:
-        if self.test_time_augmentation != "mirrors_transposes":
-            return
-        _, y, x = self._raw.frame.voxel_size
-        tile = self.usual_tile
-        if y != x or tile[1] != tile[2]:
-            raise ConfigError(
-                f"'test_time_augmentation' transposes y and x, but the voxel size is {(y, x)} nm and "
-                f"the tile {tile[1:]} voxels (y, x). Use \"mirrors\", or equal sizes."
-            )
+        check_voxel_size(self._raw, self._setup.config, self.voxel_size_tolerance)
+        check_tiles(self)
+        check_symmetries(self, self._raw)
+        self._network()  # loads the checkpoint: its errors come before the first worker
 
     def survey(self) -> None:
         for remark in check_sample(
@@ -345,7 +284,7 @@ class Predict(BlockwiseTask):
         heads = {
             spec.name: HeadFormat(
                 spec.dtype, spec.attributes.get("scale"),
-                self._setup.config.heads[spec.name].inverse,
+                self.heads[spec.name].inverse,
             )
             for spec in self.output_specs()
         }
@@ -367,12 +306,12 @@ class Predict(BlockwiseTask):
         tile = self.block_shape if free else self.usual_tile
         offsets = tile_offsets(block.offset, block.end, tile, self.overlap)
         end = tuple(o + t for o, t in zip(offsets[-1], tile, strict=True))
-        return Box.between(offsets[0], end).grow(self._bare_network.context).relative_to(block)
+        return Box.between(offsets[0], end).grow(self.bare_network.context).relative_to(block)
 
     @property
     def tiles_are_free(self) -> bool:
         """Tell whether a voxel's value does not depend on where in its tile it lies."""
-        network = self._bare_network
+        network = self.bare_network
         valid = any(network.context) and hasattr(network, "tile_factor")
         return valid and self.test_time_augmentation == "none"
 
@@ -385,7 +324,7 @@ class Predict(BlockwiseTask):
         beyond the tile, and fewer of them are averaged there.
         """
         if self.tiles_are_free:
-            return self._bare_network.tile_factor
+            return self.bare_network.tile_factor
         return tuple(t - o for t, o in zip(self.usual_tile, self.overlap, strict=True))
 
     @cached_property
@@ -416,17 +355,7 @@ class Predict(BlockwiseTask):
     @cached_property
     def _raw_box(self) -> Box:
         """The ROI in voxels of the raw volume."""
-        raw = self._raw
-        if self.roi is None:
-            return raw.box
-        box = raw.frame.to_box(Roi(self.roi.offset, self.roi.shape))
-        if not raw.box.contains(box) or box.size == 0:
-            raise GeometryError(
-                f"The ROI with offset {self.roi.offset} and shape {self.roi.shape} (nm, zyx) is not "
-                f"inside the raw volume {raw.path}, which has offset {raw.roi.offset} and shape "
-                f"{raw.roi.shape}. There is nothing to predict outside; correct the ROI."
-            )
-        return box
+        return box_of(self.roi, self._raw, "raw volume")
 
     @cached_property
     def _frame(self) -> Frame:
@@ -445,7 +374,7 @@ class Predict(BlockwiseTask):
         return self._setup.checkpoint_path(self.checkpoint)
 
     @cached_property
-    def _bare_network(self):
+    def bare_network(self):
         """The network without its weights, for sizes."""
         return self._setup.build()
 
@@ -463,6 +392,11 @@ class Predict(BlockwiseTask):
             self._chosen = choose_way(self, earlier)
         return self._chosen
 
+    @property
+    def heads(self):
+        """The heads of the setup by name."""
+        return self._setup.config.heads
+
     def tiles_per_block(self, tile: Triple) -> int:
         """Tiles of a block that begins where one of them does."""
         return math.prod(-(-b // t) for b, t in zip(self.block_shape, tile, strict=True))
@@ -474,11 +408,7 @@ class Predict(BlockwiseTask):
     @property
     def network_context(self) -> Triple:
         """Voxels (z, y, x) per side that the network sees beyond a tile."""
-        return tuple(self._bare_network.context)
-
-    def bare_network(self):
-        """The network without its weights, for sizes."""
-        return self._bare_network
+        return tuple(self.bare_network.context)
 
     @property
     def usual_tile(self) -> Triple:

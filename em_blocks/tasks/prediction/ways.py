@@ -81,7 +81,7 @@ def possible_ways(task: Predict) -> list[Way]:
     # Many small tiles at a time, or a few large ones: either keeps a GPU busy.
     passes = [(usual, batch) for batch in batches] + [(tile, batches[0]) for tile in larger]
     others = [(tile, batch) for tile, batch in passes[1:] if batch <= task.tiles_per_block(tile)]
-    per_voxel = bytes_per_voxel(task.bare_network()) if others else 0.0
+    per_voxel = bytes_per_voxel(task.bare_network) if others else 0.0
     possible = [(tile, batch) for tile, batch in others if _fits(task, tile, batch, per_voxel)]
     return [
         Way(precision, tile, batch)

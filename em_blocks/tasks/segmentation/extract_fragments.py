@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeInt
 
 from em_blocks.config import Shape3, StorePath, StrictModel, VolumeRef
 from em_blocks.errors import ConfigError, VolumeError
-from em_blocks.geometry import Block, BlockGrid, Box, Triple
+from em_blocks.geometry import Block, BlockGrid, Box, Triple, nearest_multiple
 from em_blocks.kernels.segmentation.mutex_watershed import mutex_watershed
 from em_blocks.kernels.segmentation.neighborhood import FULL, Neighborhood, attached, combined
 from em_blocks.kernels.segmentation.small_basins import join_small_basins
@@ -163,14 +163,10 @@ class ExtractFragments(BlockwiseTask):
     def check(self) -> None:
         self._input.check_scale()
         if any(b % t for b, t in zip(self.block_shape, self.tile_shape, strict=True)):
-            nearest = tuple(
-                max(1, round(b / t)) * t
-                for b, t in zip(self.block_shape, self.tile_shape, strict=True)
-            )
             raise ConfigError(
                 f"block_shape {self.block_shape} is not a whole number of tiles {self.tile_shape} "
                 "(voxels, zyx); cut tiles would make fragments depend on the blocks. Use block_shape "
-                f"{nearest}, or another tile_shape."
+                f"{nearest_multiple(self.block_shape, self.tile_shape)}, or another tile_shape."
             )
 
     @contextmanager

@@ -14,12 +14,13 @@ from em_blocks.config import RoiConfig, VolumeRef, path_of
 from em_blocks.db.schemas.base import Flags
 from em_blocks.db.schemas.synapses import SYNAPSES
 from em_blocks.errors import ConfigError
-from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi, Triple
+from em_blocks.geometry import Block, BlockGrid, Box, Frame, Triple
 from em_blocks.kernels.synapses.detection import Detections
 from em_blocks.kernels.synapses.pairing import centers, pair, within_reach, without_duplicates
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.outputs import RowOutput, RunContext
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
+from em_blocks.tasks.region import box_of
 from em_blocks.tasks.synapses.detection_options import Components, Detection
 from em_blocks.tasks.synapses.site_search import LeaveOut, Reasons, Sites, SiteSearch, inside
 from em_blocks.volumes import Volume
@@ -233,17 +234,7 @@ class ExtractSynapses(BlockwiseTask):
     @cached_property
     def _box(self) -> Box:
         """Voxels of the volume whose sites are looked for."""
-        volume = self._indicator
-        if self.roi is None:
-            return volume.box
-        box = volume.frame.to_box(Roi(self.roi.offset, self.roi.shape))
-        if not volume.box.contains(box):
-            raise ConfigError(
-                f"The roi reaches from voxel {box.offset} to {box.end} (zyx), but the indicator "
-                f"{volume.path} has {volume.shape} voxels. Sites outside cannot be found; choose a "
-                f"region within offset {volume.roi.offset} and shape {volume.roi.shape} (nm)."
-            )
-        return box
+        return box_of(self.roi, self._indicator, "indicator")
 
     @cached_property
     def _rows(self) -> RowOutput:

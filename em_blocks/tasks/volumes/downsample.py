@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from em_blocks.config import Shape3, StorePath, VolumeInput, VolumeRef, path_of
 from em_blocks.errors import ConfigError
-from em_blocks.geometry import Block, BlockGrid, Box, Frame, Triple
+from em_blocks.geometry import Block, BlockGrid, Box, Frame, Triple, nearest_multiple
 from em_blocks.kernels.transforms.pyramid import pyramid_factors
 from em_blocks.outputs import RunContext, VolumeOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
@@ -268,10 +268,7 @@ class Downsample(BlockwiseTask):
     def _block_shape(self) -> Triple:
         if self.block_shape is not None:
             return self.block_shape
-        return tuple(
-            c * max(1, round(_USUAL_BLOCK / f / c))
-            for c, f in zip(self.chunk_shape, self._level.factors, strict=True)
-        )
+        return nearest_multiple((_USUAL_BLOCK / f for f in self._level.factors), self.chunk_shape)
 
 
 def _coarser(below: Level, factors: Triple, before: Triple) -> Level:

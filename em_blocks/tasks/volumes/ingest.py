@@ -11,7 +11,7 @@ from pydantic import Field
 
 from em_blocks.config import Position3, Shape3, StorePath, VolumeInput, VoxelSize
 from em_blocks.errors import ConfigError
-from em_blocks.geometry import Block, BlockGrid, Frame, Triple
+from em_blocks.geometry import Block, BlockGrid, Frame, Triple, nearest_multiple
 from em_blocks.outputs import RunContext, VolumeOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.volumes import Volume
@@ -150,7 +150,7 @@ class Ingest(BlockwiseTask):
             return self.block_shape
         if self.source.whole_sections:
             return self._whole_sections(shape)
-        return tuple(u * max(1, round(_USUAL_BLOCK / u)) for u in self._unit)
+        return nearest_multiple((_USUAL_BLOCK,) * 3, self._unit)
 
     def _whole_sections(self, shape: Triple) -> Triple:
         depth, *plane = self._unit

@@ -100,7 +100,7 @@ def test_tiles_beyond_the_stated_memory_are_not_tried(raw, setup_folder, tmp_pat
     everything = tried(worker_memory_gb=8)
     assert len(everything) > 3
     assert tried(worker_memory_gb=0.1) == [(6, 12, 12)]  # the usual one is always there
-    per_voxel = predict_ways.bytes_per_voxel(predict(raw, setup_folder, tmp_path).bare_network())
+    per_voxel = predict_ways.bytes_per_voxel(predict(raw, setup_folder, tmp_path).bare_network)
     task = predict(raw, setup_folder, tmp_path)
     largest = predict_ways._seen((12, 48, 24), task.network_context) * per_voxel
     enough = predict_ways.BASE_BYTES + predict_ways._held(task) + largest
