@@ -24,6 +24,7 @@ from em_blocks.errors import (
 )
 from em_blocks.geometry import Box, Frame
 from em_blocks.models.setup import Setup
+from em_blocks.tasks.prediction.checks import check_heads
 from em_blocks.tasks.prediction.predict import Predict
 from em_blocks.volumes import Volume
 from tiny_setup import tiny_config, write_setup
@@ -285,7 +286,7 @@ def test_vectors_are_stored_as_signed_integers_of_4_nm(vector_setup, raw, tmp_pa
 def test_vectors_are_not_stored_without_their_signs(vector_setup, raw, tmp_path):
     task = vector_prediction(vector_setup, raw, tmp_path, {"vectors": {"dtype": "uint8"}})
     with pytest.raises(ConfigError, match="no negative numbers"):
-        task._check_heads()
+        check_heads(task)
 
 
 # -- which checkpoint -------------------------------------------------------------------------
