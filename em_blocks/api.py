@@ -15,6 +15,7 @@ from em_blocks.config import VolumeInput, read_json
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import ConfigError, RefusedError
+from em_blocks.extras import needed_extras
 from em_blocks.geometry import Frame
 from em_blocks.outputs import RunContext
 from em_blocks.tasks import task_class
@@ -101,14 +102,15 @@ def run(
     tasks = [task] if isinstance(task, (RunConfig, str, Path)) else task
     steps: list[BlockwiseTask] = []
     reports: list[RunReport] = []
-    for each in tasks:
-        config = with_block_shape(each if isinstance(each, RunConfig) else load(each))
-        steps += config.steps()
-        reports += run_config(
-            config, serial=serial, console=console, overwrite=overwrite, adopt=adopt, requeue=retry
-        )
-        if not reports[-1].ok:
-            break
+    with needed_extras():
+        for each in tasks:
+            config = with_block_shape(each if isinstance(each, RunConfig) else load(each))
+            steps += config.steps()
+            reports += run_config(
+                config, serial=serial, console=console, overwrite=overwrite, adopt=adopt, requeue=retry
+            )
+            if not reports[-1].ok:
+                break
     return Report(steps, reports)
 
 

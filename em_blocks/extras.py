@@ -7,28 +7,31 @@ from contextlib import contextmanager
 
 from em_blocks.errors import ConfigError
 
+EXTRAS = {
+    "predict": ("torch", "safetensors"),
+    "evaluate": ("matplotlib", "networkx", "waterz"),
+    "train": ("dask", "gunpowder", "tensorboardX", "zarr"),
+    "dashboard": ("starlette", "uvicorn"),
+}
+"""Modules that an extra of setup.py installs."""
+
 
 @contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Turn a failing import of another package into what to install.
-
-    Parameters
-    ----------
-    name : str
-        Of the extra in setup.py, for example "predict".
+def needed_extras() -> Iterator[None]:
+    """Turn the import of a package that is not installed into what to install.
 
     Raises
     ------
     ConfigError
-        If a package is missing.
+        If a package of an extra is missing; other missing modules stay as they are.
     """
     try:
         yield
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing == "em_blocks":
-            raise
-        raise ConfigError(
-            f"The package {missing!r} is needed for this but not installed; run "
-            f"`pip install 'em_blocks[{name}]'`."
-        ) from error
+        for extra, modules in EXTRAS.items():
+            if missing in modules:
+                raise ConfigError(
+                    f"{missing} is not installed, which this needs: pip install 'em_blocks[{extra}]'."
+                ) from error
+        raise

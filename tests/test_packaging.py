@@ -1,6 +1,9 @@
 """A wheel and an sdist hold everything, and work outside of the checkout."""
 
+import importlib.metadata
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +13,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from blockwise import add_one, make_raw, run
+from em_blocks.extras import EXTRAS
 
 ROOT = Path(__file__).parents[1]
 MADE_ANYWHERE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
@@ -139,3 +145,101 @@ def test_the_installed_package_is_used_and_finds_its_setups(installed, tmp_path)
     package, setups = call(installed / "python", "-c", code, cwd=tmp_path).splitlines()
     assert Path(package).is_relative_to(installed.parent)
     assert set(setups.split()) >= set(SETUPS)
+
+
+# -- extras -----------------------------------------------------------------------------------
+
+BLOCKER = '''
+import sys
+
+
+class Missing:
+    """Finds none of the packages of the extras, as where they are not installed."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+
+sys.meta_path.insert(0, Missing())
+'''
+
+
+def described():
+    """What setup.py tells setuptools."""
+    told = {}
+    code = compile((ROOT / "setup.py").read_text(), "setup.py", "exec")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("setuptools.setup", told.update)
+        patch.chdir(ROOT)
+        exec(code, {"__file__": str(ROOT / "setup.py"), "__name__": "setup"})
+    return told
+
+
+@pytest.fixture
+def login_node(tmp_path):
+    """Runs commands where only the base requirements can be imported."""
+    modules = sorted({module for modules in EXTRAS.values() for module in modules})
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked/sitecustomize.py").write_text(BLOCKER.format(names=set(modules)))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "blocked")}
+
+    def run(*command, code=0):
+        done = subprocess.run(
+            list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+def test_every_extra_is_known_by_its_modules():
+    told = described()
+    distributions = importlib.metadata.packages_distributions()
+    base = {canonical(requirement) for requirement in told["install_requires"]}
+    for extra, modules in EXTRAS.items():
+        wanted = {canonical(requirement) for requirement in told["extras_require"][extra]}
+        wanted -= {"dask", "funlib-persistence"}  # whose module is that of daisy's requirements too
+        found = {canonical(name) for module in modules for name in distributions.get(module, [])}
+        inherited = {"train": {*EXTRAS["predict"], *EXTRAS["evaluate"]}}.get(extra, set())
+        assert wanted - {canonical(name) for name in inherited} <= found, extra
+        assert not found & base, extra
+    everything = set(told["extras_require"]["all"])
+    assert all(everything >= set(told["extras_require"][extra]) for extra in (*EXTRAS, "local"))
+
+
+def canonical(requirement):
+    return re.split(r"[<>=!\[; ]", requirement)[0].lower().replace("_", "-").replace(".", "-")
+
+
+def test_runs_are_looked_at_with_the_base_requirements_alone(login_node, tmp_path):
+    command = Path(sys.executable).with_name("em-blocks")
+    for arguments in (["--help"], ["status", "--help"], ["plan", "--help"], ["predict", "--help"],
+                      ["segment", "--help"], ["verify", "--help"], ["evaluate", "--help"]):
+        assert "Usage" in login_node(command, *arguments)
+    code = "from em_blocks.tasks import TASKS\nfor kind in TASKS.names(): TASKS.get(kind)"
+    login_node(sys.executable, "-c", code)
+    task = add_one(make_raw(tmp_path), tmp_path)
+    assert run(task).ok
+    config = tmp_path / "status.json"
+    config.write_text(json.dumps({
+        "kind": "predict", "run": task.run, "raw": task.raw, "setup": ".", "output": task.output,
+        "block_shape": task.block_shape,
+    }))
+    status = json.loads(login_node(command, "status", config, "--json"))
+    assert status["blocks"]["done"] == status["blocks"]["total"] == 30
+
+
+def test_a_missing_extra_is_named_in_one_line(login_node, tmp_path, setup_folder):
+    raw = make_raw(tmp_path)
+    config = tmp_path / "predict.json"
+    config.write_text(json.dumps({
+        "kind": "predict", "run": "r", "raw": raw.path, "setup": str(setup_folder),
+        "output": "p.zarr", "block_shape": [6, 12, 12],
+    }))
+    command = Path(sys.executable).with_name("em-blocks")
+    line = "torch is not installed, which this needs: pip install 'em_blocks[predict]'.\n"
+    assert login_node(command, "predict", config, code=2) == f"Error: {line}"
+    said = login_node(sys.executable, "-c", f"import em_blocks; em_blocks.run({str(config)!r})", code=1)
+    assert said.endswith(f"ConfigError: {line}")

@@ -19,6 +19,7 @@ from em_blocks.config import read_json
 from em_blocks.db.connect import connect, database_home, database_uri, redacted
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import ConfigError, DatabaseError, EmBlocksError
+from em_blocks.extras import needed_extras
 from em_blocks.json_text import json_text
 from em_blocks.runtime.monitoring.overview import StepView
 from em_blocks.tasks import task_class
@@ -49,7 +50,8 @@ def shows_errors(command: Callable) -> Callable:
     def wrapped(*args, **kwargs):
         logging.basicConfig(level="WARNING", format="%(levelname)s %(name)s: %(message)s")
         try:
-            return command(*args, **kwargs)
+            with needed_extras():
+                return command(*args, **kwargs)
         except EmBlocksError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import click
 
 from em_blocks import __version__
+from em_blocks.errors import ConfigError
+from em_blocks.extras import needed_extras
 from em_blocks.tasks import TASKS
 
 VERBS = {
@@ -58,6 +61,14 @@ class _Verbs(click.Group):
         from em_blocks.cli.steps import kind_command
 
         return kind_command(kinds[name], name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with needed_extras():
+                return super().invoke(ctx)
+        except ConfigError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):

@@ -11,7 +11,7 @@ import tensorstore as ts
 
 from em_blocks.config import VolumeInput
 from em_blocks.errors import BlockAlignmentError, GeometryError, VolumeError
-from em_blocks.extras import extra
+from em_blocks.extras import needed_extras
 from em_blocks.geometry import BlockGrid, Box, Frame, Nm3, Roi, Triple, triple
 from em_blocks.volumes.formats.base import Layout, StorageFormat
 from em_blocks.volumes.formats.storage import arrays_below, check_free, detect, format_named
@@ -227,7 +227,7 @@ class Volume:
         ConfigError
             If dask is not installed.
         """
-        with extra("train"):
+        with needed_extras():
             import dask.array
 
         def read(block_info: dict) -> np.ndarray:
