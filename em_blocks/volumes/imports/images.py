@@ -218,6 +218,8 @@ def read_header(file: Path) -> Section:
     """
     try:
         return _png_header(file) if file.suffix.lower() == ".png" else _tiff_header(file)
+    except ConfigError:
+        raise
     except _DAMAGED as error:
         raise ConfigError(
             f"The image {file} cannot be read ({error}). Replace the file; a section that is lost "

@@ -201,7 +201,8 @@ def test_few_bits_beside_bytes_are_refused_because_they_may_be_squeezed_bytes(tm
 @pytest.mark.parametrize("mode", ["P", "RGB", "RGBA", "LA"])
 def test_colour_and_palette_images_are_refused(tmp_path, mode):
     Image.fromarray(section(0)).convert(mode).save(tmp_path / "0.png")
-    assert f"a PNG of mode {mode}" in refused(tmp_path)
+    said = refused(tmp_path)
+    assert f"0.png is a PNG of mode {mode}, but" in said and "cannot be read" not in said
 
 
 def test_colour_inverted_and_many_page_tiff_are_refused(tmp_path):
