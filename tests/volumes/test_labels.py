@@ -164,3 +164,6 @@ def test_a_file_without_a_place_takes_that_of_a_volume_of_its_shape(tmp_path):
         for volumes in ([here, other], [same, other]):
             with pytest.raises(ConfigError, match=r"other.h5:volumes/stack has no attribute 'resolu"):
                 placed(volumes)
+        for need in (lambda v: v.at(np.zeros((1, 3))), lambda v: shared_region([v, here])):
+            with pytest.raises(ConfigError, match=r"the place of its \(7, 12, 14\) voxels is unknown"):
+                need(other)

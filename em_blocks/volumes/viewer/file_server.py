@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import re
 import secrets
-import shutil
 from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +23,7 @@ from em_blocks.volumes.formats.compressed_chunks import SUFFIXES, decompressed
 
 HOST = "127.0.0.1"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
+_BYTES_AT_ONCE = 1 << 18
 _ALLOWED = "GET, HEAD, OPTIONS"
 
 
@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         with file:
             self._send(file, with_body)
 
-    def _send(self, file, with_body: bool) -> None:
+    def _send(self, file: BinaryIO, with_body: bool) -> None:
         size = file.seek(0, 2)
         headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream",
                    "Cache-Control": "no-cache"}  # volumes are looked at while they are computed
@@ -179,7 +179,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(status, {**headers, "Content-Length": str(end - begin)})
         if with_body:
             file.seek(begin)
-            shutil.copyfileobj(_Part(file, end - begin), self.wfile, 1 << 18)
+            while data := file.read(min(_BYTES_AT_ONCE, end - file.tell())):
+                self.wfile.write(data)
 
     def _refuse(self, status: HTTPStatus, headers: dict[str, str] | None = None) -> None:
         self._head(status, {"Content-Length": "0", **(headers or {})})
@@ -196,15 +197,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format, *args):
         """Log nothing: a viewer makes thousands of requests."""
-
-
-class _Part:
-    """The next `size` bytes of a file."""
-
-    def __init__(self, file, size: int):
-        self._file, self._left = file, size
-
-    def read(self, most: int = -1, /) -> bytes:
-        data = self._file.read(min(most, self._left))
-        self._left -= len(data)
-        return data
