@@ -76,8 +76,17 @@ class Checkout:
         finally:
             self.run(["db", "stop", *config])
 
-    def kill(self) -> None:
-        """``kill -9`` everything that was started for this folder, mongod and its supervisor too."""
+    def kill(self, *first: int) -> None:
+        """``kill -9`` everything that was started for this folder, mongod and its supervisor too.
+
+        Parameters
+        ----------
+        first : int
+            Processes that end before the others are looked for, which takes a moment.
+        """
+        for pid in first:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         while found := list(self._marked()):
             for process in found:
                 with suppress(psutil.NoSuchProcess):
@@ -94,17 +103,20 @@ class Checkout:
 
 
 @contextmanager
-def running_database(home: Path, process: subprocess.Popen) -> Iterator[pymongo.database.Database]:
-    """The embedded database in `home`, as soon as a command has started it."""
-    server = home / "db/server.json"
+def running_database(
+    home: Path, process: subprocess.Popen
+) -> Iterator[tuple[pymongo.database.Database, int]]:
+    """The embedded database in `home`, as soon as a command has started it, and its process."""
+    file = home / "db/server.json"
     while process.poll() is None:
         with suppress(OSError, ValueError, pymongo.errors.PyMongoError):
-            port = json.loads(server.read_text())["port"]
-            client = pymongo.MongoClient(f"mongodb://127.0.0.1:{port}", serverSelectionTimeoutMS=200)
+            server = json.loads(file.read_text())
+            address = f"mongodb://127.0.0.1:{server['port']}"
+            client = pymongo.MongoClient(address, serverSelectionTimeoutMS=200)
             client.admin.command("ping")
             break
         time.sleep(0.02)
     else:
         raise CommandFailed(f"the command ended before a database was in {home}")
     with client:
-        yield client["em_blocks"]
+        yield client["em_blocks"], server["pid"]

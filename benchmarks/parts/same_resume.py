@@ -55,10 +55,10 @@ class Resumed:
         """Start the command with the old checkout, kill everything when half of it is done."""
         process = self.old.start(arguments)
         query = {"state": "done", "run": {"$regex": f"^(?:{command.runs})$"}}
-        with running_database(self.old.folder / self.chain.home, process) as database:
+        with running_database(self.old.folder / self.chain.home, process) as (database, mongod):
             while process.poll() is None and database.blocks.count_documents(query) < total / 2:
-                time.sleep(0.002)
-        self.old.kill()
+                time.sleep(0.001)
+            self.old.kill(mongod, process.pid)  # nothing is recorded from here on
         process.communicate()
 
     def _done(self, command: Command) -> dict[str, dict]:
