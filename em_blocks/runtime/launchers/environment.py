@@ -51,7 +51,7 @@ def worker_variables(cpus: int | None) -> dict[str, str]:
 def _own_paths() -> list[str]:
     """Folders of modules in addition to those of Python and its packages, which every worker has."""
     prefixes = (sys.prefix, sys.base_prefix)
-    return [p for p in sys.path if os.path.isabs(p) and not p.startswith(prefixes)]
+    return [p for p in map(os.path.abspath, sys.path) if not p.startswith(prefixes)]
 
 
 def worker_command(task: BlockwiseTask, session: Path) -> list[str]:

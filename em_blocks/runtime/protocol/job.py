@@ -90,7 +90,8 @@ def _why_not_importable(kind: type) -> str | None:
         found = operator.attrgetter(kind.__qualname__)(importlib.import_module(module))
     except AttributeError:
         found = None
-    return None if found is kind else f"is not what the module {module} holds under this name"
+    redefined = f"was reloaded or redefined: it is not what the module {module} holds now"
+    return None if found is kind else redefined
 
 
 @dataclass(frozen=True)

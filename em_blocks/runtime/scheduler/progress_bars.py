@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
@@ -75,12 +75,10 @@ class _Row:
     step: ScheduledStep
     progress: StepProgress
     bar: TaskID | None = None
-    n_blocks: int = field(init=False)
-    start: float = field(default_factory=time.monotonic)
-    logged: float = field(default_factory=time.monotonic)
 
     def __post_init__(self):
         self.n_blocks = int(self.step.work.todo.sum())
+        self.start = self.logged = time.monotonic()
 
     @property
     def rate(self) -> float:

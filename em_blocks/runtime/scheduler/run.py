@@ -91,7 +91,7 @@ def run_steps(
                 raise  # the steps that had not begun have no report that could say so
         except (DatabaseLostError, ServerError):
             raise  # the database cannot record that the runs failed
-        except Exception as error:
+        except BaseException as error:  # a task of this thread may exit: the leases must not stay
             _give_up(runs, step, error, console)
             raise
         write_summaries(first.home, reports, console)
@@ -140,7 +140,7 @@ class _Command:
 
 
 def _give_up(
-    runs: list[StartedRun], step: BlockwiseTask, error: Exception, console: Console
+    runs: list[StartedRun], step: BlockwiseTask, error: BaseException, console: Console
 ) -> None:
     """End all runs that have begun because of an error of `step`."""
     message = str(error) if isinstance(error, EmBlocksError) else f"{type(error).__name__}: {error}"

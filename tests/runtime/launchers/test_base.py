@@ -275,6 +275,20 @@ def test_a_script_to_submit_by_hand_runs_and_holds_no_secret(task, launcher, tmp
     subprocess.run(["bash", "-n", tmp_path / "job.sh"], check=True)  # its syntax
 
 
+def test_workers_find_modules_of_a_relative_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/found_by_workers.py").write_text("FOUND = 7")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("mine")
+    code = "import found_by_workers; print(found_by_workers.FOUND)"
+    variables = worker_variables(1)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **variables}, cwd="/", capture_output=True,
+        text=True, check=True,
+    )
+    assert done.stdout == "7\n"
+
+
 def test_variables_of_a_job_script_hold_only_what_workers_need(monkeypatch):
     monkeypatch.setenv("MONGO_PASSWORD", "hunter2")
     assert set(worker_variables(2)) == {

@@ -136,7 +136,7 @@ def replaced():
         (in_main, "is defined in __main__"),
         (local_class, "is defined inside a function"),
         (elsewhere, "a module that `import` does not find"),
-        (replaced, "test_serial holds under this name"),
+        (replaced, "was reloaded or redefined: it is not what the module .*test_serial holds now"),
     ],
 )
 def test_a_task_that_workers_cannot_import_is_refused_at_once_and_works_serially(
@@ -202,6 +202,19 @@ def test_a_task_that_cannot_be_opened_raises_its_own_error_and_lets_the_run_go(r
         document = store.load()
         assert (document["state"], document["lease"]["owner"]) == ("failed", None)
         assert "OSError: no such device" in document["summary"]["reason"]
+    assert serially(task).ok
+
+
+def test_a_task_that_exits_lets_the_run_go(raw, tmp_path, monkeypatch):
+    task = add_one(raw, tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(AddOne, "_fault", lambda self, key: sys.exit(3))
+        with pytest.raises(SystemExit):
+            serially(task)
+    with store_of(task) as store:
+        document = store.load()
+    assert (document["state"], document["lease"]["owner"]) == ("failed", None)
+    assert document["summary"]["reason"] == "SystemExit: 3"
     assert serially(task).ok
 
 
