@@ -28,8 +28,8 @@ from typing import NamedTuple
 
 import click
 
-from em_blocks.cli import demo_synapses
-from em_blocks.pipelines import demo
+from em_blocks.cli.demo import main as demo
+from em_blocks.cli.demo import synapses
 
 ROOT = Path(__file__).parents[1]
 MAIN = [sys.executable, "-c", "from em_blocks.cli.main import main; main()"]
@@ -124,9 +124,9 @@ def demo_cases(folder: Path) -> Iterator[Case]:
     for verb, name, values in (
         ("predict", "predict", demo.prediction()),
         ("segment", "segment", demo.segmentation()),
-        ("predict", "predict_synapses", demo_synapses.prediction(blocks)),
-        ("extract-synapses", "extract_synapses", demo_synapses.extraction(blocks)),
-        ("map-synapses", "map_synapses", demo_synapses.mapping(segments)),
+        ("predict", "predict_synapses", synapses.prediction(blocks)),
+        ("extract-synapses", "extract_synapses", synapses.extraction(blocks)),
+        ("map-synapses", "map_synapses", synapses.mapping(segments)),
     ):
         yield Case(verb, demo.write_config(folder, f"{name}.json", values))
 

@@ -22,7 +22,7 @@ TARGET = 0.8
 
 
 def main(folder: Path) -> None:
-    from em_blocks.cli.demo_synapses import extraction, prediction
+    from em_blocks.cli.demo.synapses import extraction, prediction
 
     pooled = {"by place": [0, 0, 0], "in the same neurons": [0, 0, 0]}
     for seed in SEEDS:

@@ -101,7 +101,7 @@ SECONDS=0
 within 4711:4711 "${entrypoint[@]}" em-blocks generate /data/volume.zarr --shape 16,128,128 --seed 1
 # The demo is a job of five steps with a mongod of its own; smaller here.
 within 4711:4711 "${entrypoint[@]}" python3 -c '
-from em_blocks.pipelines import demo
+from em_blocks.cli.demo import main as demo
 demo.SHAPE = (16, 128, 256)
 demo.main(["/data/demo"])'
 within 4711:4711 "${entrypoint[@]}" em-blocks status /data/demo/segment.json

@@ -137,7 +137,7 @@ def test_commands_run_outside_of_the_checkout(installed, command, tmp_path):
 
 def test_the_installed_package_is_used_and_finds_its_setups(installed, tmp_path):
     code = (
-        "import em_blocks.setups, pathlib, em_blocks.pipelines.demo as demo\n"
+        "import em_blocks.setups, pathlib, em_blocks.pipelines.demo\n"
         "print(em_blocks.__file__)\n"
         "print(*sorted(p.parent.name for p in"
         " pathlib.Path(em_blocks.setups.__file__).parent.glob('*/network.py')))"

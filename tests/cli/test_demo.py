@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from em_blocks.cli.demo import main as demo
 from em_blocks.cli.main import main
-from em_blocks.pipelines import demo
 from em_blocks.tasks.segmentation.segment import Segment
 
 SCORES = {"objects", "voi_split", "voi_merge", "arand"}

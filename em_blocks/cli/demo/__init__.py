@@ -1,0 +1,1 @@
+"""The demo: a small volume, predicted, segmented, its synapses found, and all of it drawn."""
