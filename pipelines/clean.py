@@ -8,7 +8,7 @@ main = steps_command(
     "clean",
     """Make every id of the segmentation in CONFIG (JSON) one connected object.
 
-    The largest part of an id keeps it, other large parts become objects of their own, crumbs are
+    The largest part of an id keeps it, other large parts become objects of their own, small ones are
     erased. Three runs (RUN.parts, RUN.join, RUN.cleaned), of which done blocks are skipped: a stopped
     command is simply repeated.
     """,

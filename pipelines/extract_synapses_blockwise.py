@@ -1,9 +1,9 @@
 """Find synaptic partners in predictions, block by block: ``extract_synapses_blockwise.py CONFIG``."""
 
-from em_blocks.cli.blockwise import blockwise_command
+from em_blocks.cli.steps import steps_command
 from em_blocks.tasks.synapses.extract_synapses import ExtractSynapses
 
-main = blockwise_command(
+main = steps_command(
     ExtractSynapses,
     "extract-synapses",
     """Detect synapses in the predictions in CONFIG (JSON) and store the pairs in the database.

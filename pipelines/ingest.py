@@ -1,9 +1,9 @@
 """Make a chunked volume of images or HDF5, block by block: ``ingest.py CONFIG``."""
 
-from em_blocks.cli.blockwise import blockwise_command
+from em_blocks.cli.steps import steps_command
 from em_blocks.tasks.volumes.ingest import Ingest
 
-main = blockwise_command(
+main = steps_command(
     Ingest,
     "ingest",
     """Copy the image stack or HDF5 dataset described in CONFIG (JSON) into a new volume.

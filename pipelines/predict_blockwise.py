@@ -1,9 +1,9 @@
 """Predict a volume, block by block: ``predict_blockwise.py CONFIG``."""
 
-from em_blocks.cli.blockwise import blockwise_command
+from em_blocks.cli.steps import steps_command
 from em_blocks.tasks.prediction.predict import Predict
 
-main = blockwise_command(
+main = steps_command(
     Predict,
     "predict",
     """Predict the volume described in CONFIG (JSON) with a trained network, block by block.
