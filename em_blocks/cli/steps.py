@@ -103,16 +103,17 @@ def _print_script(
 
 def _print_plan(task: RunConfig) -> None:
     from em_blocks.runtime.planning.plan import plan
+    from em_blocks.runtime.planning.text import plan_text
     from em_blocks.runtime.runs.preflight import check_steps
 
     steps = task.steps()
     if len(steps) > 1:  # errors of the last step are reported before the plan of the first one
         check_steps(steps)
-    click.echo("\n\n".join(plan(step, probe=False).text() for step in steps))
+    click.echo("\n\n".join(plan_text(plan(step, probe=False)) for step in steps))
 
 
 def _run(task: RunConfig, *, as_json: bool, retry: bool, **options) -> None:
-    """Run all steps and show how they ended: a single one in detail."""
+    """Run all steps and print how they ended: a single one in detail."""
     from em_blocks.runtime.runs.preflight import check_steps
     from em_blocks.runtime.scheduler.pipeline import run_config
 

@@ -37,10 +37,10 @@ from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.segmentation.affinity_input import AffinityInput
 from em_blocks.tasks.segmentation.segment import Segment
 from em_blocks.volumes import Volume
+from em_blocks.volumes.metadata.attributes import MEANINGS
 
 THINNEST = 4  # voxels of a tile: half of one on both sides of a plane must be something
 SEAM_COLOUR = (255, 220, 0)
-_MEANING = {"neighborhood", "scale"}
 _TRIES = 20  # faces looked at per face wanted, since many may lie where there is no tissue
 
 
@@ -184,7 +184,7 @@ class SeamAuditor:
             str(folder / "affinities.zarr"), shape=window.shape, dtype=volume.dtype, frame=frame,
             chunk_shape=window.shape, channels=volume.channels,
             # What says how to read the values; the others say where the whole volume lies.
-            attributes={key: volume.attributes[key] for key in _MEANING & volume.attributes.keys()},
+            attributes={key: volume.attributes[key] for key in volume.attributes.keys() & set(MEANINGS)},
         )
         copy.write(copy.box, volume.read(window))
         whole = dict.fromkeys(("block_shape", "tile_shape", "chunk_shape"), window.shape)

@@ -98,6 +98,13 @@ class BlockwiseTask(RunConfig):
     def steps(self) -> list[BlockwiseTask]:
         return [self]
 
+    def is_independent(self) -> bool:
+        """Return whether blocks read nothing that an earlier step of the same job writes.
+
+        `em-blocks plan` tries such a step on its own volumes before the job has run.
+        """
+        return False
+
     def read_context(self) -> Triple:
         """Voxels (z, y, x) around its own that a block reads of the step before."""
         return (0, 0, 0)

@@ -9,6 +9,7 @@ from em_blocks.cli.common import (
     config_argument,
     json_option,
     load_config,
+    load_task,
     set_option,
     shows_errors,
     step_option,
@@ -26,7 +27,7 @@ from em_blocks.json_text import json_text
 def main(
     config: Path, overrides: tuple[str, ...], step: str | None, no_probe: bool, as_json: bool
 ) -> None:
-    """Check CONFIG and estimate blocks, bytes, memory and time of what is left of its run.
+    """Check CONFIG and estimate blocks, bytes, memory and time of the rest of its run.
 
     A few blocks of every step are done in a scratch folder, by as many processes at a time as the run
     has workers; nothing that lasts is written. Steps that read what earlier ones write are tried on
@@ -40,9 +41,9 @@ def main(
     better_block, if there is one, block_shape, read_amplification, wall_s, now_s. What is not
     known is null.
     """
-    from em_blocks.runtime.planning.plan import choose_step, plan
+    from em_blocks.runtime.planning.plan import plan
+    from em_blocks.runtime.planning.text import plan_text
 
-    loaded = load_config(config, overrides)
-    only = None if step is None else choose_step(loaded, step)
-    result = plan(loaded, probe=not no_probe, only=only)
-    click.echo(json_text(asdict(result), indent=2) if as_json else result.text())
+    only = None if step is None else load_task(config, overrides, step).run
+    result = plan(load_config(config, overrides), probe=not no_probe, only=only)
+    click.echo(json_text(asdict(result), indent=2) if as_json else plan_text(result))

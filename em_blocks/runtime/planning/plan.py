@@ -5,159 +5,59 @@ from __future__ import annotations
 import math
 import os
 import re
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from em_blocks.db.connect import connect, database_home, database_uri
 from em_blocks.db.runs import DONE, QUARANTINED, RunStore
-from em_blocks.errors import ConfigError
-from em_blocks.geometry import Triple
-from em_blocks.runtime.launchers.environment import visible_gpus
-from em_blocks.runtime.planning.better_block import BetterBlock, better_block
-from em_blocks.runtime.planning.fixed_costs import FixedCosts, fixed_costs
-from em_blocks.runtime.planning.forecast import StepCost, StepWork, sizes, wall_seconds
-from em_blocks.runtime.planning.small_copy import volume_fields
-from em_blocks.runtime.planning.trial import Trial, processes, try_blocks
+from em_blocks.db.server import mongod_binary
+from em_blocks.errors import DatabaseError
+from em_blocks.runtime.launchers.environment import visible_gpus, worker_environment
+from em_blocks.runtime.planning.better_block import amplification, better_block
+from em_blocks.runtime.planning.figures import MEASURED, UNCOMPRESSED, Plan, StepPlan, Totals
+from em_blocks.runtime.planning.forecast import StepCost, StepWork, block_sizes, wall_seconds
+from em_blocks.runtime.planning.small_copy import is_volume
+from em_blocks.runtime.planning.trial import Trial, try_blocks
 from em_blocks.runtime.runs.preflight import Checked, check_steps
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
 from em_blocks.volumes import Volume
 
-MEASURED, UNCOMPRESSED = "compressed, measured", "before compression"
+
+@dataclass(frozen=True)
+class _StepState:
+    """A step as the checks and the database know it; arrays are bool (z, y, x) over its blocks."""
+
+    task: BlockwiseTask
+    checked: Checked
+    done: np.ndarray
+    quarantined: np.ndarray
+    todo: np.ndarray
+    note: str | None
+
+    def work(self, cost: StepCost) -> StepWork:
+        return StepWork(self.checked.grid, self.todo, cost)
 
 
 @dataclass(frozen=True)
-class StepPlan:
-    """One step of a job.
+class _Measured:
+    """What the probe found out; nothing if there was none."""
 
-    Attributes
-    ----------
-    grid : (3,) int
-        Blocks along (z, y, x), of `block_shape` voxels.
-    blocks, masked, done, quarantined, left : int
-        All blocks; those that the mask leaves out; those that the database knows as done, or as
-        given up until `em-blocks retry`; and those that a run would do now.
-    read_amplification : float
-        Voxels that a whole block reads per voxel that it writes.
-    bytes_in, bytes_out : float or None
-        Of the blocks left. What they mean, `bytes_in_are` and `bytes_out_are` say: "compressed,
-        measured" (from and to files, by the probe), or "before compression".
-    seconds_per_block : float or None
-        Of a whole block, while all workers work. None without a probe, as for the next three.
-    worker_start_s : float or None
-        More than this for the first block of each worker: opening, loading, compiling.
-    memory_mb : float or None
-        Peak of a worker.
-    wall_s : float or None
-        Of this step alone, without the start of the command.
-    note : str or None
-        What else there is to say, such as why there is no time.
-    ways : list of dict
-        Ways of passing tiles through a network that were timed, `voxels_per_s` of one worker, and
-        which one is `chosen`.
-    """
-
-    run: str
-    task: str
-    grid: Triple
-    block_shape: Triple
-    blocks: int
-    masked: int
-    done: int
-    quarantined: int
-    left: int
-    read_amplification: float
-    bytes_in: float | None
-    bytes_in_are: str
-    bytes_out: float
-    bytes_out_are: str
-    seconds_per_block: float | None = None
-    worker_start_s: float | None = None
-    memory_mb: float | None = None
-    wall_s: float | None = None
-    note: str | None = None
-    ways: list[dict] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Totals:
-    """All steps together.
-
-    Attributes
-    ----------
-    bytes_in : float or None
-        None if it is unknown for a step.
-    memory_mb : float or None
-        Peak of a worker, the largest of all steps.
-    fixed_s : float or None
-        Of `wall_s`, what does not depend on blocks: the command, the database, the workers' start.
-    wall_s : float or None
-        From the command to its end; None if the time of a step is not known.
-    known_wall_s : float or None
-        The same, without the steps that are not known.
-    core_hours, gpu_hours : float or None
-        Workers times their cores (GPUs) times `wall_s`; GPUs None where workers have none.
-    """
-
-    blocks: int
-    masked: int
-    done: int
-    left: int
-    bytes_in: float | None
-    bytes_out: float
-    memory_mb: float | None = None
-    fixed_s: float | None = None
-    wall_s: float | None = None
-    known_wall_s: float | None = None
-    core_hours: float | None = None
-    gpu_hours: float | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a job will cost; `dataclasses.asdict` of it is what ``em-blocks plan --json`` prints.
-
-    Attributes
-    ----------
-    run : str
-    launcher : str
-    num_workers, cpus_per_worker : int
-    gpus : int
-        That the workers have in all.
-    probed : bool
-        Whether blocks were tried.
-    steps : list of StepPlan
-    total : Totals
-    better_block : BetterBlock or None
-    notes : list of str
-        What the figures do not include.
-    """
-
-    run: str
-    launcher: str
-    num_workers: int
-    cpus_per_worker: int
-    gpus: int
-    probed: bool
-    steps: list[StepPlan]
-    total: Totals
-    better_block: BetterBlock | None
-    notes: list[str]
-
-    def text(self) -> str:
-        """The plan as tables of text."""
-        from em_blocks.runtime.planning.plan_text import plan_text
-
-        return plan_text(self)
+    trial: Trial = field(default_factory=lambda: Trial({}, {}))
+    values: dict[str, dict] = field(default_factory=dict)  # by run, as `measure` returns them
+    fixed_s: float = 0.0
+    has_mongod: bool = True
 
 
 def plan(config: RunConfig, *, probe: bool, only: str | None = None) -> Plan:
-    """Check a config and estimate its run; writes nothing that lasts.
+    """Check a config and estimate its run; write nothing that lasts.
 
     Parameters
     ----------
@@ -171,170 +71,175 @@ def plan(config: RunConfig, *, probe: bool, only: str | None = None) -> Plan:
     EmBlocksError
         If the run could not start, or a block of the probe fails.
     """
-    steps = config.steps()
+    tasks = config.steps()
     start = time.monotonic()
-    checked = check_steps(steps)
+    checked = check_steps(tasks)
     check_s = time.monotonic() - start
+    measured = _Measured()
     with tempfile.TemporaryDirectory(prefix="em_blocks_plan_") as folder:
-        with _database(steps, Path(folder), probe) as uri:
-            states = [_state(uri, step, found) for step, found in zip(steps, checked, strict=True)]
-            planning = _Planning(config, steps, checked, states, only)
+        with _database(tasks, Path(folder), probe) as uri:
+            steps = [_step(uri, *pair, only) for pair in zip(tasks, checked, strict=True)]
             if probe:
-                planning.measure(uri, Path(folder), check_s)
-    return planning.plan(probe)
+                measured = _measure(config, steps, uri, Path(folder), check_s)
+    works = {
+        step.task.run: step.work(measured.trial.costs[step.task.run])
+        for step in steps if step.task.run in measured.trial.costs and step.todo.any()
+    }
+    plans = [_step_plan(step, measured, probe) for step in steps if only in (None, step.task.run)]
+    return Plan(
+        run=config.run, launcher=config.launcher, num_workers=config.num_workers,
+        cpus_per_worker=_cpus(config), gpus=_gpus(config), probed=probe, steps=plans,
+        total=_totals(config, steps, plans, measured, works if probe else None),
+        better_block=better_block(
+            config, tasks, works, probed=probe, begun=any(step.done.any() for step in steps)
+        ),
+        notes=list(_notes(config, measured)) if probe else [],
+    )
 
 
-@dataclass(frozen=True)
-class _State:
-    """What the database knows of a step, bool (z, y, x) over its blocks."""
-
-    done: np.ndarray
-    quarantined: np.ndarray
-    note: str | None = None
+# -- what there is to do --------------------------------------------------------------------
 
 
-class _Planning:
-    """Puts together what was found out about the steps of a job."""
+@contextmanager
+def _database(tasks: Sequence[BlockwiseTask], folder: Path, probe: bool) -> Iterator[str]:
+    """Yield the URI of the run's database; of one in `folder` if there is none but a probe reads it."""
+    first = tasks[0]
+    if first.db_host is not None or database_home(first.home).exists():
+        with database_uri(first.db_host, first.home) as uri:
+            yield uri
+    elif probe and any(task.uses_rows for task in tasks):
+        with database_uri(None, folder / "rows") as uri:
+            yield uri
+    else:
+        yield ""
 
-    def __init__(
-        self, config: RunConfig, steps: Sequence[BlockwiseTask], checked: Sequence[Checked],
-        states: Sequence[_State], only: str | None,
-    ):
-        self.config, self.steps, self.checked, self.states = config, steps, checked, states
-        self.todo = {
-            step.run: ~(found.masked | state.done | state.quarantined)
-            & (only is None or step.run == only)
-            for step, found, state in zip(steps, checked, states, strict=True)
+
+def _step(uri: str, task: BlockwiseTask, checked: Checked, only: str | None) -> _StepState:
+    """Return a step with the states of its blocks, if there is a database."""
+    (done, quarantined), note = np.zeros((2, *checked.grid.shape), bool), None
+    if uri:
+        with connect(uri) as client:
+            store = RunStore(client, task.db_name, task.run)
+            run = store.load()
+            if run is not None and run["fingerprint"] == checked.fingerprint:
+                done, quarantined = (store.mask(checked.grid.shape, s) for s in (DONE, QUARANTINED))
+            elif run is not None:
+                note = (
+                    f"{task.run} exists with other settings, so the command would be refused; planned "
+                    "as if nothing were done (--overwrite)"
+                )
+    todo = ~(checked.masked | done | quarantined) & (only in (None, task.run))
+    return _StepState(task, checked, done, quarantined, todo, note)
+
+
+def _together(steps: Sequence[_StepState]) -> bool:
+    """Tell whether one scheduler does all steps, block by block: as `run_all` decides."""
+    return len({(s.checked.grid.frame, s.checked.grid.volume_shape) for s in steps}) == 1
+
+
+def _measure(
+    config: RunConfig, steps: Sequence[_StepState], uri: str, folder: Path, check_s: float
+) -> _Measured:
+    """Try blocks, and a run without any."""
+    start = time.monotonic()
+    values = {step.task.run: step.task.measure() for step in steps}
+    measure_s = time.monotonic() - start
+    (folder / "trial").mkdir()
+    todo = {step.task.run: step.todo for step in steps}
+    trial = try_blocks(config, todo, uri=uri, folder=folder / "trial")
+    left = sum(step.todo.any() for step in steps)
+    starts = min(1, left) if _together(steps) else left
+    # A pipeline checks all steps before it starts, and each again when its turn comes.
+    checks = 2 if len(steps) > 1 else 1
+    fixed_s = _command_s(steps[0].task) + checks * check_s + measure_s + starts * trial.start_s
+    database_s = _database_s(config, folder / "database")
+    return _Measured(trial, values, fixed_s + (database_s or 0.0), database_s is not None)
+
+
+def _command_s(task: BlockwiseTask) -> float:
+    """Measure the imports of a command before it looks at its config."""
+    modules = ("em_blocks.cli.main", "em_blocks.runtime.planning.plan",
+               "em_blocks.runtime.scheduler.run", type(task).__module__)
+    start = time.monotonic()
+    code = f"import {', '.join(modules)}"
+    subprocess.run([sys.executable, "-c", code], env=worker_environment(1), check=True)
+    return time.monotonic() - start
+
+
+def _database_s(config: RunConfig, folder: Path) -> float | None:
+    """Measure start and end of a private mongod, if the run has one; None if there is no mongod."""
+    if config.db_host is not None:
+        return 0.0
+    try:
+        mongod_binary()
+    except DatabaseError:
+        return None
+    start = time.monotonic()
+    with database_uri(None, folder):
+        pass
+    return time.monotonic() - start
+
+
+# -- figures --------------------------------------------------------------------------------
+
+
+def _step_plan(step: _StepState, measured: _Measured, probed: bool) -> StepPlan:
+    task, masked, grid = step.task, step.checked.masked, step.checked.grid
+    values = measured.values.get(task.run, {})
+    cost = measured.trial.costs.get(task.run)
+    times: dict[str, float] = {}
+    if cost is not None:
+        largest = int(block_sizes(grid).max())
+        times = {
+            "seconds_per_block": cost.seconds(largest), "worker_start_s": cost.start_s,
+            "memory_mb": cost.peak_mb(largest),
+            "wall_s": wall_seconds([step.work(cost)], task.num_workers),
         }
-        self.only = only
-        self.trial, self.fixed, self.fixed_s = Trial({}, {}), None, 0.0
-        self.measured: dict[str, dict] = {}
-
-    @property
-    def together(self) -> bool:
-        """Whether one scheduler does all steps, block by block: as `run_all` decides."""
-        return len({(c.grid.frame, c.grid.volume_shape) for c in self.checked}) == 1
-
-    def measure(self, uri: str, folder: Path, check_s: float) -> None:
-        """Try blocks, and a run without any."""
-        start = time.monotonic()
-        self.measured = {step.run: step.measure() for step in self.steps}
-        measure_s = time.monotonic() - start
-        (folder / "trial").mkdir()
-        self.trial = try_blocks(self.config, self.todo, uri=uri, folder=folder / "trial")
-        left = [step for step in self.steps if self.todo[step.run].any()]
-        if self.config.workers_here and left:
-            workers = processes(left[0], max(int(self.todo[s.run].sum()) for s in left))
-            self.fixed = fixed_costs(
-                left, together=self.together, workers=workers, folder=folder / "nothing"
-            )
-        # A pipeline checks all steps before it starts, and each again when its turn comes.
-        checks = 2 if len(self.steps) > 1 else 1
-        starts = 1 if self.together else len(left)
-        fixed = self.fixed or FixedCosts(0.0, 0.0, 0.0)
-        self.fixed_s = sum(fixed) + checks * check_s + measure_s + starts * self.trial.import_s
-
-    def plan(self, probed: bool) -> Plan:
-        plans = [
-            self._step(step, found, state, probed)
-            for step, found, state in zip(self.steps, self.checked, self.states, strict=True)
-            if self.only in (None, step.run)
-        ]
-        cpus = _cpus(self.config)
-        gpus = _gpus(self.config)
-        return Plan(
-            run=self.config.run, launcher=self.config.launcher, num_workers=self.config.num_workers,
-            cpus_per_worker=cpus, gpus=gpus, probed=probed, steps=plans,
-            total=self._total(plans, cpus, gpus, probed),
-            better_block=better_block(
-                self.config, self.steps, self._works(), probed=probed,
-                begun=any(state.done.any() for state in self.states),
-            ),
-            notes=self._notes(probed),
-        )
-
-    # -- parts ------------------------------------------------------------------------------
-
-    def _step(self, step: BlockwiseTask, checked: Checked, state: _State, probed: bool) -> StepPlan:
-        todo, grid = self.todo[step.run], checked.grid
-        measured = self.measured.get(step.run, {})
-        cost = self.trial.costs.get(step.run)
-        moved = _moved(step, checked, todo, cost)
-        times = {}
-        if cost is not None:
-            largest = int(sizes(grid).max())
-            times = {
-                "seconds_per_block": cost.seconds(largest), "worker_start_s": cost.start_s,
-                "memory_mb": cost.peak_mb(largest),
-                "wall_s": wall_seconds([_work(step, checked, todo, cost)], step.num_workers),
-            }
-        elif probed and not todo.any():
-            times = {"wall_s": 0.0}
-        return StepPlan(
-            run=step.run, task=step.kind, grid=grid.shape, block_shape=grid.block_shape,
-            blocks=grid.n_blocks, masked=int(checked.masked.sum()),
-            done=int((state.done & ~checked.masked).sum()),
-            quarantined=int((state.quarantined & ~(state.done | checked.masked)).sum()),
-            left=int(todo.sum()),
-            read_amplification=amplification(step), **moved, **times,
-            note=state.note or self.trial.unknown.get(step.run)
-            or (step.said(measured) if measured else None),
-            ways=_ways(measured),
-        )
-
-    def _works(self) -> list[StepWork]:
-        return [
-            _work(step, checked, self.todo[step.run], self.trial.costs[step.run])
-            for step, checked in zip(self.steps, self.checked, strict=True)
-            if step.run in self.trial.costs and self.todo[step.run].any()
-        ]
-
-    def _total(self, plans: Sequence[StepPlan], cpus: int, gpus: int, probed: bool) -> Totals:
-        unknown = any(p.bytes_in is None for p in plans if p.left)
-        counts = {
-            name: sum(getattr(p, name) for p in plans) for name in ("blocks", "masked", "done", "left")
-        }
-        moved = {
-            "bytes_in": None if unknown else sum(p.bytes_in for p in plans if p.left),
-            "bytes_out": sum(p.bytes_out for p in plans),
-        }
-        if not probed:
-            return Totals(**counts, **moved)
-        works, workers = self._works(), self.config.num_workers
-        busy_s = (
-            wall_seconds(works, workers) if self.together
-            else sum(wall_seconds([work], workers) for work in works)
-        )
-        known = self.fixed_s + busy_s
-        wall = None if self.trial.unknown else known
-        hours = wall and wall / 3600
-        return Totals(
-            **counts, **moved, memory_mb=max((p.memory_mb for p in plans if p.memory_mb), default=None),
-            fixed_s=self.fixed_s, wall_s=wall, known_wall_s=known,
-            core_hours=hours and hours * _cores(self.config, cpus),
-            gpu_hours=hours * gpus if gpus and hours else None,
-        )
-
-    def _notes(self, probed: bool) -> list[str]:
-        notes = []
-        if probed and not self.config.workers_here:
-            notes.append(
-                f"measured by one process on this machine; how long {self.config.launcher} lets workers "
-                "wait for their nodes, and how fast these are, is not included"
-            )
-        elif probed and self.fixed is None and any(t.any() for t in self.todo.values()):
-            notes.append("start and end of the run are not included: there is no mongod to try them")
-        return notes
+    elif probed and not step.todo.any():
+        times = {"wall_s": 0.0}
+    return StepPlan(
+        run=task.run, task=task.kind, grid=grid.shape, block_shape=grid.block_shape,
+        blocks=grid.n_blocks, masked=int(masked.sum()), done=int((step.done & ~masked).sum()),
+        quarantined=int((step.quarantined & ~(step.done | masked)).sum()), left=int(step.todo.sum()),
+        read_amplification=amplification(task), **_moved(step, cost), **times,
+        note=step.note or measured.trial.unknown.get(task.run) or _said(task, values),
+        ways=_ways(values),
+    )
 
 
-def _work(
-    step: BlockwiseTask, checked: Checked, todo: np.ndarray, cost: StepCost
-) -> StepWork:
-    return StepWork(checked.grid, todo, step.read_context(), cost, step.concurrent_blocks)
+def _said(task: BlockwiseTask, values: dict) -> str | None:
+    return task.said(values) if values else None
+
+
+def _moved(step: _StepState, cost: StepCost | None) -> dict[str, float | str | None]:
+    """Return bytes in and out of the blocks to do, and what is meant by them."""
+    voxels = step.checked.n_voxels(step.todo)
+    raw = _bytes_per_voxel(step.task)
+    moved = {
+        "bytes_in": None if raw is None else voxels * amplification(step.task) * raw,
+        "bytes_in_are": UNCOMPRESSED,
+        "bytes_out": sum(s.nbytes(voxels) / s.compression for s in step.task.output_specs()),
+        "bytes_out_are": UNCOMPRESSED,
+    }
+    for name in ("bytes_in", "bytes_out") if cost is not None else ():
+        if (per_voxel := getattr(cost, name)) is not None:
+            moved |= {name: voxels * per_voxel, f"{name}_are": MEASURED}
+    return moved
+
+
+def _bytes_per_voxel(task: BlockwiseTask) -> float | None:
+    """Return the bytes of the volumes that a task reads, per voxel of its grid; None if none exists."""
+    size = math.prod(task.grid().frame.voxel_size)
+    sources = (source for name, source in task.sources().items() if name != "mask")
+    volumes = [Volume.open(source) for source in sources if is_volume(source)]
+    found = [
+        v.dtype.itemsize * (v.channels or 1) * size / math.prod(v.frame.voxel_size) for v in volumes
+    ]
+    return sum(found) if found else None
 
 
 def _ways(measured: dict) -> list[dict]:
-    """What was timed of a prediction, fastest first."""
+    """Return the ways of a prediction that were timed, fastest first."""
     timings = measured.get("timings", [])
     return [
         timing | {"chosen": all(measured[name] == timing[name] for name in timing if name in measured)}
@@ -342,114 +247,60 @@ def _ways(measured: dict) -> list[dict]:
     ]
 
 
-def amplification(task: BlockwiseTask) -> float:
-    """Voxels that a whole block reads per voxel that it writes."""
-    return math.prod(task.read_shape()) / math.prod(task.grid().block_shape)
+def _totals(
+    config: RunConfig, steps: Sequence[_StepState], plans: Sequence[StepPlan], measured: _Measured,
+    works: dict[str, StepWork] | None,
+) -> Totals:
+    """Sum up the steps; without times if `works` is None."""
+    into = [plan.bytes_in for plan in plans if plan.left]
+    total = Totals(
+        *(sum(getattr(plan, name) for plan in plans) for name in ("blocks", "masked", "done", "left")),
+        bytes_in=None if None in into else sum(into), bytes_out=sum(plan.bytes_out for plan in plans),
+    )
+    if works is None:
+        return total
+    groups = [list(works.values())] if _together(steps) else [[work] for work in works.values()]
+    known = measured.fixed_s + sum(wall_seconds(group, config.num_workers) for group in groups)
+    times = {"fixed_s": measured.fixed_s, "known_wall_s": known}
+    if not measured.trial.unknown:
+        hours, gpus = known / 3600, _gpus(config)
+        times |= {"wall_s": known, "core_hours": hours * _cores(config)}
+        times |= {"gpu_hours": hours * gpus} if gpus else {}
+    memory = max((plan.memory_mb for plan in plans if plan.memory_mb), default=None)
+    return replace(total, memory_mb=memory, **times)
 
 
-# -- what is done ---------------------------------------------------------------------------
-
-
-@contextmanager
-def _database(steps: Sequence[BlockwiseTask], folder: Path, probe: bool) -> Iterator[str]:
-    """URI of the database of the run; one in `folder` if there is none yet but a probe reads it."""
-    first = steps[0]
-    if first.db_host is not None or database_home(first.home).exists():
-        with database_uri(first.db_host, first.home) as uri:
-            yield uri
-    elif probe and any(step.uses_rows for step in steps):
-        with database_uri(None, folder / "synapses") as uri:
-            yield uri
-    else:
-        yield ""
-
-
-def _state(uri: str, step: BlockwiseTask, checked: Checked) -> _State:
-    """What the database, if there is one, knows of a step."""
-    nothing = np.zeros(checked.grid.shape, bool)
-    if not uri:
-        return _State(nothing, nothing)
-    with connect(uri) as client:
-        store = RunStore(client, step.db_name, step.run)
-        run = store.load()
-        if run is None:
-            return _State(nothing, nothing)
-        if run["fingerprint"] != checked.fingerprint:
-            return _State(nothing, nothing, (
-                f"{step.run} exists with other settings, so the command would be refused; planned as if "
-                "nothing were done (--overwrite)"
-            ))
-        shape = checked.grid.shape
-        return _State(store.mask(shape, DONE), store.mask(shape, QUARANTINED))
-
-
-# -- bytes ----------------------------------------------------------------------------------
-
-
-def _moved(
-    step: BlockwiseTask, checked: Checked, todo: np.ndarray, cost: StepCost | None
-) -> dict[str, float | str | None]:
-    """Bytes in and out of the blocks to do, and what is meant by them."""
-    voxels = checked.n_voxels(todo)
-    into, out = cost and cost.bytes_in, cost and cost.bytes_out
-    raw_in = _bytes_per_voxel(step)
-    return {
-        "bytes_in": voxels * into if into is not None
-        else raw_in and voxels * amplification(step) * raw_in,
-        "bytes_in_are": UNCOMPRESSED if into is None else MEASURED,
-        "bytes_out": voxels * out if out is not None
-        else sum(s.nbytes(voxels) / s.compression for s in step.output_specs()),
-        "bytes_out_are": UNCOMPRESSED if out is None else MEASURED,
-    }
-
-
-def _bytes_per_voxel(step: BlockwiseTask) -> float | None:
-    """Of the volumes that a step reads, per voxel of its grid; None if none of them exists yet."""
-    size = math.prod(step.grid().frame.voxel_size)
-    volumes = [
-        Volume.open(getattr(step, name)) for name in volume_fields(step) if name not in ("like", "mask")
-    ]
-    found = [
-        v.dtype.itemsize * (v.channels or 1) * size / math.prod(v.frame.voxel_size) for v in volumes
-    ]
-    return sum(found) if found else None
+def _notes(config: RunConfig, measured: _Measured) -> Iterator[str]:
+    if not config.workers_here:
+        yield (
+            f"measured by one process on this machine; how long {config.launcher} lets workers wait for "
+            "their nodes, and how fast these are, is not included"
+        )
+    elif not measured.has_mongod:
+        yield "start and end of the database are not included: there is no mongod to try them"
 
 
 # -- machines -------------------------------------------------------------------------------
 
 
 def _cpus(config: RunConfig) -> int:
-    """Cores of one worker."""
+    """Return the cores of one worker."""
     if config.workers_here:
         return max(1, len(os.sched_getaffinity(0)) // config.num_workers)
     return config.cluster.cpus or 1
 
 
-def _cores(config: RunConfig, cpus: int) -> int:
-    """Cores of all workers; here no more than there are."""
-    cores = config.num_workers * cpus
+def _cores(config: RunConfig) -> int:
+    """Return the cores of all workers; on this machine no more than it has."""
+    cores = config.num_workers * _cpus(config)
     return min(cores, len(os.sched_getaffinity(0))) if config.workers_here else cores
 
 
 def _gpus(config: RunConfig) -> int:
-    """GPUs of all workers."""
+    """Return the GPUs of all workers."""
     if config.workers_here:
         return min(config.num_workers, len(visible_gpus()))
     asked = re.search(r"gpu(?::[A-Za-z]\w*)?(?::(\d+))?", " ".join(
         [config.cluster.gres or "", *config.launcher_options]
     ))
     return config.num_workers * int(asked[1] or 1) if asked else 0
-
-
-def choose_step(config: RunConfig, name: str) -> str:
-    """The name of the run of the step ``name`` of a job.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such step.
-    """
-    runs = {s.run.removeprefix(config.run).lstrip("._") or config.run: s.run for s in config.steps()}
-    if name not in runs:
-        raise ConfigError(f"There is no step {name!r}; the steps are {', '.join(runs)}.")
-    return runs[name]

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from em_blocks.tasks.base import BlockwiseTask
 
 
 @dataclass(frozen=True)
-class Sample:
+class BlockSample:
     """One block, as a probe process measured it.
 
     Attributes
@@ -32,20 +31,19 @@ class Sample:
         That the block writes.
     begin, end : float
         Seconds of one clock for all processes; the first block of a process begins by opening.
-    seconds : dict
-        Per stage.
+    read_s : float
+        Seconds of its reading.
     memory_mb, memory_before_mb : int
-        Peak of the process since it opened the step, and what it had then.
+        Peak of the process since it opened the step, and its memory then.
     bytes_read, bytes_written : int
         From and to files, since then.
     """
 
     process: int
-    block: str
     voxels: int
     begin: float
     end: float
-    seconds: dict[str, float]
+    read_s: float
     memory_mb: int
     memory_before_mb: int
     bytes_read: int
@@ -61,9 +59,14 @@ class ProbePool:
         All of their outputs below `folder`; these are made.
     folder : Path
     uri : str
-        Database with the synapses that are read; "" if none are.
+        Database with the rows that are read; "" if none are.
     n : int
         Processes.
+
+    Attributes
+    ----------
+    start_s : float
+        Seconds until all had loaded what workers load before they open a step.
 
     Raises
     ------
@@ -72,113 +75,81 @@ class ProbePool:
     """
 
     def __init__(self, steps: Sequence[BlockwiseTask], folder: Path, *, uri: str, n: int):
-        self._steps, self._folder = steps, folder
-        self._answers: queue.Queue[tuple[int, dict]] = queue.Queue()
-        self._listeners: list[threading.Thread] = []
+        self._folder, self._begin = folder, time.monotonic()
         paths = [self._save(number, step, uri) for number, step in enumerate(steps)]
         command = [sys.executable, "-m", "em_blocks.runtime.planning.probe", *paths]
-        workers = steps[0].num_workers
-        self._processes = [
-            self._start(command, slot, _environment(steps[0], workers, slot)) for slot in range(n)
-        ]
+        self._processes = [self._start(command, slot, _environment(steps[0], slot)) for slot in range(n)]
 
     def __enter__(self) -> ProbePool:
         try:
-            self.import_s = max(self._next()[1]["import_s"] for _ in self._processes)
+            for process in range(len(self._processes)):
+                self._answer(process)
+            self.start_s = time.monotonic() - self._begin
         except BaseException:
-            self.close()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *exc) -> None:
-        self.close()
-
-    def __len__(self) -> int:
-        return len(self._processes)
-
-    def close(self) -> None:
-        """End all processes, at once."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
             process.wait()
             process.stdin.close()
-        for listener in self._listeners:  # they read logs, in a folder that is removed next
-            listener.join()
+            process.stdout.close()
 
-    def do(self, number: int, blocks: Sequence[str]) -> list[Sample]:
-        """Have the blocks ``zi/yi/xi`` of a step done, each by whoever is free.
+    def do(self, number: int, blocks: Sequence[str]) -> list[BlockSample]:
+        """Have the blocks ``zi/yi/xi`` of a step done, shared out among the processes.
 
-        A process that got only one block does it twice: the first one is slower than all others.
+        A process that gets only one block does it twice: the first one is slower than all others.
 
         Raises
         ------
         ConfigError
             If one fails, as it would in the run.
         """
-        found = self._hand_out(number, blocks)
-        single = {s.process: s.block for s in found if _count(found, s.process) == 1}
-        for process, block in single.items():
-            self._ask(process, number, block)
-        return found + [self._sample() for _ in single]
+        n = min(len(blocks), len(self._processes))
+        for process in range(n):
+            own = list(blocks[process::n])
+            self._ask(process, {"step": number, "blocks": own if len(own) > 1 else own * 2})
+        return [
+            BlockSample(process=process, **values)
+            for process in range(n) for values in self._answer(process)["samples"]
+        ]
 
     # -- questions and answers --------------------------------------------------------------
 
-    def _hand_out(self, number: int, blocks: Sequence[str]) -> list[Sample]:
-        left = list(blocks)
-        held = self._steps[number].concurrent_blocks
-        for process in [p for p in range(len(self)) for _ in range(held)][: len(left)]:
-            self._ask(process, number, left.pop(0))
-        found = []
-        while len(found) < len(blocks):
-            found.append(self._sample())
-            if left:
-                self._ask(found[-1].process, number, left.pop(0))
-        return found
-
-    def _ask(self, process: int, number: int, block: str) -> None:
-        question = json.dumps({"step": number, "block": block})
+    def _ask(self, process: int, question: dict) -> None:
         try:
-            self._processes[process].stdin.write(question + "\n")
+            self._processes[process].stdin.write(json.dumps(question) + "\n")
             self._processes[process].stdin.flush()
         except BrokenPipeError:
-            return  # its end is the next answer
+            return  # its end is its answer
 
-    def _sample(self) -> Sample:
-        process, answer = self._next()
-        names = Sample.__dataclass_fields__.keys() & answer.keys()
-        return Sample(process=process, **{name: answer[name] for name in names})
-
-    def _next(self) -> tuple[int, dict]:
-        process, answer = self._answers.get()
+    def _answer(self, process: int) -> dict:
+        line = self._processes[process].stdout.readline()
+        answer = json.loads(line) if line else {"error": self._why_ended(process)}
         if "error" in answer:
             where = f" of block {answer['block']}" if "block" in answer else ""
-            run = f" of run {self._steps[answer['step']].run!r}" if "step" in answer else ""
+            where += f" of run {answer['run']!r}" if "run" in answer else ""
             raise ConfigError(
-                f"The probe{where}{run} failed, so the run would fail as well: {answer['error'][:600]} "
+                f"The probe{where} failed, so the run would fail as well: {answer['error'][:600]} "
                 "Nothing was changed; correct the cause and plan again. With --no-probe, blocks and "
                 "bytes are planned without trying any."
             )
-        return process, answer
+        return answer
+
+    def _why_ended(self, process: int) -> str:
+        lines = self._log(process).read_text(errors="replace").strip().splitlines()
+        last = lines[-1] if lines else "without a message"
+        return f"the process ended ({self._processes[process].wait()}): {last}"
 
     def _start(self, command: list[str], slot: int, environment: dict) -> subprocess.Popen:
         with open(self._log(slot), "w") as log:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 text=True,
             )
-        listener = threading.Thread(target=self._listen, args=(slot, process), daemon=True)
-        listener.start()
-        self._listeners.append(listener)
-        return process
-
-    def _listen(self, slot: int, process: subprocess.Popen) -> None:
-        with process.stdout:
-            for line in process.stdout:
-                self._answers.put((slot, json.loads(line)))
-        lines = self._log(slot).read_text(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else "without a word"
-        self._answers.put((slot, {"error": f"the process ended ({process.wait()}): {reason}"}))
 
     def _log(self, slot: int) -> Path:
         return self._folder / f"probe{slot}.log"
@@ -192,13 +163,9 @@ class ProbePool:
         return str(path)
 
 
-def _environment(task: BlockwiseTask, workers: int, slot: int) -> dict[str, str]:
-    """As of a worker: here its share of the cores, on a cluster what it asks for."""
+def _environment(task: BlockwiseTask, slot: int) -> dict[str, str]:
+    """Return the environment of a worker: its share of the cores here, or what it asks a cluster for."""
     if task.workers_here:
-        return worker_environment(workers, slot)
+        return worker_environment(task.num_workers, slot)
     cores = len(os.sched_getaffinity(0))
     return worker_environment(max(1, cores // (task.cluster.cpus or 1)), slot)
-
-
-def _count(samples: Sequence[Sample], process: int) -> int:
-    return sum(sample.process == process for sample in samples)

@@ -19,9 +19,6 @@ from em_blocks.tasks.masks import masked_blocks
 
 BLOCKS_PER_PROCESS = 3
 
-# By kind, since the modules of tasks load what only workers need.
-PYRAMID = "downsample"
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -33,16 +30,13 @@ class Trial:
         By the name of the run of the step.
     unknown : dict
         Why there is none, by the name of the run.
-    import_s : float
-        Seconds that a worker loads libraries, beside those that every worker needs.
-    processes : int
-        Probe processes that worked at the same time.
+    start_s : float
+        Seconds until all workers have started, before they open a step.
     """
 
     costs: dict[str, StepCost]
     unknown: dict[str, str]
-    import_s: float = 0.0
-    processes: int = 0
+    start_s: float = 0.0
 
 
 def try_blocks(
@@ -50,16 +44,17 @@ def try_blocks(
 ) -> Trial:
     """Measure the steps that have blocks to do.
 
-    The first step that is left is tried on its own volumes, at blocks from all over them. Steps that
-    read what earlier ones write are tried on a copy of a few neighbouring blocks (`small_copy`).
-    What needs synapses that only the run itself will store cannot be tried.
+    The first step that is left, and all that read nothing from earlier ones, are tried on their own
+    volumes, at blocks from all over them. Where others follow, all are tried on a copy of a few
+    neighbouring blocks (`small_copy`). What needs rows that only the run itself will store cannot
+    be tried.
 
     Parameters
     ----------
     todo : dict
         Blocks to do, bool (z, y, x), by the name of the run of the step.
     uri : str
-        Database with the synapses that steps read.
+        Database with the rows that steps read.
     folder : Path
         Scratch.
 
@@ -70,58 +65,40 @@ def try_blocks(
     """
     steps = config.steps()
     needed = [step for step in steps if todo[step.run].any()]
-    chain = [step for step in _on_volumes_alone(config, steps) if step in needed]
-    if len(chain) > 1:
-        last = steps.index(chain[-1]) + 1
-        trial = _on_a_copy(config, steps[:last], todo, folder)
+    alone = [step for step in steps[1:] if step.is_independent()]
+    chain = list(itertools.takewhile(lambda step: not step.uses_rows, steps))
+    if not alone and len(steps) > 1 and sum(step in needed for step in chain) > 1:
+        last = max(chain.index(step) for step in needed if step in chain)
+        trial = _on_a_copy(config, chain[: last + 1], todo, folder)
     else:
-        trial = _in_place(_ready(needed), todo, uri, folder)
+        in_place = [*needed[:1], *(step for step in alone if step in needed[1:])]
+        trial = _in_place(in_place, todo, uri, folder)
     return _completed(trial, needed)
 
 
 def processes(task: BlockwiseTask, n_blocks: int) -> int:
-    """How many workers are tried at a time: all of them, while this machine can."""
+    """Return how many workers are tried at a time: all of them, while this machine can."""
     if not task.workers_here:
         return 1
     return max(1, min(task.num_workers, n_blocks, 2 * len(os.sched_getaffinity(0))))
 
 
-def _on_volumes_alone(config: RunConfig, steps: Sequence[BlockwiseTask]) -> list[BlockwiseTask]:
-    """The steps that a copy of the job's volumes is enough for."""
-    if config.kind == PYRAMID or len(steps) == 1:
-        return []  # of a small copy, a pyramid has no levels
-    return list(itertools.takewhile(lambda step: not step.uses_rows, steps))
-
-
-def _ready(needed: Sequence[BlockwiseTask]) -> list[BlockwiseTask]:
-    """The steps that read nothing which is not there yet."""
-    first_levels = (s for s in needed[1:] if s.kind == PYRAMID and s.level <= 1)
-    return [*needed[:1], *first_levels]
-
-
 def _completed(trial: Trial, needed: Sequence[BlockwiseTask]) -> Trial:
-    """With the reasons why steps have no cost; levels of a pyramid have that of the one below."""
-    costs, unknown = dict(trial.costs), {}
-    before = None
-    for step in needed:
-        if step.run not in costs and step.kind == PYRAMID and before is not None:
-            costs[step.run] = costs[before.run]
-        elif step.run not in costs:
-            unknown[step.run] = (
-                f"{step.run} reads what {needed[0].run} and the steps after it will write; plan "
-                "again when they are done"
-            )
-        before = step
-    return replace(trial, costs=costs, unknown=unknown)
-
-
-# -- in place -----------------------------------------------------------------------------
+    """Return the trial with the costs that it lacks: those of a step of the same kind, or why none."""
+    by_kind = {step.kind: trial.costs[step.run] for step in needed if step.run in trial.costs}
+    borrowed = {step.run: by_kind[step.kind] for step in needed if step.kind in by_kind}
+    unknown = {
+        step.run: f"{step.run} reads what {needed[0].run} and the steps after it will write; plan "
+        "again when they are done" for step in needed if step.kind not in by_kind
+    }
+    return replace(trial, costs=borrowed | trial.costs, unknown=unknown)
 
 
 def _in_place(
     steps: Sequence[BlockwiseTask], todo: dict[str, np.ndarray], uri: str, folder: Path
 ) -> Trial:
-    costs, import_s, n = {}, 0.0, 0
+    """Try blocks from all over the volumes of steps that can be tried on their own."""
+    costs, start_s = {}, 0.0
     for number, step in enumerate(steps):
         scratch = folder / f"step{number}"
         scratch.mkdir()
@@ -131,9 +108,9 @@ def _in_place(
         check_scratch(len(keys) * _bytes_out(step, math.prod(step.grid().block_shape)))
         with ProbePool([step.relocated(scratch)], scratch, uri=uri, n=n) as pool:
             samples = pool.do(0, keys)
-            import_s = max(import_s, pool.import_s)
+            start_s = max(start_s, pool.start_s)
         costs[step.run] = cost_of(samples, concurrent=step.concurrent_blocks)
-    return Trial(costs, {}, import_s, n)
+    return Trial(costs, {}, start_s)
 
 
 def _bytes_out(step: BlockwiseTask, voxels: int) -> float:
@@ -141,52 +118,34 @@ def _bytes_out(step: BlockwiseTask, voxels: int) -> float:
 
 
 def _spread(blocks: np.ndarray, n: int) -> list[str]:
-    """At most `n` of the blocks, from the first to the last."""
+    """Return at most `n` of the blocks, from the first to the last."""
     chosen = np.unique(np.linspace(0, len(blocks) - 1, n).round().astype(int))
     return ["/".join(map(str, index)) for index in blocks[chosen].tolist()]
-
-
-# -- on a copy ----------------------------------------------------------------------------
 
 
 def _on_a_copy(
     config: RunConfig, steps: Sequence[BlockwiseTask], todo: dict[str, np.ndarray], folder: Path
 ) -> Trial:
+    """Try all `steps`, one after the other, on a copy of a few blocks."""
     grid = steps[0].grid()
     wanted = np.argwhere(todo[steps[0].run])
-    if not len(wanted):  # the first steps are done, but what they wrote is made again on the copy
+    if not len(wanted):  # the first steps are done, but their outputs are made again on the copy
         wanted = np.argwhere(np.ones(grid.shape, bool))
     n = processes(steps[0], len(wanted))
-    small = small_copy(
-        config, grid, wanted, blocks=max(BLOCKS_PER_PROCESS, 2 * n), levels=_levels(steps),
-        folder=folder,
-    ).steps()
-    small = small[: _last_like(steps[-1], small) + 1]
+    made = small_copy(config, grid, wanted, blocks=max(BLOCKS_PER_PROCESS, 2 * n), folder=folder)
+    names = {step.run for step in steps}
+    small = [step for step in made.steps() if step.run in names]
     check_scratch(sum(_bytes_out(step, math.prod(step.grid().volume_shape)) for step in small))
-    costs = {}
+    originals, costs = {step.run: step for step in steps}, {}
     with ProbePool(small, folder, uri="", n=n) as pool:
         for number, step in enumerate(small):
-            samples = pool.do(number, _unmasked(step))
-            largest = max(s.voxels for s in samples)
-            for like in (s for s in steps if _last_like(s, small) == number):
-                size = np.prod(np.minimum(like.grid().block_shape, like.grid().volume_shape))
-                costs[like.run] = cost_of(
-                    samples, concurrent=step.concurrent_blocks, proportional=bool(size > 2 * largest)
-                )
-        return Trial(costs, {}, pool.import_s, n)
-
-
-def _levels(steps: Sequence[BlockwiseTask]) -> int:
-    """Of super-blocks."""
-    return sum(step.kind == "agglomerate_graph" for step in steps)
-
-
-def _last_like(step: BlockwiseTask, small: Sequence[BlockwiseTask]) -> int:
-    """Number of the step of the copy that does the same; of higher levels, which it lacks, the last."""
-    for number, other in enumerate(small):
-        if other.run == step.run:
-            return number
-    return max(number for number, other in enumerate(small) if other.kind == step.kind)
+            samples, whole = pool.do(number, _unmasked(step)), originals[step.run].grid()
+            largest = math.prod(map(min, zip(whole.block_shape, whole.volume_shape, strict=True)))
+            costs[step.run] = cost_of(
+                samples, concurrent=step.concurrent_blocks,
+                proportional=largest > 2 * max(s.voxels for s in samples),
+            )
+        return Trial(costs, {}, pool.start_s)
 
 
 def _unmasked(step: BlockwiseTask) -> list[str]:

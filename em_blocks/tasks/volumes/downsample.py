@@ -20,15 +20,13 @@ from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.volumes import Volume
 from em_blocks.volumes.downsample import Method, downsample
 from em_blocks.volumes.formats.storage import PyramidFormat, block_shards, format_named
+from em_blocks.volumes.metadata.attributes import MEANINGS
 from em_blocks.volumes.multiscale import level_path, write_multiscales
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.places import same_place
 
 _USUAL_BLOCK = 256
 """Voxels per axis that a block reads."""
-
-_KEPT = ("scale", "neighborhood")
-"""Attributes that say what the values mean; they hold at every level."""
 
 
 class Level(NamedTuple):
@@ -114,6 +112,9 @@ class Downsample(BlockwiseTask):
             return [self]
         return [self._with(level=level) for level in range(self._first, self._last + 1)]
 
+    def is_independent(self) -> bool:
+        return self._number <= 1
+
     def publish(self) -> None:
         """Make the levels known to viewers, when all of them are done."""
         if self._holds_scales:
@@ -197,7 +198,7 @@ class Downsample(BlockwiseTask):
 
     def output_specs(self) -> list[VolumeOutput]:
         source = self._source
-        kept = {name: source.attributes[name] for name in _KEPT if name in source.attributes}
+        kept = {name: source.attributes[name] for name in MEANINGS if name in source.attributes}
         return [
             VolumeOutput(
                 name="level", path=level_path(self.output, self._number),

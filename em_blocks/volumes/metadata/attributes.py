@@ -9,6 +9,9 @@ from __future__ import annotations
 from em_blocks.geometry import Frame
 from em_blocks.volumes.metadata.claims import SPACE
 
+MEANINGS = ("scale", "neighborhood")
+"""Attributes that say what the values of a volume mean, wherever a copy of it lies."""
+
 
 def frame_attributes(frame: Frame, *, channels: bool) -> dict:
     """Return the attributes that describe `frame`, for every reader we know."""

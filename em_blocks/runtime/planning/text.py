@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from em_blocks.runtime.planning.plan import MEASURED, Plan, StepPlan
+from em_blocks.runtime.planning.figures import MEASURED, Plan, StepPlan
 
 _HEAD = ("step", "blocks", "masked", "done", "left", "read x", "in", "out", "memory", "s/block", "time")
 
 
 def plan_text(plan: Plan) -> str:
-    """One row per step, then the totals, then what there is to say."""
+    """Return one row per step, then the totals, then the remarks."""
     rows = [_HEAD, *(_row(step, plan.run) for step in plan.steps)]
     ways = [_ways(step) for step in plan.steps if step.ways]
     parts = [_title(plan), _aligned(rows), *ways, _totals(plan), *_remarks(plan)]
@@ -38,7 +38,7 @@ def _row(step: StepPlan, run: str) -> tuple[str, ...]:
 
 
 def _ways(step: StepPlan) -> str:
-    """What was timed of a network, fastest first."""
+    """Return a table of the timed ways through a network, fastest first."""
     rows = [
         (f"{way['precision']}{' (chosen)' if way['chosen'] else ''}",
          "x".join(map(str, way["tile_shape"])), str(way["batch_size"]),
@@ -118,7 +118,7 @@ def _remarks(plan: Plan) -> list[str]:
 
 
 def size(n: float | None) -> str:
-    """Bytes for a person."""
+    """Return bytes with a unit that a person reads."""
     if n is None:
         return "?"
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
@@ -128,7 +128,7 @@ def size(n: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for a person."""
+    """Return seconds in a unit that a person reads."""
     if seconds is None:
         return "?"
     if seconds < 120:
