@@ -63,7 +63,7 @@ def main(
 
 
 def _program() -> list[str]:
-    """How this program was called, without its arguments."""
+    """Return how this program was called, without its arguments."""
     name = Path(sys.argv[0]).name
     return ["python", sys.argv[0]] if name.endswith(".py") else [name]
 

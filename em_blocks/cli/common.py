@@ -1,4 +1,4 @@
-"""What all commands share: errors as one paragraph, configs, the report of a run."""
+"""Parts of all commands: errors as one paragraph, configs, the report of a run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def shows_errors(command: Callable) -> Callable:
 
 
 def load_config(config: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
-    """The model of a config file, whatever its kind."""
+    """Return the model of a config file of any kind."""
     from em_blocks.runtime.runs.block_shape import with_block_shape
 
     return with_block_shape(task_class(read_json(config).get("kind")).from_file(config, overrides))
@@ -69,7 +69,7 @@ def load_config(config: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
 def load_steps(
     config: Path, overrides: tuple[str, ...] = (), step: str | None = None
 ) -> list[BlockwiseTask]:
-    """The tasks of a config file: all its steps, or the one named `step`.
+    """Return the tasks of a config file: all its steps, or the one named `step`.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def load_steps(
 
 
 def named_steps(loaded: RunConfig) -> dict[str, BlockwiseTask]:
-    """The tasks of a config by what `--step` calls them."""
+    """Return the tasks of a config by the names that `--step` takes."""
     return {
         task.run.removeprefix(loaded.run).lstrip("._") or loaded.run: task for task in loaded.steps()
     }
@@ -94,7 +94,7 @@ def named_steps(loaded: RunConfig) -> dict[str, BlockwiseTask]:
 def watched_steps(
     config: Path, overrides: tuple[str, ...] = (), step: str | None = None
 ) -> dict[StepView, BlockwiseTask]:
-    """The tasks of a config file (or its step named `step`), with the commands that replay a block."""
+    """Return the tasks of a config file (or of its `step`), with the commands that replay a block."""
     names = named_steps(load_config(config, overrides))
     chosen = load_steps(config, overrides, step)
     return {
@@ -119,7 +119,7 @@ def _quoted(part: str) -> str:
 
 
 def load_task(config: Path, overrides: tuple[str, ...], step: str | None) -> BlockwiseTask:
-    """The one task of a config file, or its step named `step`."""
+    """Return the one task of a config file, or its step named `step`."""
     steps = load_steps(config, overrides, step)
     if len(steps) > 1:
         names = ", ".join(named_steps(load_config(config, overrides)))
@@ -129,7 +129,7 @@ def load_task(config: Path, overrides: tuple[str, ...], step: str | None) -> Blo
 
 @contextmanager
 def opened_store(task: BlockwiseTask) -> Iterator[RunStore]:
-    """The documents of a task's run; an embedded database is started if it does not run.
+    """Yield the documents of a task's run; an embedded database is started if it does not run.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def print_report(report, as_json: bool) -> None:
 
 
 def _table(report) -> Table:
-    """One row per figure: a wide table would be cut on a narrow terminal."""
+    """Return one row per figure: a wide table would be cut on a narrow terminal."""
     blocks = report.blocks
     table = Table(title=f"{report.run} ({report.task}): {report.state}", show_header=False)
     table.add_column(justify="left")

@@ -68,17 +68,17 @@ def _default(default: object, value: dict) -> str:
     return "none" if default is None else f"`{json.dumps(default)}`"
 
 
-def _alternatives(value: dict) -> list[dict]:
-    """List the schemas of which a value fits one; null is left out."""
+def alternatives(value: dict) -> list[dict]:
+    """Return the schemas of which a value fits one; null is left out."""
     parts = value.get("anyOf") or value.get("oneOf")
     if parts is None:
         return [value]
-    return [inner for part in parts for inner in _alternatives(part) if part.get("type") != "null"]
+    return [inner for part in parts for inner in alternatives(part) if part.get("type") != "null"]
 
 
 def _objects(key: str, value: dict, models: dict) -> Iterator[tuple[str, dict]]:
     """Yield the models of objects that a value may be or hold, and the key that they stand at."""
-    for part in _alternatives(value):
+    for part in alternatives(value):
         inner = part.get("additionalProperties")
         if isinstance(inner, dict):
             yield from _objects(f"{key}.NAME", inner, models)
@@ -88,7 +88,7 @@ def _objects(key: str, value: dict, models: dict) -> Iterator[tuple[str, dict]]:
 
 
 def _values(value: dict, models: dict) -> Iterator[str]:
-    for part in _alternatives(value):
+    for part in alternatives(value):
         if "$ref" in part:
             yield _named(part["$ref"].removeprefix("#/$defs/"), models)
         elif "enum" in part or "const" in part:

@@ -108,9 +108,9 @@ def synapses(output: Path, voxel_size: Nm3 | None, as_json: bool, **options) -> 
 @json_option
 @shows_errors
 def graph(output: Path, objects: str, min_weight: int, as_json: bool, **options) -> None:
-    """Write who connects to whom: a directed graph, weighted by the number of synapses.
+    """Write the connectome: a directed graph, weighted by the number of synapses.
 
-    Synapses with a site on background, or unmapped, connect nobody. FILE.statistics.json describes
+    Synapses with a site on background, or unmapped, connect no neurons. FILE.statistics.json describes
     the network, a PNG of the same name shows degrees, weights and the strongest neurons.
     """
     from em_blocks.export.connectome import write_connectome, writer_of
@@ -139,7 +139,7 @@ def graph(output: Path, objects: str, min_weight: int, as_json: bool, **options)
 @click.option("--url", help="Where a server will offer FOLDER. Default: port 9000 of this machine, "
               "with the folder above as its root.")
 @click.option("--segments", "segments_url", metavar="SOURCE",
-              help="Segmentation to show beside, as neuroglancer names it: precomputed://https://... "
+              help="Segmentation to show as well, as neuroglancer names it: precomputed://https://... "
               "Synapses are shown of the segments that are selected.")
 @json_option
 @shows_errors
@@ -174,7 +174,7 @@ class _Selected:
     grid: dict  # of the run that detected them
 
     def document(self) -> dict:
-        """As FILE.filters.json, once `tables` is exhausted."""
+        """Return the contents of FILE.filters.json, once `tables` is exhausted."""
         n = self.counts[-1].after if self.counts else self.source["synapses"]
         return {**self.source, "filters": [c.document() for c in self.counts], "exported": n}
 
@@ -215,7 +215,7 @@ def _selected(
 
 
 def run_of_synapses(config: Path, task: RunConfig) -> str:
-    """The run that detected the synapses that a config is about."""
+    """Return the run that detected the synapses that a config is about."""
     if task.kind not in SYNAPSES_OF:
         raise ConfigError(
             f"{config} is of kind {task.kind!r}, which has no synapses. Name the config that they were "
@@ -236,7 +236,7 @@ def _state(synapses: SynapseStore, unfinished: bool) -> str:
     if (status["state"] != "done" or left) and not unfinished:  # `verify` may find lost rows later
         raise ConfigError(
             f"Run {synapses.run!r} is {status['state']}: {left} of {blocks['total']} blocks are not "
-            "done. An export would lack their synapses without a sign of it. Run the detection again, "
+            "done. An export would silently lack their synapses. Run the detection again, "
             "or give --unfinished to export what there is."
         )
     return status["state"]
@@ -244,7 +244,7 @@ def _state(synapses: SynapseStore, unfinished: bool) -> str:
 
 @contextmanager
 def _progress(rows: SynapseStore, n: int) -> Iterator[Iterator[Synapses]]:
-    """The tables of a run with a bar on a terminal; stdout is for results."""
+    """Yield the tables of a run with a bar on a terminal; stdout is for results."""
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("Reading synapses", total=n)
@@ -263,8 +263,8 @@ def _progress(rows: SynapseStore, n: int) -> Iterator[Iterator[Synapses]]:
 def _check_mapped(counter, objects: str) -> None:
     if counter.n_left_out and not counter.n_synapses:
         raise ConfigError(
-            f"None of {counter.n_left_out} synapses has a {objects} at both sites, so nobody is "
-            "connected. Run `em-blocks map-synapses` first, or choose other --objects."
+            f"None of {counter.n_left_out} synapses has a {objects} at both sites, so there are "
+            "no connections. Run `em-blocks map-synapses` first, or choose other --objects."
         )
 
 

@@ -23,7 +23,7 @@ FORMS = (
     "score=LEAST", "background", "unmapped", "self", "duplicates[=NM[,post|pre][,best|mean]]",
     "ids=ID,ID,... or ids=@FILE", "length=LEAST_NM,MOST_NM",
 )
-"""What may be typed; a kind of objects other than segments follows the name, as in self:skeleton."""
+"""Forms of filters; a kind of objects other than segments follows the name, as in self:skeleton."""
 
 
 class FilterType(click.ParamType):
@@ -41,7 +41,7 @@ class FilterType(click.ParamType):
 
 
 def parse_filter(text: str) -> Filter:
-    """The filter that a text stands for; raises ValueError."""
+    """Return the filter that a text stands for, or raise ValueError."""
     head, _, value = text.partition("=")
     name, _, objects = head.partition(":")
     if name not in _PARSERS:

@@ -58,7 +58,7 @@ def main(paths: tuple[str, ...], port: int, client: str, opens: bool, as_json: b
 
 
 def _is_in_voxels(path: str) -> bool:
-    """Whether this is a file of partners counted in voxels: those of a volume that is shown too."""
+    """Tell whether this is a file of partners counted in voxels: those of a volume that is shown too."""
     return Path(path).is_file() and any(
         path.lower().endswith(ending) for ending, name in FORMATS.items() if name in IN_VOXELS
     )
@@ -139,7 +139,7 @@ class _Scene:
         return {"dimensions": annotations.DIMENSIONS, "position": middle, "layers": layers}
 
     def _is_visible(self, number: int) -> bool:
-        """At first: the lowest, the highest and what is transparent; others would hide each other."""
+        """Tell whether a layer is shown at first: others than these would hide each other."""
         last = len(self.volumes) - 1
         return number in (0, last) or number > last or self.volumes[number].role == "score"
 
@@ -152,7 +152,7 @@ class _Scene:
         self._add_table(path.stem, [self._partners(path)])
 
     def _add_below(self, folder: Path) -> None:
-        """Volumes at and below a folder, and a table of synapses in it."""
+        """Return the volumes at and below a folder, and a table of synapses in it."""
         for found in find_volumes(str(folder)):
             self._add_volume(found, _name(found, folder), strict=found == str(folder))
         for path in sorted(folder.glob("synapses.*")):
@@ -178,7 +178,7 @@ class _Scene:
             click.echo(f"Not shown: {error}", err=True)  # the others are worth a look
 
     def _add_run(self, path: Path) -> None:
-        """Volumes that a run reads and writes, and its synapses."""
+        """Return the volumes that a run reads and writes, and its synapses."""
         task = load_config(path)
         for place in _places(task):
             path = path_of(place)
@@ -217,7 +217,7 @@ def note_holes(folder: str) -> None:
 
 
 def _is_config(path: Path) -> bool:
-    """Whether a JSON file is the config of a run, and not a list of synapses."""
+    """Tell whether a JSON file is the config of a run, and not a list of synapses."""
     try:
         values = json.loads(path.read_text())
     except ValueError:
@@ -233,7 +233,7 @@ def _is_annotations(folder: Path) -> bool:
 
 
 def _places(task: RunConfig) -> Iterator[str | VolumeInput]:
-    """Volumes that a config names by path or URL: those that may be in an object store."""
+    """Return the volumes that a config names by path or URL: those that may be in an object store."""
     yielded = set()
     for step in (task, *task.steps()):
         for value in _named(step.model_dump(exclude=set(step.operational))):
@@ -244,7 +244,7 @@ def _places(task: RunConfig) -> Iterator[str | VolumeInput]:
 
 
 def _named(values: object) -> Iterator[str | VolumeInput]:
-    """All strings in nested dicts and lists, and inputs; local paths are of another type."""
+    """Yield all strings in nested dicts and lists, and inputs; local paths are of another type."""
     if isinstance(values, str):
         yield values
     elif isinstance(values, dict) and values.keys() == VolumeInput.model_fields.keys():
@@ -258,14 +258,14 @@ def _named(values: object) -> Iterator[str | VolumeInput]:
 
 
 def _name(found: str, named: Path) -> str:
-    """Name of a volume that was found below a folder, in the folder's words."""
+    """Return the name of a volume that was found below a folder, spelled as the folder is."""
     if is_url(found) or found == str(named):
         return found.rstrip("/").rsplit("/", 1)[-1]
     return Path(found).relative_to(named).as_posix()
 
 
 def _unique(names: list[str]) -> list[str]:
-    """The names; a number behind those that came before."""
+    """Return the names, with a number behind those that came before."""
     return [
         name if name not in names[:n] else f"{name} {names[:n].count(name) + 1}"
         for n, name in enumerate(names)

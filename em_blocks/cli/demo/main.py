@@ -91,7 +91,7 @@ def _run_new(folder: Path, name: str, values: dict) -> RunConfig:
 
 
 def _run(config: RunConfig) -> None:
-    """Run all steps of a config; the demo ends where one does not end well."""
+    """Run all steps of a config; end the demo if one fails."""
     from em_blocks.runtime.scheduler.run import run_steps
 
     reports = run_steps(config.steps())
@@ -120,7 +120,7 @@ def make_volume(folder: Path) -> None:
 
 
 def prediction() -> dict:
-    """What predict.json holds; paths are relative to it."""
+    """Return the contents of predict.json; paths are relative to it."""
     return {
         "kind": "predict",
         "run": "demo",
@@ -134,7 +134,7 @@ def prediction() -> dict:
 
 
 def segmentation() -> dict:
-    """What segment.json holds."""
+    """Return the contents of segment.json."""
     return {
         "kind": "segment",
         "run": "demo_segment",

@@ -1,4 +1,4 @@
-"""What the demo made: read, scored against the truth of its volume, and drawn."""
+"""Results of the demo: read, scored against the truth of its volume, and drawn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Result(NamedTuple):
-    """What the demo judges and draws, (z, y, x); small enough to be in memory as a whole."""
+    """Volumes that the demo scores and draws, (z, y, x); small enough to be in memory."""
 
     raw: np.ndarray  # uint8
     voxel_size: tuple[float, float, float]  # nm
@@ -99,7 +99,7 @@ def show_scores(result: Result) -> None:
 
 
 def draw(result: Result, folder: Path, partners: Partners, precision: float) -> None:
-    """Write a picture of one section, from raw to segments and partners, and what is wrong."""
+    """Write a picture of one section, from raw to segments and partners, and of errors."""
     from em_blocks.kernels.evaluation.seams import renamed_like
     from em_blocks.kernels.plots.sections import grey_picture, overlay_picture, panel
 
@@ -132,7 +132,7 @@ def draw(result: Result, folder: Path, partners: Partners, precision: float) -> 
 
 
 def _section(result: Result, partners: Partners) -> int:
-    """The section with most true postsynaptic sites, the one nearest to the middle of equals."""
+    """Return the section with most true postsynaptic sites; of equals, the one nearest to the middle."""
     sections = np.floor(partners.truth.post[:, 0] / result.voxel_size[0]).astype(int)
     count = np.bincount(sections, minlength=len(result.raw))
     away = np.abs(np.arange(len(count)) - len(count) // 2)

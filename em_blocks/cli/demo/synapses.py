@@ -27,7 +27,7 @@ SCORES = (0, 20, 40, 80, 120, 200)
 
 
 class Partners(NamedTuple):
-    """What is compared."""
+    """Partners that are compared."""
 
     found: Synapses
     truth: Synapses
@@ -36,7 +36,7 @@ class Partners(NamedTuple):
 
 
 def prediction(block_shape: tuple[int, int, int]) -> dict:
-    """What predict_synapses.json holds; paths are relative to it."""
+    """Return the contents of predict_synapses.json; paths are relative to it."""
     return {
         "kind": "predict",
         "run": "demo_synapse_maps",
@@ -54,7 +54,7 @@ def prediction(block_shape: tuple[int, int, int]) -> dict:
 
 
 def extraction(block_shape: tuple[int, int, int]) -> dict:
-    """What extract_synapses.json holds."""
+    """Return the contents of extract_synapses.json."""
     return {
         "kind": "extract_synapses",
         "run": "demo_synapses",
@@ -70,7 +70,7 @@ def extraction(block_shape: tuple[int, int, int]) -> dict:
 
 
 def mapping(segments: str) -> dict:
-    """What map_synapses.json holds."""
+    """Return the contents of map_synapses.json."""
     return {
         "kind": "map_synapses",
         "run": "demo_map",
@@ -102,7 +102,7 @@ def read_partners(folder: Path, config: RunConfig) -> Partners:
 
 
 def show_scores(partners: Partners) -> PartnerScore:
-    """Print precision, recall and F-score by the score of what was found; return the best."""
+    """Print precision, recall and F-score by the score of the partners found; return the best."""
     from rich.console import Console
     from rich.table import Table
 
@@ -135,7 +135,7 @@ def pictures(folder: Path, raw: np.ndarray, z: int, partners: Partners) -> dict[
 
 
 def _drawn_partners(picture: np.ndarray, z: int, found: Synapses, volume: Volume) -> np.ndarray:
-    """Lines from postsynaptic (red) to presynaptic sites (blue) of one section."""
+    """Draw lines from postsynaptic (red) to presynaptic sites (blue) of one section."""
     from PIL import Image, ImageDraw
 
     image = Image.fromarray(picture)

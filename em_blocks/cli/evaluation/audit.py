@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from em_blocks.cli.common import (
@@ -18,6 +17,7 @@ from em_blocks.cli.common import (
     set_option,
     shows_errors,
 )
+from em_blocks.cli.evaluation.common import with_progress
 from em_blocks.config import path_of
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import ConfigError
@@ -80,7 +80,9 @@ def main(
     if picture is not None:
         check_writable(picture.parent)
     auditor = SeamAuditor(task, task.thresholds[0])
-    found = list(_with_progress(auditor.samples(samples, seed=seed), samples))
+    found = list(
+        with_progress(auditor.samples(samples, seed=seed), samples, "Segmenting windows")
+    )
     if not found:
         raise ConfigError(
             f"Nothing is segmented around any of the seams of {auditor.stored.path} that were looked "
@@ -94,7 +96,7 @@ def main(
 
 
 def _one_threshold(config: Path, overrides: tuple[str, ...], threshold: float | None) -> Segment:
-    """The config with one threshold, as `em-blocks segment --threshold` runs it."""
+    """Return the config with one threshold, as `em-blocks segment --threshold` runs it."""
     if threshold is not None:
         overrides += (f"thresholds=[{threshold}]",)
     task = Segment.from_file(config, overrides)
@@ -119,7 +121,7 @@ def _check_done(task: Segment) -> None:
             if left:
                 raise ConfigError(
                     f"Run {step.run!r} is {status['state']}: {left} of {blocks['total']} blocks are not "
-                    "done. What was not finished cannot be audited, a missing block would be taken for "
+                    "done. An unfinished run cannot be audited: a missing block would be mistaken for "
                     "a seam. Run `em-blocks segment` on this config again first, with --retry for "
                     f"quarantined blocks (here {blocks['quarantined']})."
                 )
@@ -132,16 +134,9 @@ def _check_settings(step: BlockwiseTask, run: dict) -> None:
     if changed:
         lines = [f"{path}: {before!r} -> {now!r}" for path, before, now in changed]
         raise ConfigError(
-            f"Run {step.run!r} was made with other settings than this config: {'; '.join(lines)}. What "
-            "these change would be taken for the cost of cutting; use the config of the run."
+            f"Run {step.run!r} was made with other settings than this config: {'; '.join(lines)}. Their "
+            "effect would be mistaken for the cost of cutting; use the config of the run."
         )
-
-
-def _with_progress(samples: Iterable[Sample], n: int) -> Iterator[Sample]:
-    """Samples with a bar on a terminal; stdout is for results."""
-    console = Console(stderr=True)
-    return iter(track(samples, "Segmenting windows", total=n, console=console, transient=True,
-                      disable=not console.is_terminal))
 
 
 def _show(auditor: SeamAuditor, samples: Sequence[Sample]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import re
-import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -12,30 +12,31 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from em_blocks.cli.common import (
-    json_option,
-    opened_store,
-    print_report,
-    set_option,
-    shows_errors,
+from em_blocks.cli.common import shows_errors
+from em_blocks.cli.evaluation.common import (
+    ID,
+    blocks_here,
+    check_form,
+    config_options,
+    folder_of,
+    output_option,
+    print_written,
+    scored_on_workers,
 )
-from em_blocks.cli.evaluation.common import ID, check_form, require_inputs, with_progress
-from em_blocks.cli.evaluation.connectivity import connectivity
-from em_blocks.cli.evaluation.objects import clefts, objects
-from em_blocks.cli.evaluation.partners import synapses
-from em_blocks.config import is_url
+from em_blocks.cli.params import Numbers, options_from
 from em_blocks.errors import ConfigError
 from em_blocks.evaluation.segmentation import Scores, count_here, score, write_results
 from em_blocks.evaluation.segmentation import as_json as all_scores
 from em_blocks.json_text import json_text
-from em_blocks.runtime.runs.preflight import check_writable
 from em_blocks.tasks.evaluation.count_overlaps import CountOverlaps
-from em_blocks.tasks.places import places_of
 from em_blocks.volumes.skeletons.swc_files import NAMES
-from em_blocks.volumes.stores.apart import check_outside
 
 _NAMED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)$")
 _SHOWN_OBJECTS = 5
+_LATE = {
+    "clefts": "objects", "connectivity": "connectivity", "objects": "objects", "synapses": "partners"
+}
+_POSITION = Numbers(float, "z,y,x in nm, for example 1400,0,0", count=3)
 
 
 class _Ids(click.ParamType):
@@ -47,19 +48,6 @@ class _Ids(click.ParamType):
         if isinstance(value, int) or value == "none":
             return value
         return ID.convert(value, param, ctx)
-
-
-class _Position(click.ParamType):
-    """Three numbers with commas."""
-
-    name = "z,y,x"
-
-    def convert(self, value, param, ctx):
-        try:
-            z, y, x = map(float, value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not of the form z,y,x in nm, for example 1400,0,0.", param, ctx)
-        return [z, y, x]
 
 
 class _Unit(click.ParamType):
@@ -80,44 +68,37 @@ class _Unit(click.ParamType):
         return numbers[0] if len(numbers) == 1 else numbers
 
 
-@click.group(name="evaluate")
+class _Evaluations(click.Group):
+    """Imports a command when it is used: numba, which some need, takes a second to load."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_LATE])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _LATE:
+            return super().get_command(ctx, name)
+        return getattr(importlib.import_module(f"em_blocks.cli.evaluation.{_LATE[name]}"), name)
+
+
+@click.group(name="evaluate", cls=_Evaluations)
 def main() -> None:
     """Compare results with truth."""
 
 
-main.add_command(connectivity)
-main.add_command(clefts)
-main.add_command(objects)
-main.add_command(synapses)
-
-
 @main.command()
-@click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--segmentation", "segmentations", multiple=True, metavar="[NAME=]VOLUME",
               help="Segments; may be repeated, for a curve over the numbers that end the names.")
-@click.option("--truth", metavar="VOLUME", help="Neurons.")
-@click.option("--ignore", multiple=True, type=_Ids(), default=[0], show_default=True, metavar="ID",
-              help="Do not score voxels with this id in the truth; may be repeated; none for no id.")
-@click.option("--ignore-segmentation", multiple=True, type=ID, metavar="ID",
-              help="Nor voxels with this id in the segmentation. Without it, 0 is a segment there.")
-@click.option("--border-nm", type=click.FloatRange(min=0, min_open=True), metavar="NM",
-              help="Nor voxels at most so far from the border of a neuron in their section (CREMI).")
-@click.option("--roi", nargs=2, type=_Position(), metavar="OFFSET SHAPE",
+@options_from(
+    CountOverlaps, "truth", "ignore_segmentation", "border_nm", ignore=_Ids(),
+    skeletons=click.Path(exists=True, path_type=Path), skeleton_unit=_Unit(),
+)
+@click.option("--roi", nargs=2, type=_POSITION, metavar="OFFSET SHAPE",
               help="Only this region, nm, each as z,y,x.")
-@click.option("--skeletons", type=click.Path(exists=True, path_type=Path), metavar="FILE_OR_FOLDER",
-              help="SWC files, one neuron each: also give the expected run length.")
-@click.option("--skeleton-unit", type=_Unit(), default="nm", show_default=True, metavar="UNIT",
-              help="Of the positions in SWC files: nm, um, a number of nm, or three as z,y,x (voxels).")
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
-              help="Write evaluation.json, the worst objects as CSV, and pictures there.")
-@set_option
-@click.option("--overwrite", is_flag=True, help="With CONFIG: count all blocks again.")
-@click.option("--adopt", is_flag=True, help="With CONFIG: keep counts although settings differ.")
-@json_option
+@output_option("evaluation.json, the worst objects as CSV, and pictures")
+@config_options
 @shows_errors
-@click.pass_context
 def segmentation(context: click.Context, config: Path | None, overrides: tuple[str, ...],
-                 overwrite: bool, adopt: bool, as_json: bool, **options) -> None:
+                 as_json: bool, overwrite: bool, adopt: bool, **options) -> None:
     """Score segmentations against true neurons: VOI, adapted Rand error, worst objects.
 
     Either name volumes with --segmentation and --truth, to count them in this process; or a
@@ -126,31 +107,38 @@ def segmentation(context: click.Context, config: Path | None, overrides: tuple[s
     dataset, its bodies are compared. Volumes are compared where they overlap, in nm.
 
     VOI split is H(segmentation | truth), VOI merge is H(truth | segmentation), in bits. Voxels
-    with truth 0 are not scored; segment 0 is a segment like any other. The adapted Rand error is
-    that of scikit-image; SNEMI3D and CREMI take every voxel of segment 0 for an object of its own.
+    with truth 0 are not scored unless --ignore says otherwise (none for no id); segment 0 is a
+    segment like any other. The adapted Rand error is that of scikit-image; SNEMI3D and CREMI take
+    every voxel of segment 0 for an object of its own.
     """
     check_form(context, config, options, needed=("segmentations", "truth"))
     if config is None:
-        task, scores = _score_here(options)
-        folder = options["output"]
+        task = CountOverlaps.from_dict(_as_config(options), source="The command line")
+        scores, folder = _score_here(task, options["output"]), options["output"]
     else:
-        task, scores = _score_on_workers(config, overrides, as_json, overwrite=overwrite, adopt=adopt)
-        folder = task.home if is_url(task.output) else Path(task.output)
+        task = CountOverlaps.from_file(config, overrides)
+        scores = _score_on_workers(task, as_json, {"overwrite": overwrite, "adopt": adopt})
+        folder = folder_of(task)
     written = [] if folder is None else write_results(folder, task, scores)
     _show(task, scores, written, as_json)
 
 
-def _score_here(options: dict) -> tuple[CountOverlaps, list[Scores]]:
+def _score_here(task: CountOverlaps, output: Path | None) -> list[Scores]:
     """Count in this process."""
-    task = CountOverlaps.from_dict(_as_config(options), source="The command line")
-    if options["output"]:
-        check_outside(places_of(task), options["output"])
-        check_writable(options["output"])
-    grid = task.grid()
-    require_inputs(task.sources())
-    task.check()
-    counted = count_here(task, with_progress(grid.blocks(), grid.n_blocks))
-    return task, score(task, {name: partial(list, [table]) for name, table in counted.items()})
+    counted = count_here(task, blocks_here(task, output))
+    return score(task, {name: partial(list, [table]) for name, table in counted.items()})
+
+
+def _score_on_workers(
+    task: CountOverlaps, as_json: bool, claim: dict[str, bool]
+) -> list[Scores]:
+    return scored_on_workers(
+        task, as_json, claim,
+        lambda done: score(
+            task, {name: partial(task.stored, name, done) for name in task.segmentations}
+        ),
+        lambda scores: {found.name: found.document() for found in scores},
+    )
 
 
 def _as_config(options: dict) -> dict:
@@ -169,7 +157,7 @@ def _as_config(options: dict) -> dict:
 
 
 def _named(segmentations: Iterable[str]) -> dict[str, str]:
-    """Volumes by the given name, else by the last part of their path."""
+    """Return volumes by the given name, else by the last part of their path."""
     named = {}
     for text in segmentations:
         found = _NAMED.match(text)
@@ -187,27 +175,6 @@ def _last_part(path: str) -> str:
     return re.sub("[^A-Za-z0-9_.-]", "_", re.split("[/:]", path.rstrip("/:"))[-1]).lstrip("_.-")
 
 
-def _score_on_workers(
-    config: Path, overrides: tuple[str, ...], as_json: bool, **claim: bool
-) -> tuple[CountOverlaps, list[Scores]]:
-    """Count all blocks that are not done on workers, and store the scores in the database."""
-    from em_blocks.db.evaluations import save_evaluations
-    from em_blocks.db.runs import DONE
-    from em_blocks.runtime.scheduler.run import run_blockwise
-
-    task = CountOverlaps.from_file(config, overrides)
-    report = run_blockwise(task, **claim)
-    if not report.ok:  # scores of a part would be taken for those of the whole
-        print_report(report, as_json)
-        sys.exit(report.exit_code)
-    with opened_store(task) as store:
-        grid = task.grid()
-        done = [grid.block(index) for index in store.indices(DONE)]
-        scores = score(task, {name: partial(task.stored, name, done) for name in task.segmentations})
-        save_evaluations(store.database, task.run, {s.name: s.document() for s in scores})
-    return task, scores
-
-
 def _show(
     task: CountOverlaps, scores: list[Scores], written: Iterable[Path], as_json: bool
 ) -> None:
@@ -220,12 +187,11 @@ def _show(
     best = min(scores, key=lambda item: sum(item.evaluation.voi))
     console.print(_objects_table(best, "splits", "neuron", "segments"))
     console.print(_objects_table(best, "merges", "segment", "neurons"))
-    for path in written:
-        console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
+    print_written(console, written)
 
 
 def _scores_table(scores: list[Scores]) -> Table:
-    """One column per segmentation, one row per figure with its unit."""
+    """Return one column per segmentation, one row per figure with its unit."""
     table = Table(title="Segmentation against truth")
     table.add_column("")
     for found in scores:
@@ -250,7 +216,7 @@ def _scores_table(scores: list[Scores]) -> Table:
 
 
 def _objects_table(found: Scores, side: str, object_name: str, parts: str) -> Table:
-    """The worst splits or merges of a segmentation."""
+    """Return the worst splits or merges of a segmentation."""
     table = Table(title=f"Worst {side} of {found.name}")
     for name in (object_name, "voxels", "bits", parts):
         table.add_column(name, justify="right")

@@ -11,7 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from em_blocks.cli.common import json_option, shows_errors
-from em_blocks.cli.evaluation.common import require_inputs, with_progress
+from em_blocks.cli.evaluation.common import (
+    output_option,
+    print_written,
+    require_inputs,
+    with_progress,
+)
+from em_blocks.cli.params import Numbers
 from em_blocks.json_text import json_text
 from em_blocks.runtime.runs.preflight import check_writable
 from em_blocks.volumes.stores.apart import check_outside
@@ -28,21 +34,7 @@ prediction_option = click.option("--prediction", required=True, metavar="VOLUME"
                                  help="Predicted objects, by id.")
 
 
-class _Voxels(click.ParamType):
-    """Three whole numbers with commas."""
-
-    name = "z,y,x"
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
-            return value
-        try:
-            z, y, x = map(int, value.split(","))
-        except ValueError:
-            z = y = x = -1
-        if min(z, y, x) < 0:
-            self.fail(f"{value!r} is not of the form z,y,x in voxels, for example 14,0,0.", param, ctx)
-        return (z, y, x)
+_VOXELS = Numbers(int, "z,y,x in voxels, for example 14,0,0", count=3, least=0)
 
 
 @click.command()
@@ -55,12 +47,11 @@ class _Voxels(click.ParamType):
               help="Leave out smaller objects, in both volumes.")
 @click.option("--matching", type=click.Choice(["one-to-one", "overlap"]), default="one-to-one",
               show_default=True, help="Whether one object can match several.")
-@click.option("--margin", type=_Voxels(), default=(0, 0, 0),
-              help="Do not compare so many voxels at every face.")
+@click.option("--margin", type=_VOXELS, default=(0, 0, 0),
+              help="Do not compare this many voxels at every face.")
 @click.option("--size-bound", "size_bounds", multiple=True, type=click.IntRange(min=1),
               metavar="VOXELS", help="Also score objects below and above this size; may be repeated.")
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
-              help="Write evaluation.json and objects.csv there.")
+@output_option("evaluation.json and objects.csv")
 @json_option
 @shows_errors
 def objects(output: Path | None, as_json: bool, size_bounds: tuple[int, ...], **options) -> None:
@@ -103,8 +94,7 @@ def _show_objects(found: EvaluatedObjects, written: list[Path]) -> None:
         f"Voxels of any object: precision {voxels.precision:.4f}, recall {voxels.recall:.4f}, F "
         f"{voxels.fscore:.4f}, IoU {voxels.iou:.4f}, mean with background {voxels.voc:.4f}"
     )
-    for path in written:
-        console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
+    print_written(console, written)
 
 
 def _line(iou: float, bin: SizeBin) -> str:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from em_blocks.cli.common import config_argument, json_option, set_option, shows_errors
-from em_blocks.cli.evaluation.common import require_inputs
+from em_blocks.cli.evaluation.common import output_option, print_written, require_inputs
+from em_blocks.cli.params import Numbers
 from em_blocks.json_text import json_text
 from em_blocks.runtime.runs.preflight import check_writable
 from em_blocks.volumes.stores.apart import check_outside, paths_in
@@ -24,28 +25,18 @@ _SHOWN_NEURONS = 5
 _SHOWN_EDGES = (1, 2, 3, 5, 10, 20)
 
 
-class _Numbers(click.ParamType):
-    """Numbers with commas."""
-
-    name = "numbers"
-
-    def convert(self, value, param, ctx):
-        try:
-            return [float(number) for number in value.split(",")]
-        except ValueError:
-            self.fail(f"{value!r} is not of the form 0,5,10.", param, ctx)
+_NUMBERS = Numbers(float, "0,5,10")
 
 
 @click.command()
 @config_argument
-@click.option("--thresholds", type=_Numbers(), metavar="A,B,...",
+@click.option("--thresholds", type=_NUMBERS, metavar="A,B,...",
               help="Score thresholds of a curve, instead of those of the config.")
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
-              help="Write scores by threshold and neuron, lists of links and plots there.")
+@output_option("scores by threshold and neuron, lists of links and plots")
 @set_option
 @json_option
 @shows_errors
-def synapses(config: Path, thresholds: list[float] | None, output: Path | None,
+def synapses(config: Path, thresholds: tuple[float, ...] | None, output: Path | None,
              overrides: tuple[str, ...], as_json: bool) -> None:
     """Score predicted synaptic partners against true ones, as CONFIG (JSON) says.
 
@@ -96,8 +87,7 @@ def _show(found: Evaluation, written: list[Path]) -> None:
         console.print(_neurons_table(best))
     if best.edges:
         console.print(_edges_table(best))
-    for path in written:
-        console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
+    print_written(console, written)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -132,7 +122,7 @@ def _name(threshold: float | None) -> str:
 
 
 def _filters_table(found: Evaluated) -> Table:
-    """How many predicted links every filter removed, and how many were compared."""
+    """Return how many predicted links every filter removed, and how many were compared."""
     table = _table(f"Filtered predictions, score from {_name(found.threshold)}",
                    "filter", "removed", "left")
     kept, steps = len(found.outcome.prediction), found.outcome.steps

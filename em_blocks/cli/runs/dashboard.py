@@ -46,7 +46,7 @@ def main(config: Path, overrides: tuple[str, ...], host: str, port: int, opens: 
         if not dashboard.is_private:
             click.echo(
                 f"Warning: {host} can be reached from other machines, and there is no login and no "
-                "encryption: whoever learns the address below can read configs' names, hosts and "
+                "encryption: anyone with the address below can read configs' names, hosts and "
                 "tracebacks of this run.", err=True,
             )
         click.echo(f"{dashboard.url}\n\nOpen this address in a browser. Press Ctrl-C to stop.")

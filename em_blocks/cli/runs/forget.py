@@ -97,7 +97,7 @@ def _ask(known: Known) -> None:
     """Raise unless a person says yes."""
     if not sys.stdin.isatty():
         raise ConfigError(
-            f"Removing {len(known)} runs needs a confirmation, and nobody can be asked: the input is no "
-            "terminal. Nothing was removed; add --yes if all that is listed is to go."
+            f"Removing {len(known)} runs needs a confirmation, which cannot be asked for: the input is "
+            "no terminal. Nothing was removed; add --yes to remove all that is listed."
         )
     click.confirm("Remove all of this for good?", abort=True, err=True)

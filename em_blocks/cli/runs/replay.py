@@ -64,6 +64,6 @@ def _index(block: str) -> tuple[int, int, int]:
 
 
 def _recorded(task: BlockwiseTask, store: RunStore, key: str) -> tuple[dict, dict]:
-    """The run's measured values and the block's document, where the run exists."""
+    """Return the run's measured values and the block's document, where the run exists."""
     run, block = store.load(), store.block(key)
     return (run or {}).get("measured") or task.measure(), block or {}

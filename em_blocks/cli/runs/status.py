@@ -54,7 +54,7 @@ def main(
 
 
 def _watch(stores: dict[StepView, RunStore], as_json: bool) -> int:
-    """Show the runs again and again until they end; the exit code."""
+    """Show the runs again and again until they end; return the exit code."""
     end, console = TheEnd(), Console()
     try:
         if as_json:
@@ -70,7 +70,7 @@ def _watch(stores: dict[StepView, RunStore], as_json: bool) -> int:
 
 
 def _looks(stores: dict[StepView, RunStore], end: TheEnd) -> Iterator[dict]:
-    """Snapshots until the end."""
+    """Yield snapshots until the end."""
     watcher = Watcher(lambda: stores)
     while True:
         snapshot = watcher.refresh()
@@ -81,12 +81,12 @@ def _looks(stores: dict[StepView, RunStore], end: TheEnd) -> Iterator[dict]:
 
 
 def _statuses(stores: list[RunStore]) -> list[dict]:
-    """Of all runs that were started; a single one must have been."""
+    """Return the status of all runs that were started; a single one must have been."""
     return [run_status(store) for store in stores if len(stores) == 1 or store.load() is not None]
 
 
 def _statuses_in(snapshot: dict) -> list[dict]:
-    """What `_statuses` returns, of a snapshot."""
+    """Return the statuses of a snapshot, as `_statuses` does."""
     keys = ("run", "state", "blocks", "rate_mvox_s", "eta_s", "reason")
     started = (step for step in snapshot["steps"] if step["state"] != NOT_STARTED)
     return [{key: step[key] for key in keys} for step in started]

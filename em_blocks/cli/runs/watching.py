@@ -1,4 +1,4 @@
-"""The terminal's picture of a run: steps, workers, failures; and when there is no more to see."""
+"""The terminal's picture of a run: steps, workers, failures; and when to stop showing it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TheEnd:
         self._idle_since: float | None = None
 
     def reached(self, snapshot: dict) -> bool:
-        """Whether `snapshot` is the last one."""
+        """Tell whether `snapshot` is the last one."""
         if snapshot["away"]:
             return False
         states = {step["run"]: step["state"] for step in snapshot["steps"]}
@@ -59,7 +59,7 @@ class TheEnd:
 
 
 def screen(snapshot: dict, height: int) -> RenderableType:
-    """A snapshot for a terminal of `height` lines."""
+    """Return a snapshot for a terminal of `height` lines."""
     steps, workers, failures = snapshot["steps"], snapshot["workers"], snapshot["failures"]
     parts: list[RenderableType] = []
     if away := snapshot["away"]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import psutil
 
 from em_blocks.errors import EmBlocksError
 from em_blocks.geometry import Triple
@@ -103,19 +102,16 @@ def _steps(config: RunConfig, shape: Triple) -> Steps | None:
 
 
 def _fits(candidate: Steps, known: dict) -> bool:
-    """Tell whether all workers get four blocks, which half of a worker's share of memory can hold."""
+    """Tell whether all workers get four blocks that their memory can hold."""
     first = candidate[0]
     if first.grid().n_blocks < BLOCKS_PER_WORKER * first.num_workers:
         return False
-    share = psutil.virtual_memory().total / first.num_workers
-    if first.cluster.memory_gb is not None:
-        share = first.cluster.memory_gb * 1e9
     needed = max(
         1e6 * known[step.kind][0].cost.peak_mb(block_sizes(step.grid()).max())
         if step.kind in known else step.worker_bytes()
         for step in candidate
     )
-    return needed < share / 2
+    return needed < first.memory_of_worker()
 
 
 def _with_blocks(work: StepWork, reads: float, step: BlockwiseTask) -> StepWork:
