@@ -4,7 +4,7 @@
 # make test-slurm  tests on a real Slurm of three nodes on this machine; root
 # make test-validators  what we write, by the validators of the field, which need an environment of their own
 # make system-packages  what these and a browser need from Debian or Ubuntu; root
-# make lint      ruff
+# make lint      ruff, and the types of the packages that pyproject.toml names
 # make schemas   configs/*.schema.json and the tables of docs/configs.md from the models
 # make bench     every benchmark of one checkout; each ends with one line of JSON
 # make docker-check   builds the image without a Docker engine and runs a job in it; as root
@@ -61,6 +61,7 @@ test-validators: install $(VALIDATORS)/.installed
 
 lint: install
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 schemas: install
 	$(BIN)/python -m em_blocks.cli.schemas

@@ -46,6 +46,7 @@ ROOMS = {
     ],
 }
 MOST_FILES = 15  # of a package, its __init__ apart
+MOST_LINES = 400  # of a module
 # Kernels know arrays. Everything that knows bytes, blocks or processes is someone else's work.
 NOT_IN_KERNELS = {"pathlib", "os", "daisy", "pymongo", "tensorstore", "torch", "zarr", "h5py"}
 HEAVY = ("torch", "gunpowder", "pymongo", "daisy", "scipy", "tensorstore")
@@ -141,6 +142,11 @@ def test_packages_are_small_and_say_what_they_are_for():
     for init in (ROOT / "em_blocks").rglob("__init__.py"):
         assert len(list(init.parent.glob("*.py"))) - 1 <= MOST_FILES, init.parent
         assert ast.get_docstring(ast.parse(init.read_text())), init
+
+
+def test_no_module_is_long():
+    lines = {file: len(file.read_text().splitlines()) for file in (ROOT / "em_blocks").rglob("*.py")}
+    assert {file: n for file, n in lines.items() if n > MOST_LINES} == {}
 
 
 def test_only_db_imports_pymongo():

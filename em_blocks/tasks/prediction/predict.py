@@ -204,7 +204,7 @@ class Predict(BlockwiseTask):
         check_voxel_size(self._raw, self._setup.config, self.voxel_size_tolerance)
         check_tiles(self)
         check_symmetries(self, self._raw)
-        self._network()  # loads the checkpoint: its errors come before the first worker
+        self.network()  # loads the checkpoint: its errors come before the first worker
 
     def survey(self) -> None:
         for remark in check_sample(
@@ -245,9 +245,11 @@ class Predict(BlockwiseTask):
     @contextmanager
     def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         """Load the network once per worker; yield the block function."""
+        from em_blocks.tasks.prediction.predictor import predictor_of
+
         volumes = {s.name: Volume.open(s.path, mode="r+") for s in self.output_specs()}
         raw, anchor = self._raw, self._anchor
-        predictor = self.predictor(context.measured)
+        predictor = predictor_of(self, context.measured)
         computing = threading.Lock()  # one block computes while others are read and written
 
         def process(block: Block, report: BlockReport) -> None:
@@ -271,30 +273,6 @@ class Predict(BlockwiseTask):
         from em_blocks.tasks.prediction.ways import said
 
         return said(measured)
-
-    def predictor(self, measured: dict):
-        """The network, ready for arrays; `measured` as returned by `measure`."""
-        from em_blocks.kernels.transforms.symmetry import Symmetry, symmetries
-        from em_blocks.nets.inference import HeadFormat, TilePredictor
-
-        augmented = self.test_time_augmentation
-        # Runs of earlier versions kept no tile and no batch.
-        tile = tuple(measured.get("tile_shape") or self.usual_tile)
-        batch = self.batch_size or measured.get("batch_size") or 1
-        heads = {
-            spec.name: HeadFormat(
-                spec.dtype, spec.attributes.get("scale"),
-                self.heads[spec.name].inverse,
-            )
-            for spec in self.output_specs()
-        }
-        return TilePredictor(
-            self._network(), heads=heads,
-            tile_shape=tile, batch_size=min(batch, self.tiles_per_block(tile)),
-            **measured["normalization"], precision=measured["precision"], overlap=self.overlap,
-            symmetries=[Symmetry()] if augmented == "none"
-            else symmetries(transposes=augmented == "mirrors_transposes"),
-        )
 
     def _seen_by_block(self) -> Box:
         """Return the box that the tiles of a whole block read, in voxels from its first one."""
@@ -378,7 +356,8 @@ class Predict(BlockwiseTask):
         """The network without its weights, for sizes."""
         return self._setup.build()
 
-    def _network(self):
+    def network(self):
+        """Return the network with its weights."""
         from em_blocks.models.setup import load_weights
 
         network = self._setup.build()

@@ -13,6 +13,7 @@ import numpy as np
 from em_blocks.geometry import Triple
 from em_blocks.nets.inference import best_device, bytes_per_voxel, device_name, hardware_precisions
 from em_blocks.nets.timing import Pass, Timed, Way, fastest, threads, time_ways
+from em_blocks.tasks.prediction.predictor import predictor_of
 
 if TYPE_CHECKING:
     from em_blocks.tasks.prediction.predict import Predict
@@ -103,7 +104,7 @@ def time_them(task: Predict, ways: Sequence[Way]) -> list[Timed]:
 def pass_of(task: Predict, way: Way) -> Pass:
     """One pass of `way` over noise."""
     scale = task.trained_normalization()
-    predictor = task.predictor({
+    predictor = predictor_of(task, {
         "precision": way.precision, "tile_shape": way.tile_shape, "batch_size": way.batch_size,
         "normalization": scale,
     })

@@ -11,6 +11,7 @@ from em_blocks.geometry import Box, Frame
 from em_blocks.nets.timing import Timed, Way
 from em_blocks.tasks.prediction import ways as predict_ways
 from em_blocks.tasks.prediction.predict import Predict
+from em_blocks.tasks.prediction.predictor import predictor_of
 from em_blocks.tasks.prediction.ways import possible_ways, said
 from em_blocks.tasks.usual_chunk import divisor, nearest_divisible
 from em_blocks.volumes import Volume
@@ -103,7 +104,7 @@ def test_tiles_beyond_the_stated_memory_are_not_tried(raw, setup_folder, tmp_pat
     per_voxel = predict_ways.bytes_per_voxel(predict(raw, setup_folder, tmp_path).bare_network)
     task = predict(raw, setup_folder, tmp_path)
     largest = predict_ways._seen((12, 48, 24), task.network_context) * per_voxel
-    enough = predict_ways.BASE_BYTES + predict_ways._held(task) + largest
+    enough = predict_ways.BASE_BYTES + task.held_bytes() + largest
     assert tried(worker_memory_gb=(enough + 1) / 1e9) == everything
     assert tried(worker_memory_gb=(enough - 1) / 1e9) == everything[:-1]
     assert tried(cluster={"memory_gb": 0.1}) == [(6, 12, 12)]
@@ -218,13 +219,13 @@ def test_what_is_left_open_does_not_change_the_identity(raw, setup_folder, tmp_p
 def test_a_run_of_an_earlier_version_goes_on_with_the_setups_tile(raw, setup_folder, tmp_path):
     task = predict(raw, setup_folder, tmp_path)
     old = {"precision": "fp32", "normalization": {"scale": 2 / 255, "shift": -1.0}}
-    predictor = task.predictor(old)
+    predictor = predictor_of(task, old)
     assert (predictor.tile_shape, predictor.batch_size) == ((6, 12, 12), 1)
 
 
 def test_a_batch_is_not_larger_than_a_block(raw, setup_folder, tmp_path):
     task = predict(raw, setup_folder, tmp_path, batch_size=100, tile_shape=(6, 24, 24))
-    assert task.predictor(task.measure()).batch_size == 2 * 2 * 1
+    assert predictor_of(task, task.measure()).batch_size == 2 * 2 * 1
 
 
 @given(st.integers(1, 2000))
