@@ -8,7 +8,7 @@ from em_blocks.errors import IncompleteInputError
 from em_blocks.outputs import RunContext
 from em_blocks.runtime.monitoring.overview import grid_of
 from em_blocks.runtime.runs.block_sets import masked_of
-from em_blocks.runtime.runs.inputs import require_done
+from em_blocks.runtime.runs.complete import require_done
 from em_blocks.tasks.synapses.map_sites import MappedSites
 
 WRITERS = {

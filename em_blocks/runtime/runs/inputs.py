@@ -18,9 +18,10 @@ import numpy as np
 
 from em_blocks.config import VolumeInput, path_of
 from em_blocks.db.runs import DONE, RunStore
-from em_blocks.errors import ChangedInputError, IncompleteInputError
+from em_blocks.errors import ChangedInputError
 from em_blocks.geometry import BlockGrid, Box, Frame, Triple
 from em_blocks.outputs.table import table_fingerprint
+from em_blocks.runtime.runs.complete import refuse_incomplete_rows, require_done
 from em_blocks.runtime.runs.leases import is_alive
 from em_blocks.runtime.runs.preflight import Checked, refuse_incomplete
 from em_blocks.tasks.base import BlockwiseTask
@@ -314,32 +315,6 @@ def require_unchanged(task: BlockwiseTask, store: RunStore) -> None:
             f"What run {task.run!r} has made is outdated: {'; '.join(why)}. It would be compared with "
             "data that it was not made of. Run its command again first."
         )
-
-
-def refuse_incomplete_rows(task: BlockwiseTask, store: RunStore) -> None:
-    """Raise `IncompleteInputError` unless the runs whose synapses `task` reads are done.
-
-    There is no going around: the partner of a missing row may lie in any block.
-    """
-    for run in task.synapse_runs():
-        require_done(RunStore(store.client, task.db_name, run))
-
-
-def require_done(store: RunStore, what: str = "The synapses") -> None:
-    """Raise `IncompleteInputError` if the run of `store`, which made `what`, exists and lacks blocks."""
-    run = store.load()
-    if run is None:
-        return
-    # A block that `verify` found damaged is due again, although the run has ended.
-    missing = run.get("n_blocks", 0) - run.get("n_masked", 0) - store.n_done()
-    if run["state"] == "done" and missing <= 0:
-        return
-    lacks = f"lacks {missing} of {run['n_blocks']} blocks" if missing > 0 else f"is {run['state']}"
-    raise IncompleteInputError(
-        f"{what} of run {store.run!r}: not complete, the run {lacks}. What is made of an incomplete "
-        "input is wrong without a sign. Run the command that makes it again (quarantined blocks: "
-        "`em-blocks retry` with the same config)."
-    )
 
 
 def _look(name: str, ref: str | VolumeInput, store: RunStore) -> Input | None:
