@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -66,6 +67,28 @@ class AugmentConfig(StrictModel):
     faint_sections: Fraction = Field(0.0, description="Share of sections of low contrast.")
 
 
+class Retention(StrictModel):
+    """Which checkpoints of a training stay; best.safetensors and the newest states do in any case."""
+
+    last: PositiveInt = Field(2, description="The newest ones.")
+    every: PositiveInt | None = Field(
+        None, description="Those whose iteration is a multiple of this; a multiple of checkpoint_every."
+    )
+    best: PositiveInt = Field(
+        1, description="Checkpoints of so many best validations; 1 for best.safetensors alone."
+    )
+
+    def of(self, iterations: Collection[int]) -> set[int]:
+        """Choose by number from the iterations of checkpoints."""
+        multiples = {i for i in iterations if self.every is not None and i % self.every == 0}
+        return {*sorted(iterations)[-self.last :], *multiples}
+
+    def most(self, iterations: int) -> int:
+        """Return how many files of weights a training of so many iterations keeps at most."""
+        best = self.best + 1 if self.best > 1 else 1  # best.safetensors, and what may become it
+        return self.last + best + (iterations // self.every if self.every else 0)
+
+
 class TrainingConfig(StrictModel):
     """How a setup's network is trained."""
 
@@ -102,6 +125,10 @@ class TrainingConfig(StrictModel):
     precision: Literal["bf16", "fp32"] = "bf16"
     validate_every: PositiveInt = 250
     checkpoint_every: PositiveInt = 250
+    keep: Retention = Field(
+        Retention(), exclude_if=lambda keep: keep == Retention(),
+        description="Which checkpoints stay.",
+    )
     snapshot_every: NonNegativeInt = Field(
         0,
         description="Iterations between snapshots: a sample with its targets and predictions, in "

@@ -6,11 +6,9 @@ leaves whole files only.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -18,23 +16,33 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from em_blocks.errors import CheckpointError, ConfigError, RefusedError, RunFailedError
+from em_blocks.errors import CheckpointError, ConfigError, RefusedError
+from em_blocks.models.config import Retention
 from em_blocks.models.setup import CHECKPOINTS, numbered_checkpoints
+from em_blocks.training.records import JsonRecord
+from em_blocks.training.whole_file import write_whole
 
 BEST = "best.safetensors"
-KEPT = 2  # the newest may be the one that a full disk or a crash spoiled
+STATES = 2  # that are kept: the newest may be the one that a full disk or a crash spoiled
 _STATE = re.compile(r"state_(\d+)\.pt$")
 
 
 class TrainingFiles:
-    """Checkpoints, states and the record below one folder."""
+    """Checkpoints, states and the record below one folder.
 
-    def __init__(self, folder: Path):
-        self.folder = folder / CHECKPOINTS
+    Parameters
+    ----------
+    folder : Path
+    keep : Retention
+        Which checkpoints stay.
+    """
+
+    def __init__(self, folder: Path, keep: Retention | None = None):
+        self.folder, self.keep = folder / CHECKPOINTS, keep or Retention()
 
     @property
-    def record(self) -> Path:
-        return self.folder / "record.json"
+    def record(self) -> JsonRecord:
+        return JsonRecord(self.folder / "record.json")
 
     def refuse_if_used(self) -> None:
         """Raise `RefusedError` if the folder holds another training."""
@@ -47,12 +55,12 @@ class TrainingFiles:
             )
 
     def states(self) -> dict[int, Path]:
-        """Full states by iteration."""
+        """List full states by iteration."""
         matches = ((_STATE.match(file.name), file) for file in self.folder.glob("state_*.pt"))
         return {int(match.group(1)): file for match, file in matches if match}
 
     def load_state(self) -> dict:
-        """The newest full state; raises `CheckpointError` if there is none."""
+        """Load the newest full state; raises `CheckpointError` if there is none."""
         for partial in self.folder.glob(".*.partial"):  # left by a killed training
             partial.unlink()
         states = self.states()
@@ -71,30 +79,33 @@ class TrainingFiles:
             ) from error
 
     def save_state(self, state: dict, iteration: int) -> None:
-        """Write a full state and drop all but the newest `KEPT`."""
+        """Write a full state and drop all but the newest `STATES`."""
         write_whole(self.folder / f"state_{iteration}.pt", lambda path: torch.save(state, path))
-        _prune(self.states())
+        states = self.states()
+        _prune(states, sorted(states)[-STATES:])
 
-    def save_checkpoint(self, network: nn.Module, iteration: int, about: dict[str, str]) -> None:
-        """Write checkpoint_<iteration>.safetensors and drop all but the newest `KEPT`."""
-        self._save_weights(f"checkpoint_{iteration}.safetensors", network, about)
-        _prune(numbered_checkpoints(self.folder))
+    def save_checkpoint(
+        self, network: nn.Module, iteration: int, about: dict[str, str],
+        best: Collection[int] = (),
+    ) -> Path:
+        """Write checkpoint_<iteration>.safetensors and drop those that `keep` does not name.
+
+        Parameters
+        ----------
+        best : collection of int
+            Iterations that stay as well.
+        """
+        path = self._save_weights(f"checkpoint_{iteration}.safetensors", network, about)
+        numbered = numbered_checkpoints(self.folder)
+        _prune(numbered, {*self.keep.of(numbered), *best})
+        return path
 
     def save_best(self, network: nn.Module, about: dict[str, str]) -> None:
         """Write best.safetensors."""
         self._save_weights(BEST, network, about)
 
-    def save_record(self, record: dict) -> None:
-        """Write record.json."""
-        text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-        write_whole(self.record, lambda path: path.write_text(text))
-
-    def read_record(self) -> dict:
-        """The record of the training in this folder; empty if there is none."""
-        return json.loads(self.record.read_text()) if self.record.is_file() else {}
-
     def weights_at_hand(self) -> dict[int, Path]:
-        """Weights of this folder by iteration; best.safetensors before a copy of the same."""
+        """List weights of this folder by iteration; best.safetensors before a copy of the same."""
         numbered = numbered_checkpoints(self.folder)
         best = self.folder / BEST
         iteration = _iteration_of(best) if best.is_file() else None
@@ -106,12 +117,13 @@ class TrainingFiles:
         if source.name != BEST:
             write_whole(self.folder / BEST, lambda path: shutil.copyfile(source, path))
 
-    def check_space(self, network: nn.Module) -> None:
+    def check_space(self, network: nn.Module, iterations: int) -> None:
         """Raise `ConfigError` if the disk cannot hold what a training of `network` writes."""
         weights = sum(value.nbytes for value in network.state_dict().values())
         state = 4 * weights  # network, average and two moments
         there = [*self.states().values(), *self.folder.glob("*.safetensors")]
-        in_all = KEPT * (state + weights) + weights - sum(file.stat().st_size for file in there)
+        kept = self.keep.most(iterations)
+        in_all = STATES * state + kept * weights - sum(file.stat().st_size for file in there)
         # The oldest goes once the newest is whole, so one more of each fits in any case.
         needed = max(in_all, 0) + state + weights
         existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
@@ -123,48 +135,15 @@ class TrainingFiles:
                 "checkpoint; free some space, or use --output with a folder of another disk."
             )
 
-    def _save_weights(self, name: str, network: nn.Module, about: dict[str, str]) -> None:
+    def _save_weights(self, name: str, network: nn.Module, about: dict[str, str]) -> Path:
         # Row-major: the memory format of the training is not part of the weights.
         weights = {key: value.contiguous() for key, value in network.state_dict().items()}
         write_whole(self.folder / name, lambda path: save_file(weights, path, metadata=about))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place, then put it there.
-
-    Raises
-    ------
-    RunFailedError
-        If the disk refuses; what was at `path` is as it was.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        partial.chmod(0o644)  # safetensors makes files that only their owner can read
-        _to_disk(partial)
-        partial.replace(path)
-        _to_disk(path.parent)
-    except (OSError, RuntimeError, SafetensorError) as error:  # how torch and safetensors say it
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [repr(error)])[0]
-        raise RunFailedError(
-            f"{path} cannot be written: {reason}. What was saved before is whole. Make room on the "
-            "disk (or mend it), then continue with --resume."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _to_disk(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        return self.folder / name
 
 
 def _iteration_of(weights: Path) -> int | None:
-    """The iteration that a file of weights says of itself."""
+    """Read the iteration that a file of weights says of itself."""
     try:
         with safe_open(weights, "pt") as file:
             return int((file.metadata() or {})["iteration"])
@@ -172,6 +151,6 @@ def _iteration_of(weights: Path) -> int | None:
         return None  # damaged, or not of a training: no checkpoint to choose
 
 
-def _prune(files: dict[int, Path]) -> None:
-    for iteration in sorted(files)[:-KEPT]:
+def _prune(files: dict[int, Path], kept: Collection[int]) -> None:
+    for iteration in files.keys() - set(kept):
         files[iteration].unlink()

@@ -1,4 +1,4 @@
-"""What decides the weights of a training, and in what two trainings differ."""
+"""The identity of a training: all that decides its weights; and in what two of them differ."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ CHANGEABLE = frozenset(
     for key in ("iterations", "validate_every", "checkpoint_every", "snapshot_every", "score")
 )
 """What a training that goes on may do in another way: no iteration done is made wrong by it."""
+_KEEP = "config.training.keep."
 
 
 def identity(
     setup: Setup, sources: Sequence[TrainingData], validation: Sequence[TrainingData]
 ) -> dict:
-    """Config, network code and data of a training; JSON values only.
+    """Collect config, network code and data of a training; JSON values only.
 
     Data counts by its content, so a training can move with its data.
     """
@@ -48,7 +49,7 @@ def identity(
 
 
 def portable_config(setup: Setup, folder: Path | None = None) -> dict:
-    """The setup's config with paths relative to `folder` (default: the setup's)."""
+    """Dump the setup's config with paths relative to `folder` (default: the setup's)."""
     values = setup.config.model_dump(mode="json", exclude_none=True)
     for source in (*values["training"]["sources"], *values["training"]["validation"]):
         for key in source.keys() & set(_PLACES):
@@ -86,7 +87,7 @@ class Differences(NamedTuple):
 
 
 def differences(before: dict, now: dict) -> Differences:
-    """In what two identities differ.
+    """List the values in which two identities differ.
 
     Paths do not count, nor what only decides what can be looked at.
     """
@@ -96,7 +97,8 @@ def differences(before: dict, now: dict) -> Differences:
         if _IRRELEVANT.match(key) or key.startswith(_CHECKED_ONLY):
             continue
         if old.get(key) != new.get(key):
-            where = found.changeable if key in CHANGEABLE else found.deciding
+            changeable = key in CHANGEABLE or key.startswith(_KEEP)
+            where = found.changeable if changeable else found.deciding
             where.append(f"{key}: {old.get(key)} -> {new.get(key)}")
     return found
 

@@ -6,10 +6,9 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from tensorboardX import summary
@@ -21,8 +20,8 @@ logger = logging.getLogger(__name__)
 FLUSH_S = 30.0
 
 
-class TrainingLog:
-    """Context manager that appends curves and pictures to a log of its own in `folder`.
+class TensorBoardRecord:
+    """Record of curves and pictures: every start of a training makes a log of its own in `folder`.
 
     tensorboardX's SummaryWriter is not used: its thread ends when the disk is full, and then the
     training waits for it for ever. A log that cannot be written is given up with a warning: it
@@ -31,36 +30,35 @@ class TrainingLog:
     Parameters
     ----------
     folder : Path
-    done : int
-        Iterations done before; what older logs say of later ones is hidden.
     """
 
-    def __init__(self, folder: Path, done: int):
-        self.folder, self.done = folder, done
+    def __init__(self, folder: Path):
+        self.folder = folder
         self._events: RecordWriter | None = None
         self._flushed = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def start(self, iteration: int, document: dict) -> None:
+        """Open a log; what older ones say of later iterations is hidden."""
         with self._given_up_on_errors():
             self.folder.mkdir(parents=True, exist_ok=True)
             name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
             self._events = RecordWriter(str(self.folder / name))
-            self._write(self.done, file_version="brain.Event:2")
-            self._write(self.done, session_log=SessionLog(status=SessionLog.START))
-        return self
+            self._write(iteration, file_version="brain.Event:2")
+            self._write(iteration, session_log=SessionLog(status=SessionLog.START))
 
-    def __exit__(self, *exception) -> None:
+    def metrics(self, iteration: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._add(iteration, summary=summary.scalar(name, value))
+
+    def picture(self, iteration: int, name: str, picture: np.ndarray) -> None:
+        self._add(iteration, summary=summary.image(name, picture, dataformats="HWC"))
+
+    def checkpoint(self, iteration: int, weights: Path, document: dict) -> None: ...
+
+    def finish(self) -> None:
         if self._events is not None:
             with self._given_up_on_errors():
                 self._events.close()
-
-    def add_scalar(self, name: str, value: float, iteration: int) -> None:
-        """One point of a curve."""
-        self._add(iteration, summary=summary.scalar(name, value))
-
-    def add_image(self, name: str, picture: np.ndarray, iteration: int) -> None:
-        """A (height, width, 3) uint8 picture."""
-        self._add(iteration, summary=summary.image(name, picture, dataformats="HWC"))
 
     def _add(self, iteration: int, **content) -> None:
         if self._events is None:

@@ -1,4 +1,4 @@
-"""The folder that a training writes: a setup of its own, and nobody else's."""
+"""The folder that a training writes: a setup of its own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from em_blocks.errors import RefusedError
 from em_blocks.models.setup import CONFIG, NETWORK, Setup
-from em_blocks.training.checkpoints import write_whole
 from em_blocks.training.identity import portable_config
+from em_blocks.training.whole_file import write_whole
 
 _OF_THE_NETWORK = {"voxel_size", "network", "heads", "normalization"}
 """What a prediction reads of config.json, and the weights do not hold."""

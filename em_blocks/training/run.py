@@ -23,10 +23,11 @@ from em_blocks.training.data.sources import open_sources
 from em_blocks.training.identity import differences, identity
 from em_blocks.training.interruption import Interruption
 from em_blocks.training.lock import TrainingLock
-from em_blocks.training.log import TrainingLog
+from em_blocks.training.log import TensorBoardRecord
 from em_blocks.training.objective import HeadsObjective
 from em_blocks.training.place import SetupCopy
 from em_blocks.training.progress import Progress
+from em_blocks.training.records import Records
 from em_blocks.training.scores.snapshots import FOLDER, Snapshots
 from em_blocks.training.stream import BatchStream
 from em_blocks.training.trainer import Step, Trainer
@@ -91,11 +92,12 @@ class TrainingRun:
     def __init__(self, setup: Setup, output: Path, command: str, *, resume: bool):
         self.setup, self.config = setup, setup.config.training
         self.output, self.command = output, command
-        self.files = TrainingFiles(output)
+        self.files = TrainingFiles(output, self.config.keep)
         self.snapshots = Snapshots(output / "training" / FOLDER, setup.config)
+        self.records = Records([self.files.record, TensorBoardRecord(output / "training")])
         self.copy = SetupCopy(setup, output)
         # Before any data is opened or made, which can take a while.
-        state, record = self.files.load_state() if resume else None, self.files.read_record()
+        state, record = self.files.load_state() if resume else None, self.files.record.read()
         if not resume:
             self.files.refuse_if_used()
         if not resume or record.get("made"):  # older records do not say what was made
@@ -113,7 +115,7 @@ class TrainingRun:
             {name: head.channels for name, head in setup.config.heads.items()},
             self.config.output_shape,
         )
-        self.files.check_space(network)
+        self.files.check_space(network, self.config.iterations)
         self._open_data(network.context)
         self.history: list[dict] = []
         self.changes: list[dict] = []
@@ -143,7 +145,7 @@ class TrainingRun:
                 f"{self.files.folder} holds a training with other settings: "
                 f"{'; '.join(found.deciding)}. Continuing it with these would give a network that no "
                 "config describes. Undo the changes, or use --output FOLDER to train anew. What may "
-                "be changed: iterations, validate_every, checkpoint_every, snapshot_every, score."
+                "be changed: iterations, validate_every, checkpoint_every, snapshot_every, keep, score."
             )
         done = state["iteration"]
         if done > self.config.iterations:
@@ -182,23 +184,22 @@ class TrainingRun:
     def train(self, interruption: Interruption, go_on: str) -> str:
         """Train up to the config's number of iterations; returns how it ended."""
         self.copy.write()
-        self.files.save_record(self._record())  # so that the folder says whose it is
+        self.records.start(self.done, self._document())  # so that the folder says whose it is
         config, self.began = self.config, time.monotonic() - self.seconds
         batches = self.stream.batches(self.done, config.iterations)
         with (
-            TrainingLog(self.output / "training", self.done) as log,
-            Progress(self.done, config.iterations) as progress,
+            self.records, Progress(self.done, config.iterations) as progress,
             closing(batches), interruption.later(),
         ):
             try:
-                if self._validate_if_due(log, interruption):  # it was stopped before that
+                if self._validate_if_due(interruption):  # it was stopped before that
                     self._save()
                 for batch in batches:
-                    self._iterate(batch, log, progress)
+                    self._iterate(batch, progress)
                     due = self.done % config.checkpoint_every == 0 or self.done == config.iterations
                     if due:  # a validation may take minutes: if it is killed, no iteration is lost
                         self._save()
-                    if self._validate_if_due(log, interruption) and due:
+                    if self._validate_if_due(interruption) and due:
                         self._save()
                     if interruption.requested and self.done < config.iterations:
                         raise KeyboardInterrupt
@@ -206,19 +207,19 @@ class TrainingRun:
                 self._stop(interruption, go_on)
         return self._outcome()
 
-    def _iterate(self, batch: SampleBatch, log: TrainingLog, progress: Progress) -> None:
+    def _iterate(self, batch: SampleBatch, progress: Progress) -> None:
         step = self.trainer.step(self.done, batch)
         self.done += 1
-        self._log(log, step)
+        self._note(step)
         progress.advance(step.loss)
         if self.config.snapshot_every and self.done % self.config.snapshot_every == 0:
             predicted = {
                 name: values[0] for name, values in self.trainer.predict(batch["raw"][:1]).items()
             }
             picture = self.snapshots.write(self.done, batch.samples[0], predicted)
-            log.add_image("snapshot", picture, self.done)
+            self.records.picture(self.done, "snapshot", picture)
 
-    def _validate_if_due(self, log: TrainingLog, interruption: Interruption) -> bool:
+    def _validate_if_due(self, interruption: Interruption) -> bool:
         """Validate if it is time for it and has not happened; returns whether it has now."""
         due = self.done % self.config.validate_every == 0 or self.done == self.config.iterations
         had = self.history and self.history[-1]["iteration"] == self.done
@@ -228,8 +229,9 @@ class TrainingRun:
             entry = self.validation.entry(self.trainer.average, self.done)
         self.history.append(entry)
         scores, never = _known(entry), self.validation.never
-        for name, value in scores.items():
-            log.add_scalar(f"validation/{name}", value, self.done)
+        self.records.metrics(
+            self.done, {f"validation/{name}": value for name, value in scores.items()}
+        )
         logger.info("iteration %d: %s", self.done, _listed(scores))
         new = {name: why for name, why in entry.get(UNDEFINED, {}).items() if name not in never}
         for reason in sorted(set(new.values())):
@@ -240,15 +242,15 @@ class TrainingRun:
             self.best = entry
         return True
 
-    def _log(self, log: TrainingLog, step: Step) -> None:
+    def _note(self, step: Step) -> None:
         if step.skipped:
             logger.warning("iteration %d skipped: loss or gradient is not finite", self.done)
         if self.done % LOG_EVERY == 0:
-            log.add_scalar("train/loss", step.loss, self.done)
-            log.add_scalar("train/gradient_norm", step.gradient_norm, self.done)
-            log.add_scalar("train/learning_rate", step.learning_rate, self.done)
-            for name, loss in step.per_head.items():
-                log.add_scalar(f"train/{name}", loss, self.done)
+            values = {
+                "loss": step.loss, "gradient_norm": step.gradient_norm,
+                "learning_rate": step.learning_rate, **step.per_head,
+            }
+            self.records.metrics(self.done, {f"train/{name}": v for name, v in values.items()})
 
     def _save(self) -> None:
         self.trainer.check_finite(self.done)
@@ -261,8 +263,13 @@ class TrainingRun:
             "changes": json.dumps(self.changes),
             "identity": json.dumps(self._identity, allow_nan=False),
         }
-        self.files.save_checkpoint(self.trainer.average, self.done, self._about())
-        self.files.save_record(self._record())
+        ranking, n = self.validation.choice.ranking(self.history), self.config.keep.best
+        weights = self.files.save_checkpoint(
+            self.trainer.average, self.done, self._about(),
+            # The best of all is best.safetensors, but may become the second.
+            best=[entry["iteration"] for entry in ranking[: n if n > 1 else 0]],
+        )
+        self.records.checkpoint(self.done, weights, self._document())
         self.files.save_state(state, self.done)
         self.saved = self.done
 
@@ -303,7 +310,7 @@ class TrainingRun:
             "seed": str(self.config.seed),
         }
 
-    def _record(self) -> dict:
+    def _document(self) -> dict:
         return {
             "setup": self.setup.config.name,
             "command": self.command,

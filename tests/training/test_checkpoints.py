@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from em_blocks.errors import CheckpointError, ConfigError, RefusedError
+from em_blocks.models.config import Retention
+from em_blocks.models.setup import numbered_checkpoints
 from em_blocks.training.checkpoints import TrainingFiles
 
 
@@ -24,10 +26,29 @@ def test_only_the_newest_states_and_weights_are_kept(files):
     assert not (files.folder / "checkpoint_9.safetensors").exists()
 
 
+def checkpoints(tmp_path, iterations, best=(), **keep):
+    files = TrainingFiles(tmp_path, Retention(**keep))
+    for iteration in iterations:
+        files.save_checkpoint(nn.Linear(1, 1), iteration, {"iteration": str(iteration)}, best)
+    return sorted(numbered_checkpoints(files.folder))
+
+
+@pytest.mark.parametrize(("keep", "best", "kept"), [
+    ({}, (), [50, 60]),
+    ({"last": 1}, (), [60]),
+    ({"last": 1, "every": 20}, (), [20, 40, 60]),
+    ({"last": 3}, (10, 50), [10, 40, 50, 60]),
+])
+def test_the_newest_checkpoints_multiples_and_the_best_stay(tmp_path, keep, best, kept):
+    assert checkpoints(tmp_path, range(10, 70, 10), best, **keep) == kept
+    assert len(kept) < Retention(**keep, best=len(best) or 1).most(60)  # best.safetensors is one more
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_remains(files):
-    files.save_record({"score": 1})
+    files.record.start(0, {"score": 1})
     with pytest.raises(TypeError):
-        files.save_record({"score": {1, 2}})
+        files.record.checkpoint(1, files.folder, {"score": {1, 2}})
+    assert files.record.read() == {"score": 1}
     assert [path.name for path in files.folder.iterdir()] == ["record.json"]
 
 
@@ -66,7 +87,7 @@ def test_the_space_that_a_training_needs_is_asked_for_and_what_is_there_counts(f
         usage = shutil.disk_usage(files.folder)._replace(free=free)
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "disk_usage", lambda path: usage)
-            files.check_space(network)
+            files.check_space(network, iterations=100)
 
     needed = 440 * (2 * 5 + 1 + 5)
     check(needed)
@@ -85,8 +106,8 @@ def test_the_space_that_a_training_needs_is_asked_for_and_what_is_there_counts(f
 
 def test_nan_never_enters_the_record(files):
     with pytest.raises(ValueError, match="JSON"):
-        files.save_record({"score": float("nan")})
-    assert not files.record.exists()
+        files.record.start(0, {"score": float("nan")})
+    assert not files.record.path.exists()
 
 
 def test_weights_are_found_by_the_iteration_that_they_say(files):

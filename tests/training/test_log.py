@@ -2,12 +2,13 @@
 
 import resource
 import struct
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from em_blocks.training.log import TrainingLog
+from em_blocks.training.log import TensorBoardRecord
 
 
 def events(folder):
@@ -21,11 +22,19 @@ def events(folder):
     return found
 
 
+@contextmanager
+def running(folder, iteration=0):
+    log = TensorBoardRecord(folder)
+    log.start(iteration, {})
+    yield log
+    log.finish()
+
+
 def test_points_and_pictures_are_there_when_it_is_closed(tmp_path):
     picture = np.zeros((4, 5, 3), np.uint8)
-    with TrainingLog(tmp_path / "log", 30) as log:
-        log.add_scalar("train/loss", 0.25, 31)
-        log.add_image("snapshot", picture, 32)
+    with running(tmp_path / "log", 30) as log:
+        log.metrics(31, {"train/loss": 0.25})
+        log.picture(32, "snapshot", picture)
     *_, start, loss, image = events(tmp_path / "log")
     assert (start.step, start.session_log.status) == (30, SessionLog.START)
     (point,) = loss.summary.value
@@ -43,15 +52,15 @@ def full_disk():
 
 
 def test_a_log_that_cannot_be_written_is_given_up_and_said_once(tmp_path, full_disk, caplog):
-    with TrainingLog(tmp_path, 0) as log:
+    with running(tmp_path) as log:
         full_disk(500)
         for iteration in range(2000):  # more than any buffer holds
-            log.add_scalar("train/loss", 1.0, iteration)
+            log.metrics(iteration, {"train/loss": 1.0})
     assert caplog.text.count("cannot be written (File too large)") == 1
 
 
 def test_a_file_in_the_place_of_the_log_is_said(tmp_path, caplog):
     (tmp_path / "log").touch()
-    with TrainingLog(tmp_path / "log", 0) as log:
-        log.add_scalar("train/loss", 1.0, 1)
+    with running(tmp_path / "log") as log:
+        log.metrics(1, {"train/loss": 1.0})
     assert "cannot be written" in caplog.text

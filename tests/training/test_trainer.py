@@ -43,7 +43,7 @@ def trainer(**changes):
 
 def batch(seed=0):
     raw = np.random.default_rng(seed).normal(size=(1, 1, 4, 4, 4)).astype(np.float32)
-    return {"raw": raw, "wanted": 3 * raw + 1, "labels": np.ones((1, 4, 4, 4), np.uint64)}
+    return {"raw": raw, "wanted": 3 * raw + 1}
 
 
 def test_training_reduces_the_loss():
@@ -137,3 +137,54 @@ def test_predicting_changes_neither_weights_nor_random_numbers_nor_later_steps()
     assert predicted.shape == (1, 1, 4, 4, 4) and predicted.dtype == np.float32
     for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+class Normed(nn.Module):
+    """A network with running statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.layer = nn.BatchNorm1d(2), nn.Linear(2, 1)
+
+    def forward(self, points):
+        return {"height": self.layer(self.norm(points))}
+
+
+class Points:
+    """A source of batches without any volume: a plane above points, drawn by numpy alone."""
+
+    def batches(self, first, last):
+        for iteration in range(first, last):
+            points = np.random.default_rng(iteration).normal(3, 2, (32, 2)).astype(np.float32)
+            yield {"raw": points, "height": points @ np.float32([[1], [-2]]) + 5}
+
+
+def learn_points(last, network=None, first=0):
+    def objective(outputs, batch, iteration):
+        return {"height": (outputs["height"] - batch["height"]).square().mean()}
+
+    config = TrainingConfig.from_dict(
+        tiny_config()["training"] | {"learning_rate": 0.05, "warmup": 0, "iterations": 400}
+    )
+    torch.manual_seed(0)
+    train, source = Trainer(network or Normed(), objective, config), Points()
+    steps = [train.step(first + i, batch) for i, batch in enumerate(source.batches(first, last))]
+    return train, steps
+
+
+def test_the_loop_trains_whatever_a_source_yields():
+    _, steps = learn_points(400)
+    assert steps[-1].loss < 0.1 * steps[0].loss  # of random batches, normalised one by one
+    assert steps[0].per_head.keys() == {"height"}
+
+
+def test_running_statistics_are_averaged_as_weights_are():
+    train, _ = learn_points(300)
+    mean, now = train.average.norm, train.network.norm
+    assert mean.num_batches_tracked == now.num_batches_tracked == 300
+    assert not torch.equal(mean.running_mean, now.running_mean)
+    torch.testing.assert_close(mean.running_mean, torch.full((2,), 3.0), atol=0.3, rtol=0)
+    torch.testing.assert_close(mean.running_var, torch.full((2,), 4.0), atol=0.8, rtol=0)
+    [batch] = Points().batches(999, 1000)
+    found = train.average(torch.from_numpy(batch["raw"]))["height"].numpy()
+    assert np.square(found - batch["height"]).mean() < 0.3  # better than with those of one batch

@@ -25,6 +25,12 @@ class Choice(NamedTuple):
             return True
         return value < best[self.score] if self.lower_wins else value > best[self.score]
 
+    def ranking(self, history: Iterable[dict]) -> list[dict]:
+        """Sort the entries that have a value, the best first and of equal ones the earlier."""
+        known = [entry for entry in history if entry.get(self.score) is not None]
+        sign = 1 if self.lower_wins else -1
+        return sorted(known, key=lambda entry: sign * entry[self.score])
+
     def best_of(
         self, history: Iterable[dict], iterations: Collection[int] | None = None
     ) -> dict | None:

@@ -1,5 +1,7 @@
 """Which entry of a history is the best."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,3 +52,14 @@ def test_equal_scores_do_not_replace_each_other_and_a_missing_one_is_none():
 def test_only_weights_that_are_there_count(iterations, best):
     found = HIGH.best_of(history([0.1, 0.3, 0.9]), iterations)
     assert (found and found["iteration"]) == best
+
+
+@given(values)
+def test_a_ranking_begins_with_the_best_and_leaves_out_what_has_no_value(scores):
+    for choice in (HIGH, LOW):
+        entries = history(scores, choice)
+        ranking = choice.ranking(entries)
+        assert (ranking[0] if ranking else None) == choice.best_of(entries)
+        assert len(ranking) == sum(score is not None for score in scores)
+        for first, second in pairwise(ranking):
+            assert not choice.better(second, first)

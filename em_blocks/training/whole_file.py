@@ -1,0 +1,45 @@
+"""Files of a training that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from em_blocks.errors import RunFailedError
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside its place, then put it there.
+
+    Raises
+    ------
+    RunFailedError
+        If the disk refuses; what was at `path` is as it was.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        partial.chmod(0o644)  # safetensors makes files that only their owner can read
+        _to_disk(partial)
+        partial.replace(path)
+        _to_disk(path.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:  # how torch and safetensors say it
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [repr(error)])[0]
+        raise RunFailedError(
+            f"{path} cannot be written: {reason}. What was saved before is whole. Make room on the "
+            "disk (or mend it), then continue with --resume."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
