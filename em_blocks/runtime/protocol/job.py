@@ -12,6 +12,7 @@ from pathlib import Path
 
 from em_blocks.errors import ConfigError, RefusedError
 from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.cluster import LAUNCHERS
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,12 @@ class Job:
         """Return the job of a task. Raises `ConfigError` if workers cannot import its class."""
         check_importable(task)
         kind = type(task)
+        config = task.model_dump(mode="json")
+        if task.launcher not in LAUNCHERS.builtin:
+            config["launcher"] = "external"  # its package need not be installed where workers run
         return cls(
             task_class=f"{kind.__module__}:{kind.__qualname__}",
-            config=task.model_dump(mode="json"),
+            config=config,
             measured=measured,
             uri=uri,
             epoch=epoch,
