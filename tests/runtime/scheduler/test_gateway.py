@@ -576,7 +576,7 @@ def test_a_worker_says_in_one_paragraph_that_its_scheduler_cannot_be_reached(tmp
 def test_a_worker_says_in_one_paragraph_that_its_session_is_of_another_start(begin, tmp_path):
     run = begin()
     code, line = worker_process(tmp_path, run.address)
-    assert code == 3 and line.startswith("error: 127.0.0.1:") and "start the worker anew" in line
+    assert code == 3 and line.startswith("error: 127.0.0.1:") and "start the worker again" in line
 
 
 # -- a gateway that cannot begin ---------------------------------------------------------------------
