@@ -18,6 +18,7 @@ from em_blocks.config import LocalPath, Shape3, StrictModel, VoxelSize
 from em_blocks.models.by_kind import ByKind
 from em_blocks.models.head import HEADS, Head
 from em_blocks.models.joint import JOINT_SCORES, JointScore, usual_scores
+from em_blocks.models.normalization import Normalization
 from em_blocks.models.sampling import Sampling
 from em_blocks.models.schedules import Fraction, Schedule
 from em_blocks.models.sources import DataSource
@@ -40,13 +41,6 @@ class NetworkConfig(StrictModel):
 
 
 HeadConfig = Annotated[Head, ByKind(HEADS, default="affinities")]
-
-
-class Normalization(StrictModel):
-    """The network sees ``raw * scale + shift``."""
-
-    scale: float
-    shift: float
 
 
 class AugmentConfig(StrictModel):

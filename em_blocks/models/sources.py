@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from em_blocks.config import LocalPath, RoiConfig, Shape3, StrictModel, VolumeInput, VolumeRef
+from em_blocks.models.normalization import NormalizationChoice
 from em_blocks.models.truth import LABELS
 
 Corner = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
@@ -77,6 +78,10 @@ class DataSource(StrictModel):
         "the source by their size.",
     )
     weight: PositiveFloat = Field(1.0, description="Relative share of the samples.")
+    normalization: NormalizationChoice | None = Field(
+        None,
+        description="How raw is scaled, as the key of a prediction; default: as the setup says.",
+    )
 
     @property
     def label_volumes(self) -> dict[str, str | VolumeInput]:
@@ -90,8 +95,11 @@ class DataSource(StrictModel):
         arrays = self.raw is not None and self.labels is not None
         if arrays == (self.phantom is not None) or (self.raw is None) != (self.labels is None):
             raise ValueError("give either both `raw` and `labels`, or `phantom`")
-        if self.phantom is not None and (self.synapses is not None or self.masks is not None):
-            raise ValueError("a `phantom` brings its own synapses: leave `synapses` out, and `masks`")
+        if self.phantom and (self.synapses or self.masks or self.normalization):
+            raise ValueError(
+                "a `phantom` brings its own synapses: leave `synapses` out, `masks` and "
+                "`normalization` too"
+            )
         if self.rois is not None and (any(self.begin) or self.end is not None):
             raise ValueError("give either `rois` (nm), or `begin` and `end` (voxels of raw)")
         return self

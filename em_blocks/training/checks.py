@@ -40,7 +40,7 @@ def check_intensities(data: Sequence[TrainingData], config: SetupConfig, key: st
     for one in data:
         low, high = _tails(one)
         seen = sorted(value * normal.scale + normal.shift for value in (low, high))
-        like = domain.has_dtype(one.raw.dtype) or domain.holds(low, high)
+        like = domain.has_dtype(one.raw.dtype) or domain.holds(low, high) or one.is_scaled
         if like and seen[0] >= -FAR and seen[1] <= FAR and seen[1] - seen[0] >= LEAST_CONTRAST:
             continue
         if low == high:
@@ -49,8 +49,9 @@ def check_intensities(data: Sequence[TrainingData], config: SetupConfig, key: st
             advice = (
                 "Set `normalization` of the setup so that the data become about -1 to 1 (for all of "
                 'uint8: {"scale": 0.00784313725490196, "shift": -1.0}, of uint16: {"scale": '
-                '3.0518043793392844e-05, "shift": -1.0}) and leave `intensities` out, or convert the '
-                "data."
+                '3.0518043793392844e-05, "shift": -1.0}) and leave `intensities` out, or give a source '
+                'whose intensities are others a `normalization` of its own ("dtype", '
+                '{"percentiles": [1, 99]}, or scale and shift), as a prediction has it.'
             )
         raise ConfigError(
             f"training.{key}: raw of {one.name} is {one.raw.dtype} with intensities from {low:g} to "

@@ -124,16 +124,16 @@ class TrainingRun:
         self.done = self.saved = self._take_over(state) if state else 0
 
     def _open_data(self, context: tuple[int, int, int]) -> None:
-        size = self.setup.config.voxel_size
-        self.sources = open_sources(self.config.sources, size)
-        boxes = open_sources(self.config.validation, size)
+        config = self.setup.config
+        self.sources = open_sources(self.config.sources, config)
+        boxes = open_sources(self.config.validation, config)
         for key, data in (("sources", self.sources), ("validation", boxes)):
-            check_volumes(data, self.setup.config, key)
+            check_volumes(data, config, key)
             check_labels(data, key)
-            check_intensities(data, self.setup.config, key)
-            check_synapses(data, self.setup.config, key)
-        self.stream = BatchStream(self.setup.config, self.sources, context)
-        self.validation = Validation(self.setup.config, boxes)
+            check_intensities(data, config, key)
+            check_synapses(data, config, key)
+        self.stream = BatchStream(config, self.sources, context)
+        self.validation = Validation(config, boxes)
         if never := self.validation.never:
             logger.warning("the validation boxes give no value of: %s", ", ".join(never))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -10,7 +10,6 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
-    model_validator,
 )
 
 from em_blocks.config import Shape3, StrictModel, is_url, resolve_path
@@ -53,29 +52,3 @@ class HeadOutput(StrictModel):
         None,
         description="Voxels (z, y, x). Default: the divisor of the block next to 64, from 32 to 128.",
     )
-
-
-class LinearNormalization(StrictModel):
-    """The network sees ``raw * scale + shift``."""
-
-    scale: float
-    shift: float
-
-
-Percent = Annotated[float, Field(ge=0, le=100)]
-
-
-class PercentileNormalization(StrictModel):
-    """Two percentiles of the whole volume, measured once per run, become -1 and 1."""
-
-    percentiles: tuple[Percent, Percent]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.percentiles[0] >= self.percentiles[1]:
-            raise ValueError(f"percentiles must rise, got {self.percentiles}")
-        return self
-
-
-NormalizationChoice = LinearNormalization | PercentileNormalization | Literal["dtype"]
-"""``"dtype"``: the whole range of raw's dtype (floats: 0 to 1) is that of the training data."""

@@ -23,6 +23,7 @@ from pydantic import (
 
 from em_blocks.config import LocalPath, RoiConfig, Shape3, StorePath, VolumeRef, is_url
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Triple
+from em_blocks.models.normalization import Normalization, NormalizationChoice
 from em_blocks.outputs import RunContext, VolumeOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.prediction.checks import (
@@ -35,17 +36,12 @@ from em_blocks.tasks.prediction.domain import (
     check_finite,
     check_sample,
     check_voxel_size,
-    measured_normalization,
 )
-from em_blocks.tasks.prediction.options import (
-    Checkpoint,
-    HeadOutput,
-    LinearNormalization,
-    NormalizationChoice,
-)
-from em_blocks.tasks.prediction.raw_sample import RawSample
+from em_blocks.tasks.prediction.options import Checkpoint, HeadOutput
 from em_blocks.tasks.region import box_of
 from em_blocks.tasks.usual_chunk import usual_chunk
+from em_blocks.training.data.normalization import measured_normalization
+from em_blocks.training.data.raw_sample import RawSample
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.storage import block_shards
 
@@ -238,9 +234,7 @@ class Predict(BlockwiseTask):
     @property
     def _measures_raw(self) -> bool:
         """Tell whether the scale of every block follows from a sample of all raw."""
-        return self.normalization is not None and not isinstance(
-            self.normalization, LinearNormalization
-        )
+        return self.normalization is not None and not isinstance(self.normalization, Normalization)
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[ProcessBlock]:

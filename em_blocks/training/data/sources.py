@@ -13,10 +13,14 @@ from em_blocks.errors import VolumeError
 from em_blocks.geometry import Box, Frame, Nm3
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.kernels.synthetic.volume import phantom
+from em_blocks.models.config import SetupConfig
 from em_blocks.models.sources import DataSource
 from em_blocks.models.truth import LABELS
 from em_blocks.training.data.alignment import check_voxel_size, first_voxel, used_boxes
+from em_blocks.training.data.normalization import measured_normalization
+from em_blocks.training.data.raw_sample import RawSample
 from em_blocks.training.data.voxels import Slices, Voxels, open_ids, open_mask, open_raw
+from em_blocks.volumes import Volume
 from em_blocks.volumes.synapse_files import read_synapses
 
 NONE: Mapping[str, Voxels] = MappingProxyType({})
@@ -33,6 +37,7 @@ class TrainingData(NamedTuple):
     weight: float
     synapses: Synapses | None = None  # nm from the corner of the first voxel of raw
     masks: Mapping[str, Voxels] = NONE
+    is_scaled: bool = False  # raw, to be what the setup is for
 
     @property
     def box(self) -> Slices:
@@ -56,9 +61,31 @@ class _Content(NamedTuple):
     common: Box  # voxels that all volumes have
 
 
-def open_sources(sources: Sequence[DataSource], voxel_size: Nm3) -> list[TrainingData]:
-    """Open or generate sources; errors as of `open_source`."""
-    return [data for source in sources for data in open_source(source, voxel_size)]
+def open_sources(sources: Sequence[DataSource], config: SetupConfig) -> list[TrainingData]:
+    """Open or generate the sources of a setup, as many as they have ROIs.
+
+    Raw of sources that have a `normalization` is scaled so that the setup's own one makes of it
+    what the source asks for. Errors are those of `open_source`; `ConfigError` also if intensities
+    cannot be measured.
+    """
+    found = []
+    for source in sources:
+        data = open_source(source, config.voxel_size)
+        if source.normalization is not None:
+            raw = _scaled(source, data[0].raw, config)
+            data = [one._replace(raw=raw, is_scaled=True) for one in data]
+        found += data
+    return found
+
+
+def _scaled(source: DataSource, raw: Voxels, config: SetupConfig) -> Voxels:
+    volume = Volume.open(source.raw)
+    sample = RawSample(volume, volume.box)
+    wanted = measured_normalization(sample, volume, config, source.normalization)
+    setup = config.normalization
+    return raw.scaled(
+        wanted["scale"] / setup.scale, (wanted["shift"] - setup.shift) / setup.scale
+    )
 
 
 def open_source(source: DataSource, voxel_size: Nm3) -> list[TrainingData]:

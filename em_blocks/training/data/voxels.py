@@ -63,6 +63,13 @@ class StoredVoxels:
         box = Box.between([axis.start for axis in where], [axis.stop for axis in where])
         return self._read(box.shift(self._first)).astype(self.dtype, copy=False)
 
+    def scaled(self, scale: float, shift: float) -> StoredVoxels:
+        """Multiply slices by `scale` and add `shift`; they become float32."""
+        made, factor, added = copy.copy(self), np.float32(scale), np.float32(shift)
+        made._read = lambda box: self._read(box).astype(np.float32) * factor + added
+        made.dtype = np.dtype(np.float32)
+        return made
+
     def counted_from(self, first: Triple) -> StoredVoxels:
         """Count slices from the voxel `first` of the volume, which may lie outside of it."""
         moved = copy.copy(self)

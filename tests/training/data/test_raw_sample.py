@@ -5,7 +5,7 @@ import pytest
 
 from em_blocks.errors import VolumeError
 from em_blocks.geometry import Box, Frame
-from em_blocks.tasks.prediction.raw_sample import RawSample
+from em_blocks.training.data.raw_sample import RawSample
 from em_blocks.volumes import Volume
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, 9.2))
