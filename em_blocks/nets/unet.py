@@ -15,9 +15,15 @@ from em_blocks.errors import GeometryError
 from em_blocks.geometry import Triple, triple
 from em_blocks.nets.shapes import UNetShapes
 
+
+
+def _same(logits: Tensor) -> Tensor:
+    return logits
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
-    "identity": lambda logits: logits,
+    "identity": _same,
     "tanh": torch.tanh,
     "softmax": functools.partial(torch.softmax, dim=1),
 }

@@ -84,6 +84,26 @@ def test_a_network_file_that_fails_is_a_config_error(setup_folder, code):
         Setup.from_folder(setup_folder).build()
 
 
+def test_a_network_file_is_a_module_that_pickles_and_dataclasses_can_name(setup_folder):
+    text = (setup_folder / "network.py").read_text()
+    (setup_folder / "network.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Size:\n    voxels: int = 3\n"
+        f"{text}\nclass Mine(UNet):\n    size = Size(5)\n"
+        "def build(config):\n"
+        "    heads = {name: Head(head.channels, 'identity') for name, head in config.heads.items()}\n"
+        "    return Mine(**config.network.model_dump(), heads=heads)\n"
+    )
+    network = Setup.from_folder(setup_folder).build()
+    assert network.size.voxels == 5
+    again = pickle.loads(pickle.dumps(network))
+    assert type(again) is type(network) is type(Setup.from_folder(setup_folder).build())
+    (setup_folder / "network.py").write_text(f"raise OSError('changed')\n{text}")  # in the same second
+    with pytest.raises(ConfigError, match="OSError: changed"):
+        Setup.from_folder(setup_folder).build()
+    assert not (setup_folder / "__pycache__").exists()
+
+
 def test_a_network_without_what_trainings_and_predictions_need_is_a_config_error(setup_folder):
     text = "import torch\ndef build(config): return torch.nn.Conv3d(1, 1, 1)"
     (setup_folder / "network.py").write_text(text)
