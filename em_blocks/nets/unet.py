@@ -16,7 +16,6 @@ from em_blocks.geometry import Triple, triple
 from em_blocks.nets.shapes import UNetShapes
 
 
-
 def _same(logits: Tensor) -> Tensor:
     return logits
 
