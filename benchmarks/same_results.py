@@ -52,48 +52,43 @@ def results(chain: Chain, checkout: Checkout, run: Run) -> Record:
         return taken(checkout.folder, checkout.path, database, answers)
 
 
-def undisturbed(names: tuple[str, ...], path: Path, root: Path) -> Records:
-    """The results of all chains with one checkout."""
-    found = {}
-    for name in names:
-        checkout = Checkout(path, root / name)
-        prepare(checkout.folder, checkout.path)
-        print(f"{name}, {path}:", flush=True)
-        try:
-            found[name] = results(
-                CHAINS[name], checkout,
-                lambda command, c=checkout: c.run(command.arguments(c.folder)),
-            )
-        finally:
-            checkout.kill()
-    return found
+def undisturbed(name: str, path: Path, folder: Path) -> Record:
+    """The results of a chain with one checkout."""
+    checkout = Checkout(path, folder)
+    prepare(folder, path)
+    print(f"{name}, {path}:", flush=True)
+    try:
+        return results(
+            CHAINS[name], checkout, lambda command: checkout.run(command.arguments(folder))
+        )
+    finally:
+        checkout.kill()
 
 
-def resumed(names: tuple[str, ...], old: Path, new: Path, root: Path, expected: Records) -> Records:
-    """The results of all chains, every command begun by one checkout and finished by the other."""
-    found = {}
-    for name in names:
-        folder = root / name
-        both = Resumed(CHAINS[name], Checkout(old, folder), Checkout(new, folder), expected[name])
-        prepare(folder, old)
-        print(f"{name}, begun by {old}, finished by {new}:", flush=True)
-        try:
-            found[name] = results(CHAINS[name], both.new, both.run)
-        finally:
-            both.old.kill()
-    return found
+def resumed(name: str, old: Path, new: Path, folder: Path, expected: Record) -> Record:
+    """The results of a chain, every command begun by one checkout and finished by the other."""
+    both = Resumed(CHAINS[name], Checkout(old, folder), Checkout(new, folder), expected)
+    prepare(folder, old)
+    print(f"{name}, begun by {old}, finished by {new}:", flush=True)
+    try:
+        return results(CHAINS[name], both.new, both.run)
+    finally:
+        both.old.kill()
 
 
-def shown(names: tuple[str, ...], found: Records, expected: Records) -> list[str]:
-    """Print how much is compared, and the first differences."""
-    lines = []
-    for name in names:
-        differ = differences(found[name], expected[name])
-        lines += [f"{name}: {line}" for line in differ]
-        print(f"{name}: {len(expected[name])} files, rows and answers, "
-              f"{len(differ) or 'no'} differences")
+def compared(name: str, old: Path, new: Path, folder: Path, expected: Record, resume: bool) -> list[str]:
+    """Run a chain with the new checkout; its differences, of which the first are printed."""
+    try:
+        if resume:
+            found = of_all_starts(resumed(name, old, new, folder, expected))
+            lines = differences(found, of_all_starts(expected))
+        else:
+            lines = differences(undisturbed(name, new, folder), expected)
+    except CommandFailed as error:
+        lines = [str(error)]
+    print(f"{name}: {len(expected)} files, rows and answers, {len(lines) or 'no'} differences")
     for line in lines[:SHOWN]:
-        print(f"  {line}")
+        print(f"  {line}", flush=True)
     return lines
 
 
@@ -112,21 +107,17 @@ def main(
 ) -> None:
     if old is None and (against is None or resume):
         raise click.UsageError("--old is needed; without --resume, --against may stand instead")
+    expected: Records = json.loads(against.read_text()) if against else {}
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        expected = json.loads(against.read_text()) if against else undisturbed(names, old, root / "old")
+        for name in names if against is None else ():
+            expected[name] = undisturbed(name, old, root / "old" / name)
         if save:
             save.write_text(json.dumps(expected, indent=1, sort_keys=True))
-        try:
-            if resume:
-                found = resumed(names, old, new, root / "new", expected)
-                found, expected = ({n: of_all_starts(r[n]) for n in names} for r in (found, expected))
-            else:
-                found = undisturbed(names, new, root / "new")
-            wrong = shown(names, found, expected)
-        except CommandFailed as error:
-            print(error)
-            wrong = [str(error)]
+        wrong = [
+            line for name in names
+            for line in compared(name, old, new, root / "new" / name, expected[name], resume)
+        ]
     n = sum(len(expected[name]) for name in names)
     title = "begun by the old commit and finished by the new one" if resume else "old and new commit"
     print(json.dumps({"name": f"differences, {title}", "value": len(wrong), "unit": f"of {n} results",
