@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import em_blocks
-from blockwise import FRAME, add_one, make_raw
+from blockwise import FRAME, add_one, make_raw, store_of
 from em_blocks.errors import ConfigError, RefusedError
+from extracting import blobs, extraction, predictions
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
@@ -90,6 +91,30 @@ def test_the_notebook_of_the_page_runs(tmp_path, where):
     assert (tmp_path / "work/segments.png").stat().st_size > 10_000
 
 
+RUN_IT = """
+em.generate("work/volume.zarr", shape=(10, 96, 160), seed=1)
+task = Threshold(raw="work/volume.zarr/raw", output="work/bright.zarr")
+try:
+    em.run(task, progress=False)
+except em.EmBlocksError as error:
+    print("refused:", error)
+report = em.run(task, serial=True, progress=False)
+print(report)
+"""
+
+
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_the_task_of_the_page_runs_where_it_is_defined(tmp_path, where):
+    code = EXAMPLES[1] + RUN_IT
+    said = python(code if where == "main" else f"CODE = {code!r}{IN_A_THREAD}", tmp_path)
+    assert said.startswith("refused: ") and "serial=True" in said  # workers could not import it
+    assert "bright (threshold): done, 1 of 1 blocks" in said
+    raw, bright = (em_blocks.open(tmp_path / "work" / name)[...]
+                   for name in ("volume.zarr/raw", "bright.zarr/mask"))
+    np.testing.assert_array_equal(bright, raw >= 128)
+    assert 0 < bright.mean() < 1
+
+
 # -- tasks in Python --------------------------------------------------------------------------
 
 
@@ -160,6 +185,16 @@ def test_several_tasks_run_one_after_the_other_until_one_fails(tmp_path):
     assert [step.run for step in report.steps] == ["first", "wrong"] and not report.ok
     assert report.outputs["sum"].path == str(tmp_path / "wrong.zarr/sum")
     assert not (tmp_path / "third.zarr").exists()
+
+
+def test_rows_of_the_database_are_outputs_too(tmp_path):
+    task = extraction(predictions(tmp_path, blobs()), block_shape=(6, 20, 25))
+    report = em_blocks.run(task, serial=True, progress=False)
+    (name,) = report.outputs
+    found = report.outputs[name]
+    assert report.ok and found.pre.shape == found.post.shape == (len(found), 3)
+    with store_of(task) as store:
+        assert len(found) == store.database["synapses"].count_documents({"run": "syn"}) > 10
 
 
 # -- data to try -------------------------------------------------------------------------------
