@@ -16,7 +16,7 @@ from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.errors import ConfigError, RefusedError
 from em_blocks.extras import needed_extras
-from em_blocks.geometry import Frame
+from em_blocks.geometry import Frame, triple
 from em_blocks.outputs import RunContext
 from em_blocks.tasks import task_class
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
@@ -160,7 +160,7 @@ def generate(
         synapses_per_um3=synapses_per_um3,
     )
     _check_free(output)  # a large volume takes minutes, in which another process may have made it
-    write(output, made, Frame(tuple(voxel_size)))
+    write(output, made, Frame(triple(voxel_size)))
     return made
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -264,7 +264,7 @@ def _paragraph(error: ValidationError, source: str) -> str:
     )
 
 
-def _problem(item: dict) -> str:
+def _problem(item: Mapping[str, Any]) -> str:
     # In pointed brackets: which spelling of a union it is.
     parts = [str(part) for part in item["loc"] if not str(part).startswith("<")]
     field = ".".join(parts) or "the whole"

@@ -65,13 +65,13 @@ class Box:
 
     @classmethod
     def between(cls, begin, end) -> Box:
-        """The box from `begin` to `end` (excluded); empty where end < begin."""
+        """Return the box from `begin` to `end` (excluded); empty where end < begin."""
         begin, end = tuple(begin), tuple(end)
         return cls(begin, tuple(max(0, e - b) for b, e in zip(begin, end, strict=True)))
 
     @property
     def end(self) -> Triple:
-        return tuple(o + s for o, s in zip(self.offset, self.shape, strict=True))
+        return triple(o + s for o, s in zip(self.offset, self.shape, strict=True))
 
     @property
     def size(self) -> int:
@@ -80,7 +80,7 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
-        return tuple(slice(o, e) for o, e in zip(self.offset, self.end, strict=True))
+        return triple(slice(o, e) for o, e in zip(self.offset, self.end, strict=True))
 
     def intersect(self, other: Box) -> Box:
         return Box.between(
@@ -94,16 +94,16 @@ class Box:
     def grow(self, context: Triple) -> Box:
         """Add `context` voxels on both sides of each axis."""
         return Box(
-            tuple(o - c for o, c in zip(self.offset, context, strict=True)),
-            tuple(s + 2 * c for s, c in zip(self.shape, context, strict=True)),
+            triple(o - c for o, c in zip(self.offset, context, strict=True)),
+            triple(s + 2 * c for s, c in zip(self.shape, context, strict=True)),
         )
 
     def shift(self, by: Triple) -> Box:
-        return Box(tuple(o + b for o, b in zip(self.offset, by, strict=True)), self.shape)
+        return Box(triple(o + b for o, b in zip(self.offset, by, strict=True)), self.shape)
 
     def relative_to(self, other: Box) -> Box:
-        """The same voxels, counted from the first corner of `other`."""
-        return self.shift(tuple(-o for o in other.offset))
+        """Return the same voxels, counted from the first corner of `other`."""
+        return self.shift(triple(-o for o in other.offset))
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Roi:
 
     @property
     def end(self) -> Nm3:
-        return tuple(o + s for o, s in zip(self.offset, self.shape, strict=True))
+        return triple(o + s for o, s in zip(self.offset, self.shape, strict=True))
 
 
 @dataclass(frozen=True)
@@ -144,14 +144,14 @@ class Frame:
             raise GeometryError(f"voxel_size must be positive nm (z, y, x), got {self.voxel_size}")
 
     def to_roi(self, box: Box) -> Roi:
-        """The region of the world that `box` covers."""
+        """Return the region of the world that `box` covers."""
         return Roi(
-            tuple(o + b * v for o, b, v in zip(self.offset, box.offset, self.voxel_size, strict=True)),
-            tuple(s * v for s, v in zip(box.shape, self.voxel_size, strict=True)),
+            triple(o + b * v for o, b, v in zip(self.offset, box.offset, self.voxel_size, strict=True)),
+            triple(s * v for s, v in zip(box.shape, self.voxel_size, strict=True)),
         )
 
     def to_box(self, roi: Roi) -> Box:
-        """The voxels that `roi` covers exactly.
+        """Return the voxels that `roi` covers exactly.
 
         Raises
         ------
@@ -164,7 +164,7 @@ class Frame:
             abs(a - round(a)) for a in itertools.chain(begin, end)
         )
         if error > TOLERANCE_VOXELS:
-            near = self.to_roi(Box(nearest.offset, tuple(max(1, n) for n in nearest.shape)))
+            near = self.to_roi(Box(nearest.offset, triple(max(1, n) for n in nearest.shape)))
             raise GeometryError(
                 f"The ROI with offset {roi.offset} and shape {roi.shape} (nm, zyx) does not lie on "
                 f"the voxel grid of voxel size {self.voxel_size} nm and offset {self.offset} nm. "
@@ -174,10 +174,10 @@ class Frame:
         return nearest
 
     def enclosing_box(self, roi: Roi) -> Box:
-        """The smallest box of voxels that covers `roi` (for coarser masks)."""
+        """Return the smallest box of voxels that covers `roi` (for coarser masks)."""
         return Box.between(
             (math.floor(v + TOLERANCE_VOXELS) for v in self._voxels(roi.offset)),
-            tuple(math.ceil(v - TOLERANCE_VOXELS) for v in self._voxels(roi.end)),
+            triple(math.ceil(v - TOLERANCE_VOXELS) for v in self._voxels(roi.end)),
         )
 
     def _voxels(self, position: Nm3) -> list[float]:
@@ -226,7 +226,7 @@ class BlockGrid:
     @property
     def shape(self) -> Triple:
         """Number of blocks along (z, y, x)."""
-        return tuple(
+        return triple(
             -(-v // b) for v, b in zip(self.volume_shape, self.block_shape, strict=True)
         )
 
@@ -235,23 +235,23 @@ class BlockGrid:
         return math.prod(self.shape)
 
     def block(self, index: Triple) -> Block:
-        """The block at `index` (z, y, x); GeometryError if there is none."""
+        """Return the block at `index` (z, y, x); raises `GeometryError` if there is none."""
         index = _triple(index, int, "block index")
         if not all(0 <= i < n for i, n in zip(index, self.shape, strict=True)):
             raise GeometryError(
                 f"there is no block {'/'.join(map(str, index))}: the grid has {self.shape} blocks "
                 "(z, y, x), counted from 0"
             )
-        corner = tuple(i * b for i, b in zip(index, self.block_shape, strict=True))
+        corner = triple(i * b for i, b in zip(index, self.block_shape, strict=True))
         whole = Box((0, 0, 0), self.volume_shape)
         return Block(index, Box(corner, self.block_shape).intersect(whole))
 
     def blocks(self) -> Iterator[Block]:
-        """All blocks, z slowest."""
-        return (self.block(index) for index in itertools.product(*map(range, self.shape)))
+        """Yield all blocks, z slowest."""
+        return (self.block(triple(index)) for index in itertools.product(*map(range, self.shape)))
 
     def within(self, box: Box) -> Iterator[Block]:
-        """The blocks that have voxels in `box`, z slowest."""
+        """Yield the blocks that have voxels in `box`, z slowest."""
         inside = box.intersect(Box((0, 0, 0), self.volume_shape))
         if inside.size == 0:
             return iter(())
@@ -259,4 +259,4 @@ class BlockGrid:
             range(begin // b, -(-end // b))
             for begin, end, b in zip(inside.offset, inside.end, self.block_shape, strict=True)
         )
-        return (self.block(index) for index in itertools.product(*ranges))
+        return (self.block(triple(index)) for index in itertools.product(*ranges))

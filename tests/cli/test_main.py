@@ -155,3 +155,18 @@ def test_the_script_runs_from_a_checkout():
     script = Path(__file__).parents[2] / "pipelines" / "predict_blockwise.py"
     done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "CONFIG" in done.stdout
+
+
+def test_a_run_without_a_block_shape_keeps_the_one_it_began_with(config):
+    values = json.loads(config.read_text())
+    del values["block_shape"]
+    config.write_text(json.dumps(values | {"cluster": {"memory_gb": 4.0}}))
+    first = json.loads(call("predict", config, "--json").stdout)
+    assert first["state"] == "done" and first["blocks"]["total"] == 1  # all of it fits
+    # 12 x 24 x 24 voxels of three heads in three blocks are 0.1 MB: this would be smaller blocks.
+    less = ["--set", "cluster.memory_gb=0.0001"]
+    for command in ("status", "verify"):
+        assert call(command, config, *less).exit_code == 0
+    again = json.loads(call("predict", config, "--json", *less).stdout)
+    assert again["blocks"]["total"] == again["blocks"]["skipped"] == 1
+    assert json.loads(call("plan", config, "--json", *less).stdout)["steps"][0]["left"] == 0
