@@ -67,9 +67,6 @@ class AddOne(BlockwiseTask):
     def outputs_root(self) -> str:
         return self.output
 
-    def relocated(self, folder: Path) -> AddOne:
-        return self.model_copy(update={"output": str(folder / "out.zarr"), "run_dir": folder})
-
     @contextmanager
     def open(self, context: RunContext):
         raw = Volume.open(self.raw)

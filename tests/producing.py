@@ -67,9 +67,6 @@ class Copy(BlockwiseTask):
     def outputs_root(self) -> str:
         return str(Path(self.output).parent)
 
-    def relocated(self, folder: Path) -> Copy:
-        return self.model_copy(update={"output": str(folder / "copy.zarr/v"), "run_dir": folder})
-
     def open(self, context: RunContext):
         return _copying(self)
 

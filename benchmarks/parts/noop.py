@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 from em_blocks.config import Shape3
@@ -30,9 +29,6 @@ class Noop(BlockwiseTask):
 
     def outputs_root(self) -> str:
         return str(self.run_dir / "none")
-
-    def relocated(self, folder: Path) -> Noop:
-        return self.model_copy(update={"run_dir": folder})
 
     @contextmanager
     def open(self, context: RunContext):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -64,10 +63,6 @@ class ApplyParts(BlockwiseTask):
     @classmethod
     def locations(cls) -> set[str]:
         return {"output", "changes"}
-
-    def relocated(self, folder: Path) -> Self:
-        path = str(folder / "cleaned.zarr/ids")
-        return self.model_copy(update={"output": path, "run_dir": folder})
 
     def check(self) -> None:
         if np.iinfo(self.dtype).max < np.iinfo(self._labels.dtype).max:

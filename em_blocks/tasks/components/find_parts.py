@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -59,9 +58,6 @@ class FindParts(BlockwiseTask):
 
     def outputs_root(self) -> str:
         return self.output
-
-    def relocated(self, folder: Path) -> Self:
-        return self.model_copy(update={"output": str(folder / "tables"), "run_dir": folder})
 
     def read_context(self) -> Triple:
         return _ONE

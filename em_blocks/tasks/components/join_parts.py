@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
 from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.errors import ConfigError, VolumeError
-from em_blocks.geometry import Block, BlockGrid
+from em_blocks.geometry import Block, Frame, Triple
 from em_blocks.kernels.components.join_components import JoinedParts, join_parts, part_ids
 from em_blocks.outputs import RunContext, TableOutput
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
+from em_blocks.tasks.base import BlockReport, ProcessBlock
 from em_blocks.tasks.components.find_parts import identity_of
+from em_blocks.tasks.reduce import Reduce, joined, read_tables
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.tables import BlockTables, Columns
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-_READERS = 8
 
 
-class JoinParts(BlockwiseTask):
+class JoinParts(Reduce):
     """Second step of a clean-up, in one piece: what becomes of each part.
 
     Reads the tables of `FindParts` and writes one table for every row of blocks (those that differ
@@ -47,14 +45,11 @@ class JoinParts(BlockwiseTask):
     min_size: PositiveInt = Field(100, description="Voxels that an object has at least.")
     largest_id: PositiveInt = Field(description="The largest id that the cleaned volume can hold.")
 
-    def grid(self) -> BlockGrid:
-        labels = self._labels
-        return BlockGrid(labels.frame, labels.shape, labels.shape)
+    def extent(self) -> tuple[Frame, Triple]:
+        return self._labels.frame, self._labels.shape
 
-    @property
-    def parts_grid(self) -> BlockGrid:
-        """The blocks that the parts were found in."""
-        return BlockGrid(self._labels.frame, self._labels.shape, self.block_shape)
+    def shape_of_parts(self) -> Triple:
+        return self.block_shape
 
     def sources(self) -> dict[str, str]:
         return super().sources() | {"tables of parts": store.join(self.tables, "parts")}
@@ -77,9 +72,6 @@ class JoinParts(BlockwiseTask):
     def locations(cls) -> set[str]:
         return {"output", "tables"}
 
-    def relocated(self, folder: Path) -> Self:
-        return self.model_copy(update={"output": str(folder / "changes"), "run_dir": folder})
-
     @contextmanager
     def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         def process(block: Block, report: BlockReport) -> None:
@@ -87,12 +79,12 @@ class JoinParts(BlockwiseTask):
                 parts, first_row = self._parts()
                 edges = self._edges(first_row)
             with report.measure("compute"):
-                joined = join_parts(parts["id"], parts["size"], parts["voxel"], edges)
-                ids = self._new_ids(joined)
+                found = join_parts(parts["id"], parts["size"], parts["voxel"], edges)
+                ids = self._new_ids(found)
             with report.measure("write"):
-                changed = ids[joined.member] != parts["id"]
-                self._write(block, report, parts["voxel"], ids[joined.member], changed, first_row)
-            report.counts.update(_counts(joined, ids))
+                changed = ids[found.member] != parts["id"]
+                self._write(block, report, parts["voxel"], ids[found.member], changed, first_row)
+            report.counts.update(_counts(found, ids))
 
         yield process
 
@@ -100,7 +92,7 @@ class JoinParts(BlockwiseTask):
         """The parts of all blocks, and the row at which those of each block begin."""
         found = self._read("parts")
         first_row = np.cumsum([0, *(len(table["id"]) for table in found)])
-        return {name: _joined(found, name) for name in ("id", "size", "voxel")}, first_row
+        return joined(found, ("id", "size", "voxel")), first_row
 
     def _edges(self, first_row: np.ndarray) -> np.ndarray:
         """Rows of two parts that touch across a border."""
@@ -147,24 +139,19 @@ class JoinParts(BlockwiseTask):
             if first == 0:  # has the name of the one block of this task, which the database checks
                 report.write_table("changes", tables, block, columns)
             else:
-                tables.write(self._key(first), columns)
-
-    def _key(self, number: int) -> str:
-        return "/".join(map(str, np.unravel_index(number, self.parts_grid.shape)))
+                tables.write(self._keys[first], columns)
 
     def _read(self, name: str) -> list[Columns]:
-        """A table of all blocks, in the order of the blocks."""
-        tables = BlockTables(store.join(self.tables, name))
-        with ThreadPoolExecutor(_READERS) as pool:
-            return list(pool.map(tables.read, map(self._key, range(self.parts_grid.n_blocks))))
+        """Return a table of all blocks, in the order of the blocks."""
+        return read_tables(store.join(self.tables, name), self._keys)
+
+    @cached_property
+    def _keys(self) -> list[str]:
+        return [block.key for block in self.parts_grid.blocks()]
 
     @cached_property
     def _labels(self) -> Volume:
         return Volume.open(self.labels)
-
-
-def _joined(tables: list[Columns], name: str) -> np.ndarray:
-    return np.concatenate([table[name] for table in tables])
 
 
 def _counts(joined: JoinedParts, ids: np.ndarray) -> dict[str, int]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -138,9 +137,6 @@ class CountOverlaps(BlockwiseTask):
 
     def outputs_root(self) -> str:
         return self.output
-
-    def relocated(self, folder: Path) -> Self:
-        return self.model_copy(update={"output": str(folder / "evaluation")})
 
     def stored_config(self) -> dict:
         # CREMI marks unknown voxels with 2**64 - 1; integers of MongoDB end at 2**63.

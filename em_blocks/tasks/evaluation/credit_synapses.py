@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -152,9 +151,6 @@ class CreditSynapses(BlockwiseTask):
 
     def outputs_root(self) -> str:
         return self.output
-
-    def relocated(self, folder: Path) -> Self:
-        return self.model_copy(update={"output": str(folder / "connectivity")})
 
     def read_context(self) -> Triple:
         return tuple(context_of(self.shifts))

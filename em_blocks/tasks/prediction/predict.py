@@ -119,9 +119,6 @@ class Predict(BlockwiseTask):
         # The network is identified by its content, which is part of the inputs.
         return {"output", "setup", "checkpoint"}
 
-    def relocated(self, folder: Path) -> Predict:
-        return self.model_copy(update={"output": str(folder / "predictions.zarr"), "run_dir": folder})
-
     def memory_of_worker(self) -> float:
         return self.worker_memory_gb * 1e9 if self.worker_memory_gb else super().memory_of_worker()
 

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import cc3d
 import numpy as np
@@ -147,12 +146,6 @@ class ExtractFragments(BlockwiseTask):
     @classmethod
     def locations(cls) -> set[str]:
         return {"output", "tables"}
-
-    def relocated(self, folder: Path) -> Self:
-        return self.model_copy(update={
-            "output": str(folder / "fragments.zarr/fragments"), "tables": str(folder / "fragments"),
-            "run_dir": folder,
-        })
 
     def read_context(self) -> Triple:
         return self.context

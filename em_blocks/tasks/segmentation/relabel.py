@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -72,10 +71,6 @@ class Relabel(BlockwiseTask):
     @classmethod
     def locations(cls) -> set[str]:
         return {"output", "labels", "like", "tables", "lut"}
-
-    def relocated(self, folder: Path) -> Self:
-        path = str(folder / "segments.zarr/segments")
-        return self.model_copy(update={"output": path, "run_dir": folder})
 
     def check(self) -> None:
         if self.like is not None and TableOutput("lut", self.lut).header() is None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import fastremap
 import numpy as np
@@ -89,9 +88,6 @@ class ScoreEdges(BlockwiseTask):
     @classmethod
     def locations(cls) -> set[str]:
         return {"output", "fragments", "fragment_tables"}
-
-    def relocated(self, folder: Path) -> Self:
-        return self.model_copy(update={"output": str(folder / "edges"), "run_dir": folder})
 
     def read_context(self) -> Triple:
         reach = self._input.neighborhood.reach

@@ -1,21 +1,19 @@
-"""What tasks on the graph have in common: blocks that are super-blocks of a level."""
+"""The base of tasks on the graph, whose blocks are super-blocks of a level."""
 
 from __future__ import annotations
 
 from functools import cached_property
 
-import numpy as np
 from pydantic import Field, NonNegativeInt
 
 from em_blocks.config import Shape3, StorePath, VolumeRef
-from em_blocks.geometry import Block, BlockGrid
-from em_blocks.tasks.base import BlockwiseTask
-from em_blocks.tasks.masks import masked_blocks
+from em_blocks.geometry import BlockGrid, Frame, Triple
+from em_blocks.tasks.reduce import Reduce
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores import store
 
 
-class SuperBlockTask(BlockwiseTask):
+class SuperBlockTask(Reduce):
     """A block of this task is a super-block; its parts are the blocks of the level below."""
 
     like: VolumeRef = Field(description="Volume of the same voxels as the fragments: the affinities.")
@@ -26,27 +24,17 @@ class SuperBlockTask(BlockwiseTask):
     last: bool = Field(description="Whether there is no level above.")
     part_shape: Shape3 = Field(description="Voxels (z, y, x) of what the level below calls a block.")
 
+    def extent(self) -> tuple[Frame, Triple]:
+        return self._volume.frame, self._volume.shape
+
+    def shape_of_parts(self) -> Triple:
+        return self.part_shape
+
     def grid(self) -> BlockGrid:
-        return BlockGrid(self._volume.frame, self._volume.shape, self.block_shape)
+        return BlockGrid(*self.extent(), self.block_shape)
 
     def outputs_root(self) -> str:
         return self.output
-
-    def parts(self, block: Block) -> list[str]:
-        """Keys of the parts of a super-block that the mask leaves."""
-        return [
-            part.key for part in self._parts.within(block.write_box) if not self._masked[part.index]
-        ]
-
-    @cached_property
-    def _parts(self) -> BlockGrid:
-        return BlockGrid(self._volume.frame, self._volume.shape, self.part_shape)
-
-    @cached_property
-    def _masked(self) -> np.ndarray:
-        if self.mask is None:
-            return np.zeros(self._parts.shape, bool)
-        return masked_blocks(self.mask, self._parts)
 
     @cached_property
     def _volume(self) -> Volume:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -17,13 +15,14 @@ from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.db.rows import RowStore
 from em_blocks.db.schemas.clefts import CHECKED, CLEFTS, checksum_of_clefts
 from em_blocks.db.schemas.synapses import CLEFT, SYNAPSES
-from em_blocks.geometry import Block, BlockGrid, Box, Triple
+from em_blocks.geometry import Block, BlockGrid, Box, Frame, Triple
 from em_blocks.kernels.synapses.clefts import clefts_on_lines, connectors
 from em_blocks.kernels.synapses.table import BACKGROUND, UNMAPPED, Synapses
 from em_blocks.outputs import Damage, Output, RunContext, TableOutput
 from em_blocks.outputs.table import table_fingerprint
 from em_blocks.outputs.volume import fingerprint_of
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, RunName
+from em_blocks.tasks.reduce import Reduce, joined, read_tables
 from em_blocks.tasks.synapses.label_lookup import inside
 from em_blocks.tasks.synapses.map_sites import (
     MappedSites,
@@ -32,10 +31,9 @@ from em_blocks.tasks.synapses.map_sites import (
     sites_in,
 )
 from em_blocks.volumes import Volume
-from em_blocks.volumes.stores.tables import BlockTables
+from em_blocks.volumes.stores.tables import BlockTables, Columns
 
 _COLUMNS = ["cleft", "cleft_score"]
-_READERS = 8
 
 
 class CleftTask(BlockwiseTask):
@@ -96,9 +94,6 @@ class MarkClefts(CleftTask):
 
     def output_specs(self) -> list[Output]:
         return [MappedSites(**self.rows_spec("rows")), TableOutput("sums", self.sums)]
-
-    def relocated(self, folder: Path) -> Self:
-        return self.model_copy(update={"sums": str(folder / "sums"), "run_dir": folder})
 
     def read_context(self) -> Triple:
         sizes = self._prediction.frame.voxel_size
@@ -175,7 +170,7 @@ class Clefts(NamedTuple):
     centroids: np.ndarray  # (n, 3) float64, voxels of the volume: centres of mass
 
 
-class ConnectClefts(CleftTask):
+class ConnectClefts(Reduce, CleftTask):
     """Write one document per cleft that partners face: its size, its centre, and its connectors.
 
     One block for the whole volume; the rows come from the database cleft by cleft. Memory: some 100
@@ -186,8 +181,11 @@ class ConnectClefts(CleftTask):
     part_shape: Shape3 = Field(description="Voxels (z, y, x) of the blocks of `mark_clefts`.")
     split_above: PositiveInt | None = None
 
-    def grid(self) -> BlockGrid:
-        return BlockGrid(self._prediction.frame, self._prediction.shape, self._prediction.shape)
+    def extent(self) -> tuple[Frame, Triple]:
+        return self._prediction.frame, self._prediction.shape
+
+    def shape_of_parts(self) -> Triple:
+        return self.part_shape
 
     def sources(self) -> dict[str, str]:
         return super().sources() | {"tables of clefts": self.sums}
@@ -205,7 +203,7 @@ class ConnectClefts(CleftTask):
 
         def process(block: Block, report: BlockReport) -> None:
             with report.measure("read"):
-                clefts = self._clefts()
+                clefts = clefts_of(read_tables(self.sums, self.parts(block)))
             with report.measure("write"):
                 n = stored.replace_all(self._documents(rows, clefts))
             report.checksums[spec.name] = checksum_of_clefts(stored.read(CHECKED))
@@ -231,20 +229,15 @@ class ConnectClefts(CleftTask):
                 ],
             }
 
-    def _clefts(self) -> Clefts:
-        """What the tables of all blocks say together."""
-        tables, prediction = BlockTables(self.sums), self._prediction
-        blocks = BlockGrid(prediction.frame, prediction.shape, self.part_shape).blocks()
-        with ThreadPoolExecutor(_READERS) as pool:
-            found = list(pool.map(tables.read, (block.key for block in blocks)))
-        cleft, voxels, place = (
-            np.concatenate([table[name] for table in found]) for name in ("cleft", "voxels", "place")
-        )
-        ids, member = np.unique(cleft, return_inverse=True)
-        n, sums = np.zeros(len(ids), np.int64), np.zeros((len(ids), 3), np.int64)
-        np.add.at(n, member, voxels)
-        np.add.at(sums, member, place)
-        return Clefts(ids, n, sums / n[:, None])
+
+def clefts_of(tables: Sequence[Columns]) -> Clefts:
+    """Add up what the tables of all blocks (see `sums_of`) say of every cleft."""
+    rows = joined(tables, ("cleft", "voxels", "place"))
+    ids, member = np.unique(rows["cleft"], return_inverse=True)
+    n, sums = np.zeros(len(ids), np.int64), np.zeros((len(ids), 3), np.int64)
+    np.add.at(n, member, rows["voxels"])
+    np.add.at(sums, member, rows["place"])
+    return Clefts(ids, n, sums / n[:, None])
 
 
 @dataclass(frozen=True)

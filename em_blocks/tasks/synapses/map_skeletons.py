@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from em_blocks.config import Shape3, StorePath
 from em_blocks.db.schemas.synapses import SIDES, SKELETONS, SYNAPSES
-from em_blocks.geometry import Block, BlockGrid, Box
+from em_blocks.geometry import Block, Box, Frame, Triple
 from em_blocks.kernels.skeletons.mapping import Nodes, SkeletonIndex, without_noise
 from em_blocks.kernels.synapses.table import TOO_FAR, UNMAPPED
 from em_blocks.outputs import RunContext, TableOutput
 from em_blocks.outputs.table import table_fingerprint
 from em_blocks.tasks.base import BlockReport, ProcessBlock, RunName
-from em_blocks.tasks.masks import masked_blocks
+from em_blocks.tasks.reduce import Reduce, read_tables
 from em_blocks.tasks.synapses.label_lookup import LabelTask, inside
 from em_blocks.tasks.synapses.map_sites import MappedSites, sites_in
 from em_blocks.tasks.synapses.skeleton_options import SkeletonOptions
@@ -41,9 +40,6 @@ class MapNodes(LabelTask):
 
     def output_specs(self) -> list[TableOutput]:
         return [TableOutput("nodes", self.output, rows_per_voxel=1e-6)]
-
-    def relocated(self, folder: Path) -> Self:
-        return self.model_copy(update={"output": str(folder / "nodes"), "run_dir": folder})
 
     def check(self) -> None:
         super().check()
@@ -75,7 +71,7 @@ class MapNodes(LabelTask):
             yield process
 
 
-class IndexNodes(LabelTask):
+class IndexNodes(Reduce, LabelTask):
     """All nodes that may claim sites, sorted by segment: one table for the whole volume."""
 
     kind: Literal["index_nodes"]
@@ -84,8 +80,11 @@ class IndexNodes(LabelTask):
     part_shape: Shape3 = Field(description="Voxels (z, y, x) of the blocks of `map_nodes`.")
     output: StorePath = Field(description="Folder of the table.")
 
-    def grid(self) -> BlockGrid:
-        return BlockGrid(self._layout.frame, self._layout.shape, self._layout.shape)
+    def extent(self) -> tuple[Frame, Triple]:
+        return self._layout.frame, self._layout.shape
+
+    def shape_of_parts(self) -> Triple:
+        return self.part_shape
 
     def sources(self) -> dict[str, str]:
         return super().sources() | {"tables of nodes": self.nodes}
@@ -96,9 +95,6 @@ class IndexNodes(LabelTask):
 
     def output_specs(self) -> list[TableOutput]:
         return [TableOutput("node_index", self.output, rows_per_voxel=1e-6)]
-
-    def relocated(self, folder: Path) -> Self:
-        return self.model_copy(update={"output": str(folder / "index"), "run_dir": folder})
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[ProcessBlock]:
@@ -120,20 +116,17 @@ class IndexNodes(LabelTask):
         options = self.skeletons
         positions, skeleton = options.nodes
         segment = np.full(len(skeleton), UNMAPPED)
-        parts = BlockGrid(self._layout.frame, self._layout.shape, self.part_shape)
-        tables = BlockTables(self.nodes)
-        for block in self._blocks_with(positions, parts):
-            found = tables.read(block.key)
+        for found in read_tables(self.nodes, self._parts_with(positions)):
             segment[found["node"]] = found["segment"]
         return Nodes(positions, skeleton, segment, options.anchor)
 
-    def _blocks_with(self, positions: np.ndarray, grid: BlockGrid) -> list[Block]:
-        """The blocks that hold any of the positions, without those that the mask leaves out."""
+    def _parts_with(self, positions: np.ndarray) -> list[str]:
+        """Return the keys of the parts that hold any of the positions and that the mask leaves."""
+        grid = self.parts_grid
         sites, covered = inside(grid.frame, Box((0, 0, 0), grid.volume_shape), positions)
         index = np.unique(np.floor(sites[covered]).astype(np.int64) // grid.block_shape, axis=0)
-        if self.mask is not None:
-            index = index[~masked_blocks(self.mask, grid)[tuple(index.T)]]
-        return [grid.block(place) for place in index.tolist()]
+        index = index[~self.masked_parts[tuple(index.T)]]
+        return [grid.block(place).key for place in index.tolist()]
 
 
 class MapSkeletons(LabelTask):
