@@ -14,8 +14,8 @@ from em_blocks.plugins import Registry
 class ByKind:
     """Annotation of such a field: ``Annotated[Base, ByKind(REGISTRY)]``.
 
-    Classes are imported when a config names their kind, so that another package can add some and a
-    broken one harms nobody who does not use it. The JSON Schema lists those of em_blocks.
+    A class is imported when a config names its kind, so that other packages can add some and a broken
+    package affects only configs that use it. The JSON Schema lists those of em_blocks.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a setup's config.json may say, checked before anything is opened."""
+"""Config of a setup (config.json), checked before anything is opened."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ class AugmentConfig(StrictModel):
 
 
 class Retention(StrictModel):
-    """Which checkpoints of a training stay; best.safetensors and the newest states do in any case."""
+    """Checkpoints that stay, besides best.safetensors and the newest states."""
 
     last: PositiveInt = Field(2, description="The newest ones.")
     every: PositiveInt | None = Field(
         None, description="Those whose iteration is a multiple of this; a multiple of checkpoint_every."
     )
     best: PositiveInt = Field(
-        1, description="Checkpoints of so many best validations; 1 for best.safetensors alone."
+        1, description="Number of best validations whose checkpoint stays; 1: best.safetensors alone."
     )
 
     def of(self, iterations: Collection[int]) -> set[int]:
@@ -78,13 +78,13 @@ class Retention(StrictModel):
         return {*sorted(iterations)[-self.last :], *multiples}
 
     def most(self, iterations: int) -> int:
-        """Return how many files of weights a training of so many iterations keeps at most."""
+        """Return the largest number of weights files that a training of `iterations` keeps."""
         best = self.best + 1 if self.best > 1 else 1  # best.safetensors, and what may become it
         return self.last + best + (iterations // self.every if self.every else 0)
 
 
 class TrainingConfig(StrictModel):
-    """How a setup's network is trained."""
+    """Training of a setup's network."""
 
     sources: tuple[DataSource, ...] = Field(min_length=1)
     validation: tuple[DataSource, ...] = Field(min_length=1)

@@ -25,14 +25,14 @@ from em_blocks.nets.unet import ACTIVATIONS
 from em_blocks.plugins import Registry
 
 Better = Literal["higher", "lower", "neither"]
-"""Which values of a score are the better ones; "neither" cannot choose a checkpoint."""
+"""The better values of a score; "neither" cannot choose a checkpoint."""
 
 LossConfig = Annotated[Loss, ByKind(LOSSES)]
 
 
 @dataclass(frozen=True)
 class Storage:
-    """How the predictions of a head are stored.
+    """Storage of the predictions of a head.
 
     Attributes
     ----------
@@ -147,7 +147,7 @@ class Head(StrictModel, ABC):
 
     @property
     def storage(self) -> Storage:
-        """How predictions are stored."""
+        """Say how predictions are stored."""
         return Storage()
 
     def inverse(self, values: np.ndarray, symmetry: Symmetry) -> Iterable[Part]:

@@ -1,4 +1,4 @@
-"""What is known of one piece of tissue: arrays from which heads make their targets and scores."""
+"""Annotations of one piece of tissue: arrays from which heads make their targets and scores."""
 
 from __future__ import annotations
 

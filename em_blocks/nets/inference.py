@@ -83,7 +83,7 @@ def bytes_per_voxel(network: TileNetwork) -> float:
 
 @dataclass(frozen=True)
 class HeadFormat:
-    """How one head's output is stored.
+    """Storage of one head's output.
 
     Attributes
     ----------

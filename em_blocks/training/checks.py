@@ -1,4 +1,4 @@
-"""What is checked of the data before the first iteration, so that nothing is trained in vain."""
+"""Checks of the data before the first iteration."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ CHANGEABLE = frozenset(
     f"config.training.{key}"
     for key in ("iterations", "validate_every", "checkpoint_every", "snapshot_every", "score")
 )
-"""What a training that goes on may do in another way: no iteration done is made wrong by it."""
+"""Keys that may change when a training continues: they leave its finished iterations valid."""
 _KEEP = "config.training.keep."
 
 

@@ -1,4 +1,4 @@
-"""What a training minimises, and where its batches come from: the seams of the loop."""
+"""Objective and batch source: the two parts of the training loop that can be exchanged."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Batch = Mapping[str, np.ndarray]
 
 
 class BatchSource(Protocol):
-    """Where batches come from; batch i depends on i alone, so a training can be continued."""
+    """Source of batches; batch i depends on i alone, so a training can be continued."""
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """Yield batches `first` ... `last` - 1."""
 
 
 class Objective(Protocol):
-    """What a training minimises: the sum of the losses."""
+    """The losses whose sum a training minimises."""
 
     def __call__(
         self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], iteration: int

@@ -12,7 +12,7 @@ from em_blocks.training.identity import portable_config
 from em_blocks.training.whole_file import write_whole
 
 _OF_THE_NETWORK = {"voxel_size", "network", "heads", "normalization"}
-"""What a prediction reads of config.json, and the weights do not hold."""
+"""Keys of config.json that a prediction reads and that the weights do not hold."""
 
 
 class SetupCopy:

@@ -1,4 +1,4 @@
-"""Where a training is written down while it runs: a JSON file, curves, another time a database."""
+"""Records of a running training: a JSON file and TensorBoard curves; a database can be added."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from em_blocks.training.whole_file import write_whole
 
 
 class TrainingRecord(Protocol):
-    """What is told of a training. `document` describes it up to now, and is JSON."""
+    """Receiver of the events of a training; `document` (JSON values) describes it up to now."""
 
     def start(self, iteration: int, document: dict) -> None:
         """Begin, or go on after `iteration`."""

@@ -21,7 +21,7 @@ FINAL_LEARNING_RATE = 0.01  # of the highest
 
 
 class Step(NamedTuple):
-    """What one iteration reports."""
+    """Report of one iteration."""
 
     loss: float
     per_head: dict[str, float]

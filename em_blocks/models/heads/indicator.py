@@ -1,4 +1,4 @@
-"""Where postsynaptic sites are: 1 in a small ball around every site, 0 elsewhere."""
+"""Postsynaptic sites: 1 in a small ball around every site, 0 elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IndicatorLoss = Annotated[
 
 
 class IndicatorHead(Head):
-    """Where postsynaptic sites are: 1 in a small ball around every site, 0 elsewhere."""
+    """Postsynaptic sites: 1 in a small ball around every site, 0 elsewhere."""
 
     needs: ClassVar[frozenset[str]] = frozenset({f"labels/{LABELS}", f"points/{POST}"})
 

@@ -1,4 +1,4 @@
-"""Which checkpoint is the best: pure logic over the history of a training."""
+"""Choose the best checkpoint: pure logic over the history of a training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Choice(NamedTuple):
-    """How checkpoints are compared."""
+    """Rule by which checkpoints are compared."""
 
     score: str
     lower_wins: bool = False

@@ -1,4 +1,4 @@
-"""What the network saw, should have said and said: samples of a training, stored to be looked at.
+"""Snapshots: samples of a training with targets and predictions, stored for inspection.
 
 A snapshot is a zarr container of volumes in one frame, whose origin is the corner of the raw data::
 
