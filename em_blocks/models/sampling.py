@@ -1,4 +1,4 @@
-"""Which random samples a training uses, and which it draws again."""
+"""The choice of random samples: which are used, and which are drawn again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from em_blocks.models.truth import LABELS
 
 
 class Foreground(StrictModel):
-    """Samples that must hold enough of the objects of one label volume."""
+    """Demand samples that hold enough of the objects of one label volume."""
 
     label: Name = Field(LABELS, description="Name of the label volume.")
     fraction: Fraction = Field(description="Least share of the voxels that have an id there.")
@@ -19,7 +19,7 @@ class Foreground(StrictModel):
 
 
 class Sampling(StrictModel):
-    """Which samples are used; others are drawn again."""
+    """Choose which samples are used; others are drawn again."""
 
     labelled: Fraction = Field(
         0.5, description="Least share of voxels that are labelled (in any of the label volumes)."

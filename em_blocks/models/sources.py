@@ -1,4 +1,4 @@
-"""What a setup's config says of the data that its network learns from."""
+"""The data that a network learns from, as the config of a setup names them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class DataSource(StrictModel):
 
     @property
     def label_volumes(self) -> dict[str, str | VolumeInput]:
-        """All label volumes by name; none of a phantom."""
+        """Return all label volumes by name; none of a phantom."""
         if self.labels is None:
             return {}
         return self.labels if isinstance(self.labels, dict) else {LABELS: self.labels}

@@ -111,7 +111,7 @@ class BatchStream:
         return Sample(_contiguous(batch, RAW), truth, _data(batch, self.arrays), sites)
 
     def _points(self, batch: gp.Batch) -> dict[str, np.ndarray]:
-        """Both sites of all pairs that have one in the labels, nm from the corner of the labels."""
+        """Return both sites of the pairs that have one in the labels, nm from their corner."""
         if not self.has_synapses:
             return {}
         pre, post = sites_of(batch[SYNAPSES])

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from em_blocks.errors import ConfigError, GeometryError
+from em_blocks.geometry import Frame
 from em_blocks.kernels.segmentation.affinities import affinities
 from em_blocks.kernels.segmentation.lsd import shape_descriptors
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.augment import largest_read
 from em_blocks.training.data.samples import prefetch
-from em_blocks.training.data.sources import TrainingData
+from em_blocks.training.data.sources import TrainingData, open_sources
 from em_blocks.training.data.units import world
 from em_blocks.training.stream import BatchStream
+from em_blocks.volumes import Volume
 from tiny_setup import tiny_config
 
 SHAPE = (40, 64, 64)
@@ -192,6 +194,63 @@ def test_preparing_ends_when_the_reader_stops():
     assert next(batches) == 0
     batches.close()
     assert len(made) <= 5
+
+
+def test_sixteen_bits_several_volumes_and_masks_stay_aligned(tmp_path):
+    """Labels begin elsewhere, in another format; every value of raw tells all the others."""
+    shape, size = (20, 44, 44), (40.0, 4.6, 4.6)
+    label = 1 + np.arange(np.prod(shape), dtype="u8").reshape(shape)
+    begin = (3, 4, 2)
+    inner = label[tuple(slice(n, None) for n in begin)]
+    raw, offset = (label * 3 % 65521).astype("u2"), (400.0, 46.0, 9.2)
+    corner = tuple(o + n * v for o, n, v in zip(offset, begin, size, strict=True))
+    for name, values, format, place in (
+        ("raw", raw, "zarr3", offset), ("labels", inner.astype("i8"), "n5", corner),
+        ("mito", (inner % 5).astype("u4"), "precomputed", corner),
+        ("tissue", raw // 2 % 2, "zarr", offset),
+    ):
+        volume = Volume.create(
+            str(tmp_path / name), shape=values.shape, dtype=values.dtype, frame=Frame(size, place),
+            chunk_shape=(8, 16, 16), format=format,
+        )
+        volume.write(volume.box, values)
+    source = {
+        "raw": str(tmp_path / "raw"), "masks": {"tissue": str(tmp_path / "tissue")},
+        "labels": {name: str(tmp_path / name) for name in ("labels", "mito")},
+    }
+    values = tiny_config() | {"voxel_size": size, "normalization": {"scale": 2 / 65535, "shift": -1}}
+    wanted = {"foreground": [{"label": "mito", "fraction": 0.1}], "masked": {"tissue": 0.1}}
+    values["training"] |= {"sources": [source], "sampling": wanted, "output_shape": [4, 12, 12]}
+    values["training"]["augment"] = {"control_point_nm": [400, 46, 46], "jitter_nm": [0, 0, 0], **STILL}
+    for elastic in (0.0, 1.0):
+        values["training"]["augment"] |= {"elastic": elastic, "scale": 0}
+        setup = SetupConfig.from_dict(values)
+        made = BatchStream(setup, open_sources(setup.training.sources, setup), (1, 2, 2))
+        for batch in first(made, 4):
+            [sample] = batch.samples
+            labels = sample.truth.labels["labels"]
+            assert labels.dtype == np.uint64 and (labels > 0).all()
+            np.testing.assert_array_equal(sample.truth.labels["mito"], labels % 5)
+            np.testing.assert_array_equal(sample.truth.masks["tissue"], labels * 3 % 65521 // 2 % 2)
+            if not elastic:
+                seen = np.rint((sample.raw[1:-1, 2:-2, 2:-2] + 1) * 65535 / 2)
+                np.testing.assert_array_equal(seen, labels * 3 % 65521)
+
+
+def test_a_source_that_lacks_a_volume_is_refused_and_names_what_it_has():
+    wanted = {"foreground": [{"label": "mito", "fraction": 0.1}]}
+    with pytest.raises(ConfigError, match=r"stripes has the labels \['labels'\].* need \['mito'\]"):
+        stream(config(sampling=wanted))
+    with pytest.raises(ConfigError, match=r"stripes has the masks \[\].* need \['tissue'\]"):
+        stream(config(sampling={"masked": {"tissue": 0.5}}))
+
+
+def test_old_keys_of_the_choice_of_samples_mean_the_same_as_the_new_ones():
+    old = config(min_labelled=0.3, reject_probability=[[0, 1.0], [8, 0.5]])
+    new = config(sampling={"labelled": 0.3, "sites": [[0, 1.0], [8, 0.5]]})
+    assert old.training.used_sampling == new.training.used_sampling
+    with pytest.raises(ConfigError, match="`sampling` stands for"):
+        config(min_labelled=0.3, sampling={})
 
 
 def test_descriptors_are_those_of_the_labels_around_the_sample():

@@ -1,4 +1,4 @@
-"""Where the volumes of a source lie: raw, labels and masks are paired by their place in nm."""
+"""Pair raw, labels and masks of a source by their place in nm."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_voxel_size(path: str, found: Nm3, voxel_size: Sequence[float]) -> None
 
 
 def first_voxel(raw: StoredVoxels, other: StoredVoxels) -> Triple:
-    """Voxel of `other` (labels or a mask) that lies where the first one of raw does.
+    """Find the voxel of `other` (labels or a mask) that lies where the first one of raw does.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def first_voxel(raw: StoredVoxels, other: StoredVoxels) -> Triple:
 def used_boxes(
     source: DataSource, name: str, frame: Frame, shape: Triple, common: Box
 ) -> list[Box]:
-    """Boxes of raw's voxels that are used: of every ROI the part that all volumes have.
+    """Find the boxes of raw's voxels that are used: of every ROI the part that all volumes have.
 
     Parameters
     ----------

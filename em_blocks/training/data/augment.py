@@ -19,7 +19,7 @@ from em_blocks.training.data.units import world
 def largest_read(
     shape: Sequence[int], voxel_size: Sequence[float], augment: AugmentConfig
 ) -> tuple[int, int, int]:
-    """Voxels (z, y, x) that a sample of `shape` can need once deformed and transposed."""
+    """Compute the voxels (z, y, x) that a sample of `shape` can need once deformed and transposed."""
     if not augment.elastic:
         return tuple(shape)
     equal = _axes_as_long_as_x(voxel_size)
@@ -44,7 +44,7 @@ def mirror_and_transpose(voxel_size: Sequence[float]) -> gp.SimpleAugment:
 
 
 class _Symmetries(gp.SimpleAugment):
-    """Keeps sites beyond the sample: gunpowder drops them, and with a partner goes its pair."""
+    """Keep sites beyond the sample: gunpowder drops them, and with a partner goes its pair."""
 
     def process(self, batch, request):
         for graph in batch.graphs.values():
@@ -122,7 +122,7 @@ class Deform(gp.BatchFilter):
         return result
 
     def _moved(self, graph: gp.Graph, roi: gp.Roi) -> gp.Graph:
-        """The graph with its nodes where the deformation takes them."""
+        """Return the graph with its nodes where the deformation takes them."""
         nodes, step = list(graph.nodes), np.array(world(self.voxel_size), float)
         corner = np.array(self.total.offset, float)
         # Positions are those of voxels' centres; nodes count from the corner of the first voxel.

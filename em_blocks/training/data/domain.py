@@ -1,4 +1,4 @@
-"""What data a network was made for: intensities and voxel size."""
+"""The data that a network was made for: intensities and voxel size."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MARGIN, LEAST_SPREAD = 0.1, 0.05
 
 
 def full_range(dtype: np.dtype) -> Range | None:
-    """Intensities that a dtype can hold, as images use it; None if nobody stores images so."""
+    """Return the intensities that images of a dtype can have; None if images are not stored so."""
     return FULL_RANGES.get("float" if dtype.kind == "f" else dtype.name)
 
 
 @dataclass(frozen=True)
 class Domain:
-    """What a network was trained on.
+    """Describe the data that a network was trained on.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Domain:
 
     @classmethod
     def of(cls, config: SetupConfig) -> Domain:
-        """The domain that a setup states, else the one that its normalization maps to -1 .. 1."""
+        """Make the domain that a setup states, else the one that its normalization maps to -1 .. 1."""
         if config.intensities is not None:
             return cls(_dtype_of(config.intensities), config.intensities, config.voxel_size)
         scale, shift = config.normalization.scale, config.normalization.shift
@@ -59,7 +59,7 @@ class Domain:
         return cls(dtype, (low, high), config.voxel_size)
 
     def holds(self, low: float, high: float) -> bool:
-        """Whether data that lie between `low` and `high` are like those of training."""
+        """Tell whether data that lie between `low` and `high` are like those of training."""
         width, (least, most) = _width(self.intensities), self.intensities
         return (
             low >= least - MARGIN * width and high <= most + MARGIN * width
@@ -67,17 +67,17 @@ class Domain:
         )
 
     def has_dtype(self, dtype: np.dtype) -> bool:
-        """Whether `dtype` can hold nothing but intensities of training: integers of 8 bits."""
+        """Tell whether `dtype` can hold nothing but intensities of training: integers of 8 bits."""
         return dtype.itemsize == 1 and dtype.name == self.dtype
 
     def from_range(self, values: Range, trained: Normalization) -> dict[str, float]:
-        """Scale and shift with which `values` look as the intensities of training do."""
+        """Compute scale and shift with which `values` look as the intensities of training do."""
         factor = _width(self.intensities) / _width(values)
         moved = self.intensities[0] - values[0] * factor
         return {"scale": trained.scale * factor, "shift": trained.shift + trained.scale * moved}
 
     def off(self, voxel_size: tuple[float, float, float]) -> float:
-        """Largest relative difference between `voxel_size` and that of training."""
+        """Compute the largest relative difference between `voxel_size` and that of training."""
         return max(
             abs(a / b - 1) for a, b in zip(voxel_size, self.voxel_size, strict=True)
         )

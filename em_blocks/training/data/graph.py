@@ -30,7 +30,7 @@ def sample_graph(
     targets: Sequence[gp.BatchFilter],
     locations: Sequence[gp.BatchFilter],
 ) -> gp.Pipeline:
-    """Graph that provides raw, labels, masks and synapses of sources, and the `targets`.
+    """Make the graph that provides raw, labels, masks and synapses of sources, and the `targets`.
 
     Targets are computed last, from the deformed labels and sites: deforming affinities
     would mix the channels of different shifts, and bend balls and vectors.
@@ -72,7 +72,7 @@ def _from_unit(intensities: Range, normalization: Normalization) -> gp.BatchFilt
 
 
 def location(data: TrainingData, voxel_size: Sequence[float]) -> gp.RandomLocation:
-    """Chooses where samples of `data` are cut; near a synapse with the probability `p_nonempty`."""
+    """Choose where samples of `data` are cut; near a synapse with the probability `p_nonempty`."""
     box = _box(data, world(voxel_size))
     sites = [] if data.synapses is None else [data.synapses.pre, data.synapses.post]
     any_inside = any(inside(site * UNITS_PER_NM, box).any() for site in sites)
@@ -80,7 +80,7 @@ def location(data: TrainingData, voxel_size: Sequence[float]) -> gp.RandomLocati
 
 
 class _Location(gp.RandomLocation):
-    """Never asks for a site beyond the box, where the other end of a pair may lie."""
+    """Choose no place by a site beyond the box, where the other end of a pair may lie."""
 
     def __init__(self, box: gp.Roi, **options):
         super().__init__(**options)
@@ -98,12 +98,12 @@ class _Location(gp.RandomLocation):
 
 
 def _box(data: TrainingData, size: gp.Coordinate) -> gp.Roi:
-    """The used box of a source."""
+    """Compute the used box of a source in world units."""
     return gp.Roi(data.begin, gp.Coordinate(data.end) - gp.Coordinate(data.begin)) * size
 
 
 class VoxelSource(gp.BatchProvider):
-    """Provides voxels of a used box, read as they are asked for.
+    """Provide voxels of a used box, read as they are asked for.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def _source(data: TrainingData, size: gp.Coordinate) -> gp.Pipeline:
     masks = {mask_key(name): voxels for name, voxels in data.masks.items()}
     arrays = [(RAW, data.raw), *(labels | masks).items()]
     # gunpowder derives the seeds of a request from the number of nodes that it has passed. The crop
-    # does nothing, but without it a training that was begun by an older version would go on otherwise.
+    # changes nothing else; without it, trainings that older versions began would see other samples.
     branches = tuple(
         VoxelSource(key, voxels, box, size, key == RAW) + gp.Crop(key, box) for key, voxels in arrays
     )

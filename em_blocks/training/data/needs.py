@@ -1,4 +1,4 @@
-"""Which volumes of the sources heads and the choice of samples read."""
+"""Find which volumes of the sources are read, by heads and by the choice of samples."""
 
 from __future__ import annotations
 

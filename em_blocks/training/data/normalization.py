@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def measured_normalization(
     sample: RawSample, raw: Volume, config: SetupConfig, normalization: NormalizationChoice | None
 ) -> dict[str, float]:
-    """Finite scale and shift for the raw data of a run.
+    """Measure finite scale and shift of raw data, as a config asks for.
 
     Raises
     ------

@@ -23,7 +23,7 @@ class Sites(NamedTuple):
 
 
 class SynapseSource(gp.BatchProvider):
-    """Provides the pairs of which one site lies in the requested region.
+    """Provide the pairs of which one site lies in the requested region.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class SynapseSource(gp.BatchProvider):
 
 
 def sites_of(graph: gp.Graph) -> Sites:
-    """Both sites of every pair, in the order of their ids."""
+    """Return both sites of every pair, in the order of their ids."""
     located = {node.id: node.location for node in graph.nodes}
     pairs = sorted((edge.u, edge.v) for edge in graph.edges)
     ends = np.array([[located[u], located[v]] for u, v in pairs], float).reshape(-1, 2, 3)
@@ -65,15 +65,15 @@ def sites_of(graph: gp.Graph) -> Sites:
 
 
 def count_inside(graph: gp.Graph, roi: gp.Roi) -> int:
-    """Postsynaptic sites in a region."""
+    """Count the postsynaptic sites in a region."""
     return int(np.count_nonzero(inside(sites_of(graph).post * UNITS_PER_NM, roi)))
 
 
 def offset_nm(roi: gp.Roi) -> np.ndarray:
-    """First corner of a region, nm (z, y, x)."""
+    """Compute the first corner of a region, nm (z, y, x)."""
     return np.array(roi.offset, float) / UNITS_PER_NM
 
 
 def inside(points: np.ndarray, roi: gp.Roi) -> np.ndarray:
-    """Which points (n, 3), in world units, lie in a region."""
+    """Tell which points (n, 3), in world units, lie in a region."""
     return np.all((points >= np.array(roi.begin)) & (points < np.array(roi.end)), axis=1)

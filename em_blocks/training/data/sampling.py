@@ -1,4 +1,4 @@
-"""Which samples are used: the policy of a config, as demands on one place of a batch."""
+"""Choose samples: the policy of a config, as demands on one place of a batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from em_blocks.training.data.samples import MAX_ATTEMPTS, Sample
 
 
 class Demand:
-    """What one sample of a batch must hold.
+    """Say what one sample of a batch must hold.
 
     What is demanded with a probability is decided before the first attempt: empty samples must not
     become more probable by luck.
@@ -44,14 +44,14 @@ class Demand:
         self.refused: Counter[str] = Counter()
 
     def accepts(self, sample: Sample) -> bool:
-        """Whether a sample holds all that is demanded; what it lacks is counted."""
+        """Tell whether a sample holds all that is demanded; count what it lacks."""
         reason = self._lack(sample)
         if reason is not None:
             self.refused[reason] += 1
         return reason is None
 
     def refusal(self) -> ConfigError:
-        """The error of finding no sample."""
+        """Make the error of finding no sample."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.refused.most_common())
         return ConfigError(
             f"{MAX_ATTEMPTS} random samples in a row were refused: {reasons}, so there is next to "
@@ -84,5 +84,5 @@ def _labelled(truth: Truth) -> np.ndarray:
 
 
 def _less(values: np.ndarray, share: float) -> bool:
-    """Whether less than `share` of the values are not 0."""
+    """Tell whether less than `share` of the values are not 0."""
     return np.count_nonzero(values) < share * values.size

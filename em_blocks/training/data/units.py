@@ -17,7 +17,7 @@ UNITS_PER_NM = 10
 
 
 def world(nm: Sequence[float]) -> gp.Coordinate:
-    """Graph units of lengths in nm.
+    """Convert lengths in nm to world units.
 
     Raises
     ------
