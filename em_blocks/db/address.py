@@ -13,13 +13,13 @@ SCHEMES = ("mongodb://", "mongodb+srv://")
 FILE = "file:"
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
-# A login ends at the last @, as a password that nobody escaped may hold one itself.
+# A login ends at the last @, since a password that was not escaped may hold one itself.
 _LOGIN = re.compile(r"://.*@", re.DOTALL)
 _SECRETS: set[str] = set()
 
 
 def expand_uri(db_host: str) -> str:
-    """The URI that a 'db_host' stands for: a host name, a URI with variables, or a private file.
+    """Return the URI that a 'db_host' stands for: a host name, a URI with variables, or a private file.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def remember(uri: str) -> None:
 
 
 def redacted(uri: str) -> str:
-    """`uri` without user, password and options, for messages."""
+    """Return `uri` without user, password and options, for messages."""
     scheme, _, rest = uri.partition("://")
     address, _, options = rest.partition("?")
     if "@" in options and "@" not in address:  # no options, but a password with a question mark
@@ -47,7 +47,7 @@ def redacted(uri: str) -> str:
 
 
 def scrub(text: str) -> str:
-    """`text` with every password that this process was given as ``***``: for logs and records."""
+    """Return `text` with every password that this process was given as ``***``: for logs and records."""
     for secret in sorted(_SECRETS, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
@@ -78,7 +78,7 @@ def _from_file(db_host: str) -> str:
 
 
 def _expanded(text: str) -> str:
-    """`text` with environment variables filled in, those of the login escaped as URIs need it."""
+    """Return `text` with environment variables filled in, those of the login escaped as URIs need it."""
     login = _LOGIN.search(text)
     end = login.end() if login else 0
 

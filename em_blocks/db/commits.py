@@ -29,7 +29,7 @@ DUPLICATE_KEY = 11000
 
 
 def host_name() -> str:
-    """Name of this machine, as the cluster calls it."""
+    """Return the name of this machine, as the cluster calls it."""
     return os.environ.get("SLURMD_NODENAME") or platform.node()
 
 
@@ -45,7 +45,7 @@ class WorkerIdentity:
 
     @classmethod
     def of_this_process(cls) -> WorkerIdentity:
-        """A name that no other process has, and what this one may use. The epoch is that of a run."""
+        """Return an identity with a name that no other process has. The epoch is that of a run."""
         # Process numbers are used again, and all nodes count from one.
         name = f"{host_name()}-{os.getpid()}-{secrets.token_hex(2)}"
         return cls(name, 0, os.environ.get("CUDA_VISIBLE_DEVICES") or "cpu")
@@ -55,7 +55,7 @@ class CommitWriter:
     """Writes done and failed blocks from a thread of its own.
 
     A commit is durable (journal, majority) when it is written, not when it is queued. While the
-    database is away, commits are held and tried again, for at most `outage_s`.
+    database is unavailable, commits are held and tried again, for at most `outage_s`.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class CommitWriter:
         CommitRefusedError
             If the scheduler of this worker was replaced.
         DatabaseError
-            If the database stayed away; the blocks will be found missing and done again.
+            If the database stayed unavailable; the blocks count as missing and are recomputed.
         """
         self._closing.set()
         self._put(None)
@@ -137,7 +137,7 @@ class CommitWriter:
             self.error = error
 
     def _take(self) -> list[tuple[Block, UpdateOne]]:
-        """Commits of the next 50 ms, at most 64, and none later than a call of `hurry`."""
+        """Return commits of the next 50 ms, at most 64, and none later than a call of `hurry`."""
         items: list[tuple[Block, UpdateOne]] = []
         deadline: float | None = None
         while len(items) < FLUSH_BLOCKS:
@@ -219,7 +219,7 @@ class CommitWriter:
 
 
 def peak_memory_mb() -> int:
-    """Largest resident memory of this process so far.
+    """Return the largest resident memory of this process so far.
 
     Not ``ru_maxrss``: that survives exec, so a worker would inherit the peak of the
     process that started it.

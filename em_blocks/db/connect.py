@@ -42,17 +42,17 @@ _LONGEST_PAUSE_S = 2.0
 Result = TypeVar("Result")
 
 ServerError = PyMongoError
-"""What any database call may raise while the server is away."""
+"""What any database call may raise while the server is unavailable."""
 
 
 def database_home(home: Path) -> Path:
-    """Folder of the embedded database of a run folder."""
+    """Return the folder of the embedded database of a run folder."""
     return home / "db"
 
 
 @contextmanager
 def database_uri(db_host: str | None, home: Path) -> Iterator[str]:
-    """URI of the database: the configured one, or an embedded server that is held meanwhile.
+    """Yield the URI of the database: the configured one, or an embedded server held meanwhile.
 
     An error that ends its use while an embedded server is down says why that is down.
     """
@@ -69,26 +69,26 @@ def database_uri(db_host: str | None, home: Path) -> Iterator[str]:
 
 
 def uri_if_running(db_host: str | None, home: Path) -> str | None:
-    """URI of the database without starting one."""
+    """Return the URI of the database without starting one."""
     return expand_uri(db_host) if db_host is not None else running_uri(database_home(home))
 
 
 @contextmanager
 def connect(uri: str, *, outage_s: float = 0.0) -> Iterator[pymongo.MongoClient]:
-    """A client whose server answered and accepted the login.
+    """Yield a client whose server answered and accepted the login.
 
     Parameters
     ----------
     outage_s : float
-        How long to wait for a server that is away: for workers, whose run has begun.
+        How long to wait for an unavailable server: for workers, whose run has begun.
 
     Raises
     ------
     DatabaseError
-        If the URI is wrong, nobody answers, or the login is refused; also if a call of the block is
-        refused and nobody takes care of that.
+        If the URI is wrong, no server answers, or the login is refused; also if a call of the block is
+        refused and the block does not handle that.
     DatabaseLostError
-        If the server is lost during the block and nobody takes care of that.
+        If the server is lost during the block and the block does not handle that.
     """
     with _client(uri) as client:
         try:
@@ -128,7 +128,7 @@ def _client(uri: str) -> pymongo.MongoClient:
 
 
 def with_patience(call: Callable[[], Result], outage_s: float = OUTAGE_S) -> Result:
-    """Repeat `call` while the database is away; only for what may be done twice.
+    """Repeat `call` while the database is unavailable; only for what may be done twice.
 
     A call that seemed to fail may have been done, or be done later still: a cut link delivers what
     it held when it heals. So what `call` writes must be right whenever, and however often, any part of
@@ -142,7 +142,7 @@ def with_patience(call: Callable[[], Result], outage_s: float = OUTAGE_S) -> Res
     Raises
     ------
     DatabaseLostError
-        If the database stayed away for longer.
+        If the database stayed unavailable for longer.
     pymongo.errors.PyMongoError
         At once, for what waiting does not heal: a login or a right that is missing, a full disk.
     """
@@ -156,7 +156,7 @@ def with_patience(call: Callable[[], Result], outage_s: float = OUTAGE_S) -> Res
             now = time.monotonic()
             since = since or now
             if now - since >= outage_s:
-                away = f"was away for more than {outage_s:g} s ('db_outage_s')"
+                away = f"was unavailable for more than {outage_s:g} s ('db_outage_s')"
                 raise DatabaseLostError(lost(away, error)) from error
         # Not all workers at once: thousands of them may have waited for this server.
         time.sleep(pause * random.uniform(0.5, 1.0))

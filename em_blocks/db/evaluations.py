@@ -20,7 +20,7 @@ def save_evaluations(
     documents : dict
         By name of the segmentation. ``_id`` becomes ``run/name``.
     outage_s : float
-        How long to wait for a database that is away: scores may have taken hours.
+        How long to wait for an unavailable database: scores may have taken hours.
     """
     with_patience(lambda: _save(database, run, documents), outage_s)
 
@@ -37,7 +37,7 @@ def _save(database: Database, run: str, documents: dict[str, dict]) -> None:
 
 
 def _storable(value):
-    """`value` with ids beyond MongoDB's integers as text."""
+    """Return `value` with ids beyond MongoDB's integers as text."""
     if isinstance(value, dict):
         # A dot in a name would open a level in queries.
         return {key.replace(".", "_"): _storable(item) for key, item in value.items()}

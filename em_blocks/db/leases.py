@@ -57,7 +57,7 @@ class LeasedRun:
         Returns
         -------
         int or None
-            The new epoch; None if somebody else is alive.
+            The new epoch; None if another scheduler is alive.
         """
         limit = LEASE_TIMEOUT_S * 1000
         free = {"$or": [
@@ -144,7 +144,7 @@ class LeasedRun:
             )
 
     def record_loss(self, block: str, worker: dict, error: dict) -> None:
-        """An attempt that its worker could not record itself; what is recorded again stays one."""
+        """Record an attempt that its worker could not record itself; recording it again adds nothing."""
         key = f"{self.run}/{block}/{worker['worker']}/{error['type']}"
         self.attempts.replace_one({"_id": key}, {
             "run": self.run, "block": block, "epoch": worker["epoch"], "worker": worker["worker"],
@@ -152,7 +152,7 @@ class LeasedRun:
         }, upsert=True)
 
     def running(self) -> int:
-        """Number of blocks that living workers hold."""
+        """Return the number of blocks that living workers hold."""
         alive = {"$gt": ["$heartbeat", {"$subtract": ["$$NOW", WORKER_TIMEOUT_S * 1000]}]}
         found = self.workers.aggregate([
             {"$match": {"run": self.run, "state": WORKING, "$expr": alive}},
@@ -162,5 +162,5 @@ class LeasedRun:
 
 
 def _literal(document: dict) -> dict:
-    """Values for an update by pipeline, in which strings with a dollar would be expressions."""
+    """Return values for an update by pipeline, in which strings with a dollar would be expressions."""
     return {key: {"$literal": value} for key, value in document.items()}

@@ -30,7 +30,7 @@ _WHY = "Finished blocks are recorded there, so nothing can start without it."
 
 _UNTRUSTED = (
     "shows a certificate that is not trusted here: {reason}. A login would go to a server that "
-    "nobody vouches for. Name the certificate of the authority that signed it, with the option "
+    "no known authority signed. Name the certificate of the authority that signed it, with the option "
     "tlsCAFile=/path/ca.pem in 'db_host', and the host as the certificate names it."
 )
 _NO_TLS = (
@@ -57,7 +57,7 @@ _NO_PRIMARY = (
     "directConnection=true in 'db_host', name the primary, or leave that option out."
 )
 _NOBODY = (
-    "does not answer: {reason}. Nobody listens there. Check 'db_host' and that mongod runs, with an "
+    "does not answer: {reason}. No server listens there. Check 'db_host' and that mongod runs, with an "
     "address in its bindIp that can be reached from here; without 'db_host' a private server is "
     "started."
 )
@@ -79,7 +79,7 @@ _SIGNS = {
 
 
 def is_outage(error: PyMongoError) -> bool:
-    """Whether `error` may be over when the server is back; a refusal is not, nor is a full disk."""
+    """Return whether `error` may end when the server is back; a refusal or a full disk does not."""
     if isinstance(error, ConnectionFailure):
         return True
     if isinstance(error, BulkWriteError):
@@ -89,13 +89,13 @@ def is_outage(error: PyMongoError) -> bool:
 
 
 def is_refusal(error: PyMongoError) -> bool:
-    """Whether the server does not let this user do it, whatever it is asked later."""
+    """Return whether the server does not let this user do it, whatever it is asked later."""
     refusals = {UNAUTHORIZED, AUTHENTICATION_FAILED, ATLAS_FAILED, OUT_OF_DISK}
     return isinstance(error, OperationFailure) and error.code in refusals
 
 
 def unreachable(uri: str, error: Exception) -> str:
-    """One paragraph on a database that cannot be used."""
+    """Return one paragraph on a database that cannot be used."""
     if isinstance(error, OperationFailure) and not is_outage(error):
         says = _refusal(error)
     else:
@@ -104,7 +104,7 @@ def unreachable(uri: str, error: Exception) -> str:
 
 
 def lost(what: str, error: PyMongoError) -> str:
-    """One paragraph on a database that went away, of which `what` tells the rest."""
+    """Return one paragraph on a database that was lost, of which `what` tells the rest."""
     return scrub(
         f"The database {what}: {_reason(str(error))}. What it has confirmed is safe. Run the same "
         "command again when it is back: blocks without a record are done then."
@@ -119,7 +119,7 @@ def _silence(uri: str, reason: str) -> str:
 
 
 def _reason(text: str) -> str:
-    """What a client says, without its timeouts and the state of all servers."""
+    """Return what a client says, without its timeouts and the state of all servers."""
     text = re.sub(r"\s*\(configured timeouts:[^)]*\)", "", text)
     return re.split(r", Timeout: |, full error: ", text)[0][:300].rstrip(". ")
 
@@ -151,7 +151,7 @@ def _refusal(error: OperationFailure) -> str:
 
 
 def not_writable(database: Database, error: PyMongoError) -> str:
-    """One paragraph on a database that cannot be written, which names the user and what it may."""
+    """Return one paragraph on a database that cannot be written: its user and their rights."""
     address = "{}:{}".format(*(database.client.address or ("?", "?")))
     if not (isinstance(error, OperationFailure) and error.code == UNAUTHORIZED):
         return unreachable(f"mongodb://{address}", error)

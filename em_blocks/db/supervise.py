@@ -81,7 +81,7 @@ def supervise(home: Path, mongod: str) -> int:
 
 
 def pause(home: Path, seconds: float) -> bool:
-    """Wait before another start; False if nobody needs it any more."""
+    """Wait before another start; False if no process needs it any more."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if unused(home):
@@ -91,7 +91,7 @@ def pause(home: Path, seconds: float) -> bool:
 
 
 def wait_for_space(home: Path) -> bool:
-    """Wait while the disk is full; False if nobody needs the server any more."""
+    """Wait while the disk is full; False if no process needs the server any more."""
     while lacks_space(home):
         if not pause(home, 1.0):
             return False
@@ -124,12 +124,12 @@ def start(home: Path, mongod: str, port: int) -> subprocess.Popen:
 
 
 def die_with_parent() -> None:
-    """SIGTERM for mongod when this process is gone: nobody would stop it otherwise."""
+    """Send SIGTERM to mongod when this process ends: nothing else would stop it."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def watch(home: Path, server: subprocess.Popen, port: int) -> tuple[int | None, bool]:
-    """Wait until mongod ends (its exit code) or nobody uses it any more (None).
+    """Wait until mongod ends (its exit code) or no process uses it any more (None).
 
     The second value tells whether it ever answered.
     """
@@ -191,6 +191,6 @@ def accepts(port: int) -> bool:
 
 
 if __name__ == "__main__":
-    # Nobody's child: the process that started us may end, or run on and never wait for us.
+    # The child of no process: the process that started us may end, or run on and never wait for us.
     if os.fork() == 0:
         sys.exit(main(Path(sys.argv[1]), sys.argv[2]))

@@ -11,7 +11,7 @@ from em_blocks.volumes import Volume
 
 
 def masked_blocks(path: str | VolumeInput, grid: BlockGrid) -> np.ndarray:
-    """Blocks where a mask volume is 0 everywhere.
+    """Return blocks where a mask volume is 0 everywhere.
 
     The mask may have any voxel size and cover any part of the grid; outside of it is 0.
     It is read in slabs of one row of blocks.

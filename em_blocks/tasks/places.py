@@ -7,12 +7,12 @@ from em_blocks.volumes.stores.apart import check_apart, check_outside, paths_in
 
 
 def input_places(task: BlockwiseTask) -> dict[str, str]:
-    """Paths and URLs that a task reads, by the keys of its config."""
+    """Return paths and URLs that a task reads, by the keys of its config."""
     return dict(paths_in(task.model_dump(mode="json", exclude=task.operational | task.written)))
 
 
 def output_places(task: BlockwiseTask) -> dict[str, str]:
-    """Paths and URLs of the volumes and tables that a task writes, by their names."""
+    """Return paths and URLs of the volumes and tables that a task writes, by their names."""
     return {o.name: o.path for o in task.output_specs() if o.ledger_path is not None}
 
 
@@ -28,5 +28,5 @@ def check_places(task: BlockwiseTask) -> None:
 
 
 def places_of(config: RunConfig) -> dict[str, str]:
-    """All paths and URLs of a config, of any kind, but for its container or folder of outputs."""
+    """Return all paths and URLs of a config, of any kind, but for its container or folder of outputs."""
     return dict(paths_in(config.model_dump(mode="json", exclude=config.operational | {"output"})))

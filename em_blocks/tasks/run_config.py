@@ -111,7 +111,7 @@ class RunConfig(StrictModel, ABC):
 
     @abstractmethod
     def steps(self) -> list[BlockwiseTask]:
-        """The tasks that together make the result, each reading what those before it wrote."""
+        """Return the tasks that together make the result, each reading what those before it wrote."""
 
     @property
     def first_run(self) -> str:
@@ -160,4 +160,4 @@ class RunConfig(StrictModel, ABC):
 
     @abstractmethod
     def outputs_root(self) -> str:
-        """Path or URL of the container of all outputs."""
+        """Return the path or URL of the container of all outputs."""

@@ -59,14 +59,14 @@ class BlockwiseTask(RunConfig):
 
     @abstractmethod
     def grid(self) -> BlockGrid:
-        """The blocks, in voxels of the output volume. Opens the input's metadata."""
+        """Return the blocks, in voxels of the output volume. Opens the input's metadata."""
 
     @abstractmethod
     def inputs(self) -> dict:
-        """Everything read that could change the result, as JSON; part of the fingerprint."""
+        """Return everything read that could change the result, as JSON; part of the fingerprint."""
 
     def sources(self) -> dict[str, VolumeRef]:
-        """The volumes and folders of tables that blocks read, by what messages call them."""
+        """Return the volumes and folders of tables that blocks read, by their names in messages."""
         found = {}
         for name in (*self.reads, "mask"):
             value = getattr(self, name)
@@ -76,7 +76,7 @@ class BlockwiseTask(RunConfig):
         return found
 
     def synapse_runs(self) -> list[str]:
-        """Runs whose synapses blocks read."""
+        """Return runs whose synapses blocks read."""
         return []
 
     @abstractmethod
@@ -106,19 +106,19 @@ class BlockwiseTask(RunConfig):
         return False
 
     def read_context(self) -> Triple:
-        """Voxels (z, y, x) around its own that a block reads of the step before."""
+        """Return voxels (z, y, x) around its own that a block reads of the step before."""
         return (0, 0, 0)
 
     def read_reach(self) -> Triple:
-        """Voxels (z, y, x) around its own beyond which a block never reads."""
+        """Return voxels (z, y, x) around its own beyond which a block never reads."""
         return self.read_context()
 
     def read_shape(self) -> Triple:
-        """Voxels (z, y, x) that one whole block reads."""
+        """Return voxels (z, y, x) that one whole block reads."""
         return self.grid().block_shape
 
     def block_unit(self) -> Triple:
-        """Voxels (z, y, x) that a block which the config does not give is a multiple of."""
+        """Return voxels (z, y, x) that a block which the config does not give is a multiple of."""
         units = [unit for output in self.output_specs() if (unit := output.unit_shape)]
         return tuple(map(math.lcm, *units)) if units else USUAL_UNIT
 
@@ -139,7 +139,7 @@ class BlockwiseTask(RunConfig):
         ))
 
     def grown_inputs(self) -> set[str]:
-        """Keys of inputs that may hold outputs: volumes that get further scales, folders of tables."""
+        """Return keys of inputs that may hold outputs: volumes that get scales, folders of tables."""
         return set()
 
     def check(self) -> None:
@@ -161,15 +161,15 @@ class BlockwiseTask(RunConfig):
         """
 
     def other_ways(self, differences: list[str]) -> str:
-        """What else a user may do if a run was made with settings that differ so."""
+        """Return what else a user may do if a run was made with settings that differ so."""
         return ""
 
     def alike(self) -> dict | None:
-        """Query of the runs of a database whose measured values help this one to agree with them."""
+        """Return the query of the runs whose measured values this one should agree with."""
         return None
 
     def measure(self, earlier: dict | None = None) -> dict:
-        """Values measured once per run and kept in its document, e.g. percentiles.
+        """Return values measured once per run and kept in its document, e.g. percentiles.
 
         Parameters
         ----------
@@ -179,11 +179,11 @@ class BlockwiseTask(RunConfig):
         return {}
 
     def measured_anew(self, measured: dict) -> dict:
-        """`measured`, but for what follows from what the inputs hold, which changed since."""
+        """Return `measured`, but for what follows from what the inputs hold, which changed since."""
         return measured
 
     def said(self, measured: dict) -> str | None:
-        """What a user wants to know of values that were just measured, in one line."""
+        """Return what a user wants to know of values that were just measured, in one line."""
         return None
 
     # -- what follows from it -----------------------------------------------------
@@ -201,7 +201,7 @@ class BlockwiseTask(RunConfig):
         return str(database_home(self.home)) if self.db_host is None else None
 
     def identity(self) -> dict:
-        """Everything that decides what the outputs hold."""
+        """Return everything that decides what the outputs hold."""
         config = self.model_dump(mode="json", exclude=set(self.operational) | self.locations())
         return {
             "task": {"kind": self.kind, "version": self.version},
@@ -212,7 +212,7 @@ class BlockwiseTask(RunConfig):
 
     @classmethod
     def without_places(cls, config: dict) -> dict:
-        """A config whose inputs are no longer named by where they lie."""
+        """Return a config whose inputs are no longer named by where they lie."""
         return {
             key: _without_path(value) if key in (*cls.reads, "mask") else value
             for key, value in config.items()
@@ -220,11 +220,11 @@ class BlockwiseTask(RunConfig):
 
     @classmethod
     def locations(cls) -> set[str]:
-        """Fields that say where outputs go: a run may be moved, but not without notice."""
+        """Return fields that say where outputs go: a run may be moved, but not without notice."""
         return {"output"}
 
     def stored_config(self) -> dict:
-        """The config for the database: all but the address of the database itself."""
+        """Return the config for the database: all but the address of the database itself."""
         return self.model_dump(mode="json", exclude={"db_host"})
 
     def check_alignment(self) -> None:
@@ -246,7 +246,7 @@ class BlockwiseTask(RunConfig):
 
 
 def _without_path(value: object) -> object:
-    """What a config says of an input apart from its place; {} for nothing else."""
+    """Return what a config says of an input apart from its place; {} for nothing else."""
     if isinstance(value, str):
         return {}
     if not isinstance(value, dict):

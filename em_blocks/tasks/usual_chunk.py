@@ -10,7 +10,7 @@ LEAST_CHUNK, DEFAULT_CHUNK, MOST_CHUNK = 32, 64, 128
 
 
 def usual_chunk(block_shape: Triple) -> Triple:
-    """Chunks of a size that files and viewers are good at, a whole number of which is a block."""
+    """Return chunks of a size that files and viewers are good at, a whole number of which is a block."""
     chunk = tuple(divisor(size) for size in block_shape)
     if None not in chunk:
         return chunk
@@ -23,7 +23,7 @@ def usual_chunk(block_shape: Triple) -> Triple:
 
 
 def divisor(size: int) -> int | None:
-    """The divisor of `size` that a chunk has: at most 64 if there is one from 32 on, else up to 128."""
+    """Return a divisor of `size` for a chunk: at most 64 if there is one from 32 on, else up to 128."""
     if size <= LEAST_CHUNK:
         return size
     small = (d for d in range(DEFAULT_CHUNK, LEAST_CHUNK - 1, -1) if size % d == 0)
@@ -32,7 +32,7 @@ def divisor(size: int) -> int | None:
 
 
 def nearest_divisible(size: int) -> int:
-    """The size nearest to `size` that has such a divisor."""
+    """Return the size nearest to `size` that has such a divisor."""
     return next(
         size + sign * step for step in range(size) for sign in (1, -1) if divisor(size + sign * step)
     )

@@ -80,7 +80,7 @@ def test_an_error_of_a_run_whose_database_is_down_says_why(disk):
             insert_until_it_breaks(client.test.get_collection("c", write_concern=DURABLE))
             with_patience(lambda: client.test.c.find_one(), 1)
 
-    with pytest.raises(DatabaseError, match=rf"away for more than 1 s .*{FULL}"):
+    with pytest.raises(DatabaseError, match=rf"unavailable for more than 1 s .*{FULL}"):
         use()
 
 

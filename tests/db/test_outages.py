@@ -171,7 +171,7 @@ def test_a_server_that_freezes_is_noticed_and_asked_again(server, monkeypatch):
         fill(store)
         with server.frozen():
             began = time.monotonic()
-            with pytest.raises(DatabaseError, match=r"away for more than 1 s"):
+            with pytest.raises(DatabaseError, match=r"unavailable for more than 1 s"):
                 store.replace_block("0/0/0", rows_of(0, seed=5))
             assert time.monotonic() - began > 1
         store.replace_block("0/0/1", rows_of(1, seed=5))

@@ -35,7 +35,7 @@ class BlockSets:
 
     @classmethod
     def of(cls, store: RunStore, masked: np.ndarray) -> Self:
-        """What the database has of a run with this mask."""
+        """Read what the database has of a run with this mask."""
         done, *others = (store.mask(masked.shape, state) for state in (DONE, FAILED, QUARANTINED))
         failed, quarantined = (blocks & ~masked for blocks in others)
         n_hidden = sum(int((blocks & masked).sum()) for blocks in (done, *others))
@@ -47,7 +47,7 @@ class BlockSets:
         return ~(self.done | self.masked)
 
     def counts(self) -> dict[str, int]:
-        """Number of blocks per state, as `RunStore.counts`, with ``masked``."""
+        """Return the number of blocks per state, as `RunStore.counts`, with ``masked``."""
         return {
             DONE: int(self.done.sum()), FAILED: int(self.failed.sum()),
             QUARANTINED: int(self.quarantined.sum()), "masked": int(self.masked.sum()),
@@ -55,7 +55,7 @@ class BlockSets:
 
 
 def counts_of(store: RunStore, run: dict) -> dict[str, int]:
-    """Number of blocks per state of a run's document: done, failed, quarantined, masked.
+    """Return the number of blocks per state of a run's document: done, failed, quarantined, masked.
 
     Fast where the mask hides no block that has a record, which is nearly always.
     """
@@ -65,7 +65,7 @@ def counts_of(store: RunStore, run: dict) -> dict[str, int]:
 
 
 def mask_document(sets: BlockSets) -> dict:
-    """Fields of a run's document that say which blocks its mask leaves out."""
+    """Return fields of a run's document that say which blocks its mask leaves out."""
     bits = zlib.compress(np.packbits(sets.masked).tobytes(), 1)
     return {
         "n_masked": int(sets.masked.sum()), "n_hidden": sets.n_hidden,
@@ -74,7 +74,7 @@ def mask_document(sets: BlockSets) -> dict:
 
 
 def masked_of(run: dict) -> np.ndarray | None:
-    """Bool (z, y, x): blocks that the mask of a run leaves out; None for runs of older versions."""
+    """Return which blocks the mask of a run leaves out, bool (z, y, x); None for older versions."""
     if run.get("masked") is None:
         return None
     bits = np.frombuffer(zlib.decompress(base64.b64decode(run["masked"])), np.uint8)

@@ -29,7 +29,7 @@ def with_block_shape(config: Config) -> Config:
 
 
 def _recorded(config: RunConfig) -> tuple[int, int, int] | None:
-    """The block shape that the database has for a run, if it began."""
+    """Return the block shape that the database has for a run, if it began."""
     if config.db_host is None and not database_home(config.home).exists():
         return None
     with database_uri(config.db_host, config.home) as uri, connect(uri) as client:

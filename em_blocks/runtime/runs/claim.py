@@ -89,7 +89,7 @@ def claim(
 
 
 def _begin_anew(store, task, checked, inputs) -> int:
-    """A new run in the place of the old one, which is removed."""
+    """Remove the old run and create a new one in its place; return the epoch."""
     epoch = take_lease(store, task)
     forget_run(store, task)
     _create(store, task, checked, inputs, previous_epoch=epoch)
@@ -97,7 +97,7 @@ def _begin_anew(store, task, checked, inputs) -> int:
 
 
 def _adopted(existing: dict, task, checked: Checked, inputs: Inputs, *, adopt: bool) -> dict:
-    """What the run's document is to say from now on."""
+    """Return what the run's document is to say from now on."""
     values = {
         "contents": inputs.document(), "command": this_command(),
         "run_id": existing.get("run_id") or uuid.uuid4().hex,
@@ -138,7 +138,7 @@ def _ways(grid_changed: bool = False) -> str:
 
 
 def changed_settings(task: BlockwiseTask, old: dict, new: dict) -> Iterator[tuple[str, object, object]]:
-    """Settings that differ between two identities of a task: path, old value, new value.
+    """Yield settings that differ between two identities of a task: path, old value, new value.
 
     An identity of an older version names inputs by their paths and times, which decide nothing.
     """
@@ -155,7 +155,7 @@ def changed_settings(task: BlockwiseTask, old: dict, new: dict) -> Iterator[tupl
 def _compare(
     existing: dict, store: RunStore, task: BlockwiseTask, inputs: Inputs, *, adopt: bool
 ) -> tuple[np.ndarray, list[str]]:
-    """Blocks that are to be done again for what inputs hold now, and what the user is told."""
+    """Return blocks that are to be done again for what inputs hold now, and what the user is told."""
     none = np.zeros(inputs.grid.shape, bool)
     if adopt:
         return none, []
@@ -230,7 +230,7 @@ def _create(
 
 
 def this_command() -> str:
-    """What was typed to start this process, without passwords."""
+    """Return what was typed to start this process, without passwords."""
     name = os.path.basename(sys.argv[0] or "python")
     return scrub(shlex.join([name, *map(_without_login, sys.argv[1:])]))
 
@@ -241,13 +241,13 @@ def _without_login(argument: str) -> str:
 
 
 def _locations(task: BlockwiseTask) -> dict[str, str]:
-    """Output paths, relative to the run folder where they are in it: folders get moved."""
+    """Return the output paths, relative to the run folder where they are in it: folders get moved."""
     home = str(task.home) + "/"
     return {o.name: o.path.removeprefix(home) for o in task.output_specs()}
 
 
 def versions() -> dict[str, str]:
-    """Versions of what could change a result."""
+    """Return versions of what could change a result."""
     packages = ("daisy", "tensorstore", "numpy", "torch", "pymongo")
     return {
         "em_blocks": __version__,

@@ -39,12 +39,12 @@ class Removable:
     outputs: dict[str, int | None]
 
     def document(self) -> dict:
-        """As JSON."""
+        """Return it as JSON."""
         return asdict(self)
 
 
 def removable(store: RunStore, task: BlockwiseTask) -> Removable | None:
-    """What there is of a task's run; None if the database does not know it."""
+    """Return what there is of a task's run; None if the database does not know it."""
     run = store.load()
     if run is None:
         return None

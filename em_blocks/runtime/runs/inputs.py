@@ -83,7 +83,7 @@ class Input:
         return self.ledger.content_id if self.ledger is not None else digest(self.document())
 
     def document(self) -> dict:
-        """For the database."""
+        """Return what the database keeps of it."""
         signature = self.signature and self.signature.to_document()
         if self.ledger is None:
             return {"fingerprint": self.fingerprint, "signature": signature}
@@ -95,7 +95,7 @@ class Input:
         }
 
     def holes(self, task: BlockwiseTask, grid: BlockGrid) -> np.ndarray:
-        """Bool (z, y, x): blocks of a task that read what is missing here."""
+        """Return a bool array (z, y, x): blocks of a task that read what is missing here."""
         if self.ledger is None:
             return np.zeros(grid.shape, bool)
         missing = self.ledger.missing
@@ -145,7 +145,7 @@ class Input:
         return Difference(None, stale, f"{int(changed.sum())} blocks of {self.name} were stored anew")
 
     def _tampered(self, then: dict | None, redone: np.ndarray) -> str | None:
-        """What is wrong with values that no start of the run stored; `redone`: one did."""
+        """Return what is wrong with values that no start of the run stored; `redone`: one did."""
         if then is None or self.signature is None:
             return None
         boxes = Signature.from_document(then).changed(self.signature)
@@ -188,13 +188,13 @@ class Input:
         return BlockGrid(self.frame, self.signature.shape, self.signature.piece_shape)
 
     def _place(self, box: Box) -> Triple:
-        """Index of the piece that begins where `box` does."""
+        """Return the index of the piece that begins where `box` does."""
         return tuple(
             o // p for o, p in zip(box.offset, self.signature.piece_shape, strict=True)
         )
 
     def _marked(self, boxes: list[Box]) -> np.ndarray:
-        """Bool (z, y, x) over the pieces: those that begin where `boxes` do."""
+        """Return a bool array (z, y, x) over the pieces: those that begin where `boxes` do."""
         marked = np.zeros(self._pieces.shape, bool)
         for box in boxes:
             marked[self._place(box)] = True
@@ -214,7 +214,7 @@ class Inputs:
     masked: np.ndarray
 
     def again(self, made_here: Mapping[str, Ledger], store: RunStore) -> Self:
-        """The same inputs now: by `made_here`, or as another run, at work meanwhile, left them."""
+        """Look at the same inputs again: by `made_here`, or as another run left them meanwhile."""
         found = []
         for before in self.found:
             ledger = made_here.get(before.path)
@@ -226,24 +226,24 @@ class Inputs:
         return replace(self, found=found)
 
     def document(self) -> dict:
-        """For the database, by name."""
+        """Return what the database keeps of it."""
         return {
             **{_key(found.name): found.document() for found in self.found}, MASKED: self._masked_crc
         }
 
     def content_id(self, fingerprint: str) -> str:
-        """What decides the contents of the run's outputs: its settings, and what its inputs hold."""
+        """Return what decides the outputs' contents: settings, and what the inputs hold."""
         return digest({
             "fingerprint": fingerprint, "inputs": {f.name: f.content_id for f in self.found}
         })
 
     def holes(self) -> dict[str, np.ndarray]:
-        """Blocks of the task that read what is missing, by input; only those with any."""
+        """Return blocks of the task that read what is missing, by input; only those with any."""
         found = {source.name: source.holes(self.task, self.grid) for source in self.found}
         return {name: blocks for name, blocks in found.items() if blocks.any()}
 
     def compare(self, then: dict, done: np.ndarray) -> list[Difference]:
-        """Each input against the `document` of an earlier start."""
+        """Return each input against the `document` of an earlier start."""
         differences = [
             found.compare(then[_key(found.name)], self.task, self.grid, done)
             for found in self.found if _key(found.name) in then
@@ -262,7 +262,7 @@ def look_at(
     task: BlockwiseTask, checked: Checked, made_here: Mapping[str, Ledger], store: RunStore,
     seen: dict[str, Input] | None = None,
 ) -> Inputs:
-    """The inputs of a task.
+    """Return the inputs of a task.
 
     Parameters
     ----------
@@ -356,7 +356,7 @@ def _check_old_run(found: Input, store: RunStore) -> None:
 
 
 def confirmed(ledger: Ledger, store: RunStore) -> Ledger:
-    """A ledger as the database of `store` confirms it, if that has its run; else as it is."""
+    """Return a ledger as the database of `store` confirms it, if that has its run; else as it is."""
     other = RunStore(store.client, store.database.name, ledger.run)
     run = other.load()
     if run is None or run.get("run_id") != ledger.run_id:
@@ -369,11 +369,11 @@ def confirmed(ledger: Ledger, store: RunStore) -> Ledger:
 
 
 def digest(values: dict) -> str:
-    """sha256 of JSON values, as hex."""
+    """Return the sha256 of JSON values, as hex."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _key(name: str) -> str:
-    """`name` as a key of the database, where a dot would open a level."""
+    """Return `name` as a key of the database, where a dot would open a level."""
     return name.replace(".", "_")

@@ -31,12 +31,12 @@ def take_lease(store: RunStore, task: BlockwiseTask) -> int:
 
 
 def this_owner() -> str:
-    """``host:pid:start`` of this process; the start time tells a reused pid apart."""
+    """Return ``host:pid:start`` of this process; the start time tells a reused pid apart."""
     return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
 
 
 def owner_lives(owner: str) -> bool:
-    """Whether the process of a lease may live; on other hosts only the heartbeat can tell."""
+    """Return whether the process of a lease may live; on other hosts only the heartbeat can tell."""
     host, pid, started = owner.rsplit(":", 2)
     if host != socket.gethostname():
         return True
@@ -47,7 +47,7 @@ def owner_lives(owner: str) -> bool:
 
 
 def is_alive(lease: dict, now: datetime) -> bool:
-    """Whether a scheduler holds a lease, as far as its heartbeat and its process tell."""
+    """Return whether a scheduler holds a lease, as far as its heartbeat and its process tell."""
     if not lease["owner"] or not owner_lives(lease["owner"]):
         return False
     beat = lease["heartbeat"]

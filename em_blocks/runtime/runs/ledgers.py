@@ -1,4 +1,4 @@
-"""What a run writes beside its outputs about their blocks."""
+"""Ledgers of a run beside its outputs, which list the done blocks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Ledgers:
         )
 
     def open(self, done: np.ndarray, todo: np.ndarray) -> None:
-        """Before the first block: say what is done, and that more is to come.
+        """Record what is done, before the first block, and that more follows.
 
         Parameters
         ----------
@@ -53,7 +53,7 @@ class Ledgers:
         self._write(opened if todo.any() else self.now)
 
     def close(self, done: np.ndarray) -> None:
-        """After the last block."""
+        """Record what is done after the last block."""
         self.now = self.now.replaced(generation=self._ended(done))
         self._write(self.now)
 
@@ -63,13 +63,13 @@ class Ledgers:
         return self._todo & (self._before > 0)
 
     def planned(self) -> dict[str, Ledger]:
-        """By path, what the outputs hold if all blocks are done, those done again as they were."""
+        """Return by path what the outputs hold if all blocks are done, those done again unchanged."""
         expected = np.where(self._before > 0, self._before, np.uint32(self._epoch))
         generation = np.where(self._todo, expected, self.now.generation)
         return dict.fromkeys(self._paths, self.now.replaced(generation=generation))
 
     def ended(self, done: np.ndarray) -> dict[str, Ledger]:
-        """By path, what the outputs hold."""
+        """Return by path what the outputs hold."""
         return dict.fromkeys(self._paths, self.now.replaced(generation=self._ended(done)))
 
     def _ended(self, done: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ class Ledgers:
         return np.where(done, generation, np.uint32(0))
 
     def _generations(self, done: np.ndarray) -> np.ndarray:
-        """The start in which each done block was stored."""
+        """Return the start in which each done block was stored."""
         if not self._paths:
             return np.where(done, np.uint32(self._epoch), np.uint32(0))
         self._stored = read_ledger(self._paths[0])
@@ -102,19 +102,19 @@ class Ledgers:
 
 
 def _same(one: Ledger, other: Ledger) -> bool:
-    """Whether two ledgers tell a reader the same."""
+    """Return whether two ledgers tell a reader the same."""
     if (one.run_id, one.content_id, one.state) != (other.run_id, other.content_id, other.state):
         return False
     return np.array_equal(one.generation, other.generation) and np.array_equal(one.masked, other.masked)
 
 
 def reopen(task: BlockwiseTask, blocks: Iterable[Sequence[int]] = ()) -> None:
-    """Say beside the outputs of a run that blocks are due again: these ones, or nobody knows which."""
+    """Say beside the outputs of a run that blocks are due again: these ones, or unknown ones."""
     lost = tuple(np.array(list(blocks), int).reshape(-1, 3).T)
     for output in task.output_specs():
         if output.ledger_path is not None and (ledger := read_ledger(output.ledger_path)) is not None:
             generation = ledger.generation.copy()
             generation[lost] = 0
-            # By this process: when it has ended, nobody is at work.
+            # By this process: once it has ended, no process is at work.
             opened = ledger.replaced(state="open", owner=this_owner(), generation=generation)
             write_ledger(output.ledger_path, opened)

@@ -27,7 +27,7 @@ class Recorded:
     path: str
 
     def exists(self) -> bool:
-        """Whether there is a volume or a folder of tables."""
+        """Return whether there is a volume or a folder of tables."""
         return detect(self.path) is not None or self._tables.exists()
 
     def stored_fingerprint(self) -> str | None:
@@ -40,7 +40,7 @@ class Recorded:
 
 
 def recorded_outputs(run: dict, home: Path) -> list[Recorded]:
-    """All outputs in the document of a run, which has them by their place in the run's folder."""
+    """Return all outputs in the document of a run, which has them by their place in the run's folder."""
     return [
         Recorded(name, path if is_url(path) or os.path.isabs(path) else join(str(home), path))
         for name, path in run["outputs"].items()
@@ -82,7 +82,7 @@ def check_overwritable(task: BlockwiseTask, run: dict | None) -> None:
 
 
 def _reasons(task: BlockwiseTask, run: dict | None) -> Iterator[tuple[str, str]]:
-    """Outputs that must not be deleted, and why."""
+    """Yield outputs that must not be deleted, and why."""
     for output in recorded_outputs(run, task.home) if run else ():
         if output.exists() and (reason := _reason(output, task, run)):
             yield output.path, reason
@@ -105,7 +105,7 @@ def _reason(output: Recorded, task: BlockwiseTask, run: dict) -> str | None:
 
 
 def _link_on_the_way(path: str, home: Path) -> str | None:
-    """The first symlink from the run's folder (or that of the container) down to an output."""
+    """Return the first symlink from the run's folder (or that of the container) down to an output."""
     if is_url(path):
         return None
     start = home if Path(path).is_relative_to(home) else Path(container(path)).parent
@@ -115,7 +115,7 @@ def _link_on_the_way(path: str, home: Path) -> str | None:
 
 
 def size_of(path: str) -> int | None:
-    """Bytes of all files in the folder `path`, links not followed; None where only a store knows."""
+    """Return the bytes of all files in a folder, links not followed; None for an object store."""
     if is_url(path):
         return None
     total, folders = 0, [path]

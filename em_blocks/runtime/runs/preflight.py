@@ -52,7 +52,7 @@ class Checked:
         return fingerprint(self.identity)
 
     def n_voxels(self, blocks: np.ndarray) -> int:
-        """Voxels of the blocks marked in a bool array (z, y, x) over the grid."""
+        """Return voxels of the blocks marked in a bool array (z, y, x) over the grid."""
         sizes = [
             np.minimum(np.arange(1, n + 1) * b, v) - np.arange(n) * b
             for n, b, v in zip(
@@ -160,7 +160,7 @@ def check_space(task: BlockwiseTask, n_voxels: int) -> None:
 
 
 def _parts(task: BlockwiseTask, n_voxels: int) -> list[_Part]:
-    """What the blocks of `n_voxels` voxels write to disks of this machine."""
+    """Return what the blocks of `n_voxels` voxels write to disks of this machine."""
     parts = [
         _Part(f"output {output.name!r}", Path(output.folder), output.nbytes(n_voxels))
         for output in task.output_specs() if output.folder is not None
@@ -181,7 +181,7 @@ class _Part(NamedTuple):
 
 
 def _existing(path: Path) -> Path:
-    """The deepest existing parent of `path`."""
+    """Return the deepest existing parent of `path`."""
     while not path.exists():
         path = path.parent
     return path

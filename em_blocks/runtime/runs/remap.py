@@ -57,14 +57,14 @@ def remap(
     task : MapSites
         With the new table; apart from this as the run was made.
     dependents : sequence of BlockwiseTask
-        Steps whose results follow from the segments: their runs are removed, to be made anew.
+        Steps whose results follow from the segments: their runs are removed, to be made again.
     dry_run : bool
         Only count the supervoxels.
 
     Raises
     ------
     EmBlocksError
-        If there is more that differs, the old table is gone, or the new one lacks fragments.
+        If there is more that differs, the old table does not exist, or the new one lacks fragments.
     """
     checked = check_task(task)
     with database_uri(task.db_host, task.home) as uri, connect(uri) as client:
@@ -92,7 +92,7 @@ def remap(
 
 
 def _old_table(store: RunStore, task: MapSites, checked: Checked) -> str | None:
-    """The table that segments are of now; "" for none at all, None if there is nothing to change."""
+    """Return the table that segments are of now; "" for none, None if there is nothing to do."""
     document = store.load()
     if document is None:
         return None
@@ -125,7 +125,7 @@ def _changes(task: MapSites, old: str) -> Iterator[dict[str, np.ndarray]]:
 
 @contextmanager
 def _leased(store: RunStore, task: MapSites, old: str) -> Iterator[int]:
-    """Be the run's only scheduler, and let its document say that segments are of two tables."""
+    """Become the run's only scheduler, and record that segments are of two tables."""
     state, epoch = store.load()["state"], take_lease(store, task)
     try:
         store.update(remap={"from": old, "to": task.lut})
@@ -136,7 +136,7 @@ def _leased(store: RunStore, task: MapSites, old: str) -> Iterator[int]:
 
 
 def _replace(store: RunStore, task: MapSites, old: str, epoch: int) -> list[int]:
-    """Rows written on either side."""
+    """Write the new segments; return the rows written on either side."""
     rows = SynapseStore(store.client, task.db_name, task.synapses)
     rows.prepare(MAPPING)
     written = [0, 0]

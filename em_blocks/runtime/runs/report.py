@@ -98,7 +98,7 @@ def make_report(
 
 
 def _why(sets: BlockSets, failures: list[dict]) -> str:
-    """Why a run that nothing ended early is not done."""
+    """Return why a run that nothing ended early is not done."""
     missing = f"{int(sets.missing.sum())} of {int((~sets.masked).sum())} blocks are not done"
     if not failures:
         return f"{missing} and have no record"

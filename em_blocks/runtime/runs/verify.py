@@ -18,7 +18,7 @@ def damaged_blocks(task: BlockwiseTask, store: RunStore) -> Iterator[tuple[Block
     Raises
     ------
     ConfigError
-        If the run has another grid than the task, or an output is gone.
+        If the run has another grid than the task, or an output does not exist.
     """
     grid = task.grid()
     context = RunContext(store=store)

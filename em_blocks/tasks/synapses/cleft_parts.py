@@ -49,7 +49,7 @@ class ApplyCleftParts(ApplyParts):
 
 
 def above(volume: Volume, values: np.ndarray, threshold: float) -> np.ndarray:
-    """1 where a prediction is at least `threshold`, else 0; uint8."""
+    """Return 1 where a prediction is at least `threshold`, else 0; uint8."""
     found = values >= threshold * (volume.scale or 1.0)
     return found.reshape(values.shape[-3:]).astype(np.uint8)
 

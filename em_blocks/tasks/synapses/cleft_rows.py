@@ -60,7 +60,7 @@ class CleftTask(BlockwiseTask):
         check_unmapped(context, self.synapses, self.kind)
 
     def rows_spec(self, name: str) -> dict:
-        """Of the fields of rows that say which cleft they face: values of a `MappedSites`."""
+        """Return the values of a `MappedSites` of the fields of rows that say which cleft they face."""
         return {
             "name": name, "path": f"{self.db_name}.synapses", "run": self.synapses,
             "columns": _COLUMNS, "indexes": [CLEFT], "marks": {"post": "cleft"}, "forgets": _COLUMNS,
@@ -125,7 +125,7 @@ class MarkClefts(CleftTask):
         yield process
 
     def _marked(self, table: Synapses, clefts: Volume) -> Synapses:
-        """Rows with the cleft on their line and the largest value there."""
+        """Return rows with the cleft on their line and the largest value there."""
         frame, whole = clefts.frame, Box((0, 0, 0), clefts.shape)
         (pre, covered), (post, _) = (
             inside(frame, whole, positions) for positions in (table.pre, table.post)
@@ -144,7 +144,7 @@ class MarkClefts(CleftTask):
 
 
 def sums_of(ids: np.ndarray, box: Box) -> dict[str, np.ndarray]:
-    """Voxels of every cleft in a box, and the sums of their places in the volume.
+    """Return voxels of every cleft in a box, and the sums of their places in the volume.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def clefts_of(tables: Sequence[Columns]) -> Clefts:
 
 @dataclass(frozen=True)
 class StoredClefts(MappedSites):
-    """Documents of the collection ``clefts``, which rows that are stored anew make outdated.
+    """Documents of the collection ``clefts``, outdated once their rows are stored again.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ class _Detection(StrictModel):
         return self
 
     def rule(self) -> DetectionRule:
-        """As the kernel takes it."""
+        """Return the rule as the kernel takes it."""
         return DetectionRule(**dict(self))
 
 

@@ -164,7 +164,7 @@ class ExtractSynapses(BlockwiseTask):
         yield process
 
     def _sites(self, box: Box, report: BlockReport) -> Sites:
-        """Sites in `box`, voxels of the volume, that have a partner; counts those that are left out."""
+        """Return sites in `box` (voxels of the volume) that have a partner; count those left out."""
         around = self._search.voxels((self.duplicate_distance_nm,) * 3)
         found = self._search.within(box.grow(around).intersect(self._box), report)
         leave_out = LeaveOut(box, report.counts)
@@ -201,7 +201,7 @@ class ExtractSynapses(BlockwiseTask):
         return {"duplicates": ~kept}
 
     def _pairs(self, sites: Sites, first_id: int) -> tuple[Synapses, Flags]:
-        """Rows and flags of sites; the id of the volume's first voxel is `first_id`."""
+        """Return rows and flags of sites; the id of the volume's first voxel is `first_id`."""
         position = self._positions(sites)
         pre, post = pair(position, sites.vector, flip=self.flip)
         partner = post if self.flip else pre
@@ -255,7 +255,7 @@ def _check_same_voxels(indicator: Volume, vectors: Volume) -> None:
 
 
 def _places(volume: Volume) -> str:
-    """Where the voxels are; rounded, since offsets of petascale volumes are not exact."""
+    """Return where the voxels are; rounded, since offsets of petascale volumes are not exact."""
     size, offset = (
         ", ".join(str(round(value, 3)) for value in values)
         for values in (volume.frame.voxel_size, volume.frame.offset)
@@ -264,7 +264,7 @@ def _places(volume: Volume) -> str:
 
 
 def _check_scale(name: str, volume: Volume) -> None:
-    """Raise `ConfigError` if nobody knows what stored integers mean."""
+    """Raise `ConfigError` if the meaning of stored integers is unknown."""
     if volume.scale is None and volume.dtype.kind != "f":
         unit = "1 nm" if name == "vectors" else "an output of 1"
         raise ConfigError(

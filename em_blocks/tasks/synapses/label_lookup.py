@@ -133,7 +133,7 @@ class LabelTask(LabelOptions, BlockwiseTask):
             yield look_up
 
     def _box_around(self, sites: np.ndarray) -> Box:
-        """The voxels of all sites, and what the search may read around them."""
+        """Return the voxels of all sites, and what the search may read around them."""
         voxels = np.floor(sites).astype(np.int64)
         box = Box.between(voxels.min(axis=0), voxels.max(axis=0) + 1)
         whole = Box((0, 0, 0), self._layout.shape)
@@ -150,7 +150,7 @@ class LabelTask(LabelOptions, BlockwiseTask):
             )
         except ValueError as error:
             raise VolumeError(
-                f"{self.labels} cannot be mapped: {error}. Number the labels anew, for example with "
+                f"{self.labels} cannot be mapped: {error}. Renumber the labels, for example with "
                 "`em-blocks clean`, or replace what marks unknown voxels by 0."
             ) from error
 
@@ -178,7 +178,7 @@ class _Layout(NamedTuple):
 
 @contextmanager
 def opened_labels(path: str | VolumeInput) -> Iterator[Labels]:
-    """A volume of labels that tells its place in the world.
+    """Yield a volume of labels that tells its place in the world.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def opened_labels(path: str | VolumeInput) -> Iterator[Labels]:
 
 
 def roi_around(frame: Frame, box: Box) -> Roi:
-    """The region of a box, and a little more: for queries whose results `inside` filters."""
+    """Return the region of a box, and a little more: for queries whose results `inside` filters."""
     margin = [_MARGIN_VOXELS * v for v in frame.voxel_size]
     roi = frame.to_roi(box)
     return Roi(
@@ -206,7 +206,7 @@ def roi_around(frame: Frame, box: Box) -> Roi:
 
 
 def inside(frame: Frame, box: Box, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions as voxels, and which of them lie in voxels of `box`.
+    """Return positions as voxels, and which of them lie in voxels of `box`.
 
     Parameters
     ----------

@@ -185,7 +185,7 @@ class MappedSites(RowOutput):
 
 
 def sites_in(rows: RowStore[Synapses], frame: Frame, box: Box, side: str) -> SitesInBlock:
-    """The rows whose presynaptic or postsynaptic site lies in a voxel of `box`, by their ids."""
+    """Return the rows whose presynaptic or postsynaptic site lies in a voxel of `box`, by their ids."""
     table = rows.read(roi=roi_around(frame, box), at=side)
     sites, within = inside(frame, box, getattr(table, side))
     return SitesInBlock(table.select(within), sites[within])

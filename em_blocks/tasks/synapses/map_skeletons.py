@@ -112,7 +112,7 @@ class IndexNodes(Reduce, LabelTask):
         yield process
 
     def _nodes(self) -> Nodes:
-        """All nodes with the segments that the blocks found; outside of the labels, or masked: none."""
+        """Return all nodes with the segments of the blocks; outside of the labels, or masked: none."""
         options = self.skeletons
         positions, skeleton = options.nodes
         segment = np.full(len(skeleton), UNMAPPED)

@@ -53,11 +53,11 @@ class MapSynapses(LabelOptions, RunConfig):
         return [self.sites(), *self.skeleton_steps()]
 
     def sites(self) -> MapSites:
-        """The step that writes supervoxels and segments."""
+        """Return the step that writes supervoxels and segments."""
         return self._step(MapSites, "sites", kind="map_sites", outside=self.outside)
 
     def skeleton_steps(self) -> list[BlockwiseTask]:
-        """The steps that write skeletons, if any are wanted."""
+        """Return the steps that write skeletons, if any are wanted."""
         if self.skeletons is None:
             return []
         folder = self.run_dir / "skeletons" / self.run

@@ -37,7 +37,7 @@ class Found(NamedTuple):
         return self._replace(detections=self.detections.select(rows))
 
     def vectors(self, volume: Volume, how: Literal["site", "mean"]) -> np.ndarray:
-        """Direction vectors of the sites, (n, 3) nm; of `volume` only what their voxels need is read."""
+        """Read direction vectors of the sites, (n, 3) nm; of `volume` only the voxels they need."""
         if not len(self.detections):
             return np.empty((0, 3))
         near = _shrunk(self)
@@ -86,7 +86,7 @@ class Sites:
         )
 
     def select(self, rows: np.ndarray) -> Self:
-        """The rows of a mask or of indices."""
+        """Return the rows of a mask or of indices."""
         return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
@@ -121,7 +121,7 @@ class SiteSearch:
     ----------
     indicator : Volume
     rule : DetectionRule
-        What it says of sizes and scores is not used: of a component that is cut nobody knows them.
+        Its sizes and scores are ignored: they are undefined for a component cut by the border.
     context_nm, max_extent_nm : (3,) floats
         What is read around a box at first; and how large a component may be. nm (z, y, x).
     """
@@ -132,7 +132,7 @@ class SiteSearch:
     max_extent_nm: Nm3
 
     def within(self, zone: Box, report: BlockReport) -> list[Found]:
-        """All sites in `zone`, voxels of the volume."""
+        """Return all sites in `zone`, voxels of the volume."""
         reach = np.repeat(np.array(self.context)[:, None], 2, axis=1)
         while True:
             box = _grown(zone, reach).intersect(self.indicator.box)
@@ -164,7 +164,7 @@ class SiteSearch:
         return (np.array(self.voxels(self.max_extent_nm)) + 2 * radius)[:, None]
 
     def voxels(self, nm: Nm3) -> Triple:
-        """Voxels (z, y, x) that reach at least so far."""
+        """Return voxels (z, y, x) that reach at least so far."""
         size = self.indicator.frame.voxel_size
         return tuple(math.ceil(n / v) for n, v in zip(nm, size, strict=True))
 
@@ -180,7 +180,7 @@ class SiteSearch:
         )
 
     def _cut_sides(self, found: Detections, box: Box, zone: Box) -> np.ndarray:
-        """At which sides (3 axes, lower and upper) `box` cuts components that have voxels in `zone`."""
+        """Return the sides (3 axes, lower and upper) at which `box` cuts components in `zone`."""
         volume_ends = np.array([
             [begin == 0, end == size]
             for begin, end, size in zip(box.offset, box.end, self.indicator.shape, strict=True)
@@ -197,7 +197,7 @@ class SiteSearch:
         return [Found(whole, box, False), *pieces]
 
     def _pieces(self, found: Detections, values: np.ndarray, box: Box, zone: Box) -> list[Found]:
-        """Sites of components that are too large, cell by cell."""
+        """Return sites of components that are too large, cell by cell."""
         own = np.zeros(values.size, values.dtype)
         own[found.voxels] = values.reshape(-1)[found.voxels]
         own = own.reshape(values.shape)
@@ -212,24 +212,24 @@ class SiteSearch:
 
 
 def _grown(box: Box, reach: np.ndarray) -> Box:
-    """`box` with (3 axes, lower and upper) more voxels."""
+    """Return `box` with (3 axes, lower and upper) more voxels."""
     return Box.between(np.array(box.offset) - reach[:, 0], np.array(box.end) + reach[:, 1])
 
 
 def _cropped(values: np.ndarray, box: Box, cell: Box) -> np.ndarray:
-    """Those values of `box` that lie in `cell`; 0 elsewhere."""
+    """Return those values of `box` that lie in `cell`; 0 elsewhere."""
     result, shared = np.zeros(cell.shape, values.dtype), box.intersect(cell)
     result[shared.relative_to(cell).slices] = values[shared.relative_to(box).slices]
     return result
 
 
 def inside(voxels: np.ndarray, box: Box) -> np.ndarray:
-    """Which voxels (n, 3) lie in a box."""
+    """Return which voxels (n, 3) lie in a box."""
     return ((voxels >= box.offset) & (voxels < box.end)).all(axis=1)
 
 
 def _reaches(found: Detections, box: Box) -> np.ndarray:
-    """Which detections have a voxel of their component in a box."""
+    """Return which detections have a voxel of their component in a box."""
     if not len(found):
         return np.zeros(0, bool)
     voxels = np.stack(np.unravel_index(found.voxels, found.shape), axis=1)
@@ -237,7 +237,7 @@ def _reaches(found: Detections, box: Box) -> np.ndarray:
 
 
 def _shrunk(found: Found) -> Found:
-    """The same detections in the smallest box that holds their voxels."""
+    """Return the same detections in the smallest box that holds their voxels."""
     old = found.detections
     voxels = np.stack(np.unravel_index(old.voxels, old.shape), axis=1)
     begin, end = voxels.min(axis=0), voxels.max(axis=0) + 1

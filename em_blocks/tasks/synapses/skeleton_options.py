@@ -40,7 +40,7 @@ class SkeletonOptions(StrictModel):
     )
 
     def identity(self) -> dict:
-        """What tells whether the files have changed."""
+        """Return what tells whether the files have changed."""
         return {name: digest_of(path) for name, path in (("path", self.path), ("truth", self.truth))
                 if path is not None}
 
@@ -64,7 +64,7 @@ class SkeletonOptions(StrictModel):
         if self.truth is not None and not (synapses.pre_skeleton != UNMAPPED).any():
             raise ConfigError(
                 f"The synapses in {self.truth} have no skeletons (id_skel_pre, id_skel_post), so their "
-                "ends belong to nobody. Name a file with skeletons, or leave 'truth' out."
+                "ends belong to no skeleton. Name a file with skeletons, or leave 'truth' out."
             )
         positions = np.concatenate([synapses.pre, synapses.post])
         skeleton = np.concatenate([synapses.pre_skeleton, synapses.post_skeleton])
