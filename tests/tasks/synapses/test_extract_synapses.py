@@ -8,7 +8,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from em_blocks.errors import ConfigError
+from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.geometry import Frame
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.tasks.base import BlockReport
@@ -243,7 +243,7 @@ def test_vectors_of_other_voxels_are_refused(tmp_path):
         assert name
     with pytest.raises(ConfigError, match="direction is three numbers"):
         extraction([paths[0], paths[0]]).check()
-    with pytest.raises(ConfigError, match="reaches from voxel"):
+    with pytest.raises(GeometryError, match="is not inside the indicator"):
         extraction(paths, roi={"offset": FRAME.offset, "shape": [40, 4, 460]}).check()
     with pytest.raises(ConfigError, match="no pair would be left"):
         extraction(paths, min_distance_nm=50, max_distance_nm=40)
