@@ -1,16 +1,8 @@
 """Find synaptic partners in predictions, block by block: ``extract_synapses_blockwise.py CONFIG``."""
 
-from em_blocks.cli.steps import steps_command
-from em_blocks.tasks.synapses.extract_synapses import ExtractSynapses
+from em_blocks.cli.steps import kind_command
 
-main = steps_command(
-    ExtractSynapses,
-    "extract-synapses",
-    """Detect synapses in the predictions in CONFIG (JSON) and store the pairs in the database.
-
-    Blocks that the database knows as done are skipped, so a stopped run is simply repeated.
-    """,
-)
+main = kind_command("extract_synapses")
 
 if __name__ == "__main__":
     main()

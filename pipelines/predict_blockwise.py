@@ -1,16 +1,8 @@
 """Predict a volume, block by block: ``predict_blockwise.py CONFIG``."""
 
-from em_blocks.cli.steps import steps_command
-from em_blocks.tasks.prediction.predict import Predict
+from em_blocks.cli.steps import kind_command
 
-main = steps_command(
-    Predict,
-    "predict",
-    """Predict the volume described in CONFIG (JSON) with a trained network, block by block.
-
-    Blocks that the database knows as done are skipped, so a stopped run is simply repeated.
-    """,
-)
+main = kind_command("predict")
 
 if __name__ == "__main__":
     main()

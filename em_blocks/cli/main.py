@@ -12,22 +12,19 @@ from em_blocks.errors import ConfigError
 from em_blocks.extras import needed_extras
 from em_blocks.tasks import TASKS
 
-VERBS = {
-    "ingest": ("em_blocks.pipelines.ingest", "Turn images or HDF5 into a chunked volume."),
+# The module of each verb and what it does; without a module, it is the command of the kind of task.
+VERBS: dict[str, tuple[str | None, str]] = {
+    "ingest": (None, "Turn images or HDF5 into a chunked volume."),
     "train": ("em_blocks.pipelines.train", "Train the network of a setup."),
-    "predict": ("em_blocks.pipelines.predict_blockwise", "Apply a trained network to a volume."),
+    "predict": (None, "Apply a trained network to a volume."),
     "segment": ("em_blocks.pipelines.segment_blockwise", "Segment a volume of affinities."),
-    "extract-synapses": (
-        "em_blocks.pipelines.extract_synapses_blockwise", "Find synaptic partners in predictions."
-    ),
-    "clean": ("em_blocks.pipelines.clean", "Split disconnected labels and remove small components."),
-    "downsample": ("em_blocks.pipelines.downsample", "Make a pyramid of coarser levels."),
+    "extract-synapses": (None, "Find synaptic partners in predictions."),
+    "clean": (None, "Split disconnected labels and remove small components."),
+    "downsample": (None, "Make a pyramid of coarser levels."),
     "map-synapses": (
         "em_blocks.pipelines.map_synapses_blockwise", "Find the segments of synaptic partners."
     ),
-    "cluster-clefts": (
-        "em_blocks.pipelines.cluster_clefts_blockwise", "Find synapses that face the same cleft."
-    ),
+    "cluster-clefts": (None, "Find synapses that face the same cleft."),
     "evaluate": ("em_blocks.pipelines.evaluate", "Score results against truth."),
     "export": ("em_blocks.pipelines.export", "Write synapses and connectomes for other programs."),
     "audit": ("em_blocks.cli.evaluation.audit", "Measure the errors at block borders."),
@@ -53,14 +50,15 @@ class _Verbs(click.Group):
         return [*VERBS, *_foreign_verbs()]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in VERBS:
-            return importlib.import_module(VERBS[name][0]).main
+        module, _ = VERBS.get(name, (None, ""))
+        if module is not None:
+            return importlib.import_module(module).main
         kinds = {kind.replace("_", "-"): kind for kind in TASKS.names()}
         if name not in kinds:
             return None
         from em_blocks.cli.steps import kind_command
 
-        return kind_command(kinds[name], name)
+        return kind_command(kinds[name])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

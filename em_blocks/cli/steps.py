@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from em_blocks.runtime.runs.report import RunReport
 
 
+_CONFIG = """CONFIG is a JSON file of the keys in docs/configs.md. Blocks that the database lists as done
+are skipped, so a stopped command is simply repeated."""
+
+
 @dataclass(frozen=True)
 class ExtraOption:
     """An option of one pipeline that replaces a key of its config.
@@ -48,10 +52,10 @@ class ExtraOption:
 
 
 @shows_errors
-def kind_command(kind: str, name: str) -> click.Command:
-    """Return ``NAME CONFIG`` for a kind of task; its class says what it does."""
+def kind_command(kind: str) -> click.Command:
+    """Return ``KIND CONFIG`` for a kind of task; its class says what it does."""
     task_type = task_class(kind)
-    return steps_command(task_type, name, inspect.getdoc(task_type) or f"Run a task of kind {kind!r}.")
+    return steps_command(task_type, kind.replace("_", "-"), f"{inspect.getdoc(task_type)}\n\n{_CONFIG}")
 
 
 def steps_command(

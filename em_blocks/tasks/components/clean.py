@@ -24,7 +24,7 @@ _DAY_S = 86400
 
 
 class Clean(RunConfig):
-    """Every id becomes one connected object, in three runs: RUN.parts, RUN.join, RUN.cleaned.
+    """Make every id one connected object, in three runs: RUN.parts, RUN.join, RUN.cleaned.
 
     The voxels of an id that are connected by faces, edges or corners (26 neighbours) are a part. The
     largest part keeps the id, the one that begins first (z slowest) of equally large ones. Another

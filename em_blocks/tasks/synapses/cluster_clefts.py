@@ -19,7 +19,7 @@ _DAY_S = 86400
 
 
 class ClusterClefts(RunConfig):
-    """Components of predicted clefts, and the synapses whose line from site to site crosses them.
+    """Find components of predicted clefts, and the synapses whose line from site to site crosses them.
 
     Voxels of at least `threshold` that are connected by faces, edges or corners are one cleft, also
     across blocks (``RUN.parts``, ``RUN.join``, and ``RUN.clefts``, which writes their ids). ``RUN.rows``

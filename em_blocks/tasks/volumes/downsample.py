@@ -39,7 +39,7 @@ class Level(NamedTuple):
 
 
 class Downsample(BlockwiseTask):
-    """A pyramid, whose levels are runs of their own: RUN.s0, RUN.s1, ... With `level`, one of them.
+    """Make a pyramid, whose levels are runs of their own: RUN.s0, RUN.s1, ... With `level`, one of them.
 
     The levels are arrays ``s0`` (full resolution), ``s1``, ... of the group `output`. OME-NGFF finds
     levels by their paths in the group, and readers on object stores cannot leave it, so the full
