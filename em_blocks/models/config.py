@@ -129,13 +129,22 @@ class TrainingConfig(StrictModel):
         "training/snapshots; 0 for none.",
     )
     score: str = Field(
-        description="Validation score that chooses the best checkpoint; higher wins."
+        description="Validation score that chooses the best checkpoint; of errors, the lowest wins."
     )
 
     @property
     def used_sampling(self) -> Sampling:
         """Which samples are used, whichever keys say it."""
         return self.sampling or Sampling(labelled=self.min_labelled, sites=self.reject_probability)
+
+    @model_validator(mode="after")
+    def _kept_are_saved(self) -> Self:
+        if self.keep.every is not None and self.keep.every % self.checkpoint_every:
+            raise ValueError(
+                f"`keep.every` is {self.keep.every}, but a checkpoint is saved every "
+                f"{self.checkpoint_every} iterations: give a multiple of `checkpoint_every`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_sampling(self) -> Self:

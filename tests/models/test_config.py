@@ -107,3 +107,11 @@ def test_joint_scores_are_those_that_suit_the_heads_unless_the_config_lists_some
     assert score.thresholds == (0.25,)
     with pytest.raises(ConfigError, match=r"reads the heads \['nowhere'\], but there are"):
         SetupConfig.from_dict(values | {"scores": [listed | {"vectors": "nowhere"}]})
+
+
+def test_what_is_kept_leaves_no_trace_unless_it_is_chosen_and_must_be_saved_at_all():
+    assert "keep" not in config().training.model_dump()
+    chosen = config(checkpoint_every=20, keep={"every": 60, "best": 3}).training
+    assert chosen.model_dump(mode="json")["keep"] == {"last": 2, "every": 60, "best": 3}
+    with pytest.raises(ConfigError, match=r"`keep\.every` is 50.*every 20 iterations"):
+        config(checkpoint_every=20, keep={"every": 50})

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from em_blocks.errors import ConfigError, RefusedError, RunFailedError
-from em_blocks.models.setup import Setup
+from em_blocks.models.setup import Setup, numbered_checkpoints
 from em_blocks.training.run import train
 from em_blocks.training.trainer import Trainer
 from em_blocks.training.validation import Validation
@@ -383,3 +383,15 @@ def test_a_disk_that_fills_up_leaves_the_state_of_before(folder, undisturbed, mo
     assert not list((folder / "checkpoints").glob(".*"))
     trained(folder, resume=True)
     assert same(weights(folder), weights(undisturbed))
+
+
+def test_the_best_checkpoints_stay_and_another_choice_of_them_goes_on(folder):
+    often = ("training.validate_every=2", "training.checkpoint_every=2")
+    trained(folder, *often, 'training.keep={"last": 1, "best": 3}')
+    best = sorted(record(folder)["history"], key=lambda entry: -entry[SCORE])[:3]
+    kept = {8, *(entry["iteration"] for entry in best)}
+    assert numbered_checkpoints(folder / "checkpoints").keys() == kept
+    trained(folder, *often, "training.iterations=10", resume=True)
+    (change,) = record(folder)["changes"]
+    assert any("keep.best: 3 -> None" in value for value in change["changed"])
+    assert numbered_checkpoints(folder / "checkpoints").keys() == {8, 10}
