@@ -216,7 +216,7 @@ def _moved(step: _StepState, cost: StepCost | None) -> dict[str, float | str | N
     voxels = step.checked.n_voxels(step.todo)
     raw = _bytes_per_voxel(step.task)
     moved = {
-        "bytes_in": None if raw is None else voxels * amplification(step.task) * raw,
+        "bytes_in": None if raw is None and voxels else voxels * amplification(step.task) * (raw or 0.0),
         "bytes_in_are": UNCOMPRESSED,
         "bytes_out": sum(s.nbytes(voxels) / s.compression for s in step.task.output_specs()),
         "bytes_out_are": UNCOMPRESSED,

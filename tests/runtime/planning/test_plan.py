@@ -74,6 +74,7 @@ def test_nothing_left_takes_no_blocks_and_no_probe(raw, tmp_path):
     assert run(task).ok
     found = plan(task, probe=True)
     assert found.total.left == 0 and found.steps[0].wall_s == 0
+    assert found.steps[0].bytes_in == found.total.bytes_in == 0
     assert found.total.wall_s == found.total.fixed_s > 0
     assert found.better_block is None
 
