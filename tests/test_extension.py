@@ -268,7 +268,7 @@ def test_a_launcher_of_another_package_is_one_file(packages, em_blocks, raw, tmp
         "block_shape": [10, 10, 10], "num_workers": 2, "launcher": "nice",
     }))
     assert json.loads(em_blocks("plan", config, "--no-probe", "--json"))["launcher"] == "nice"
-    (report,) = json.loads(em_blocks("threshold-raw", config, "--json"))
+    report = json.loads(em_blocks("threshold-raw", config, "--json"))
     assert report["blocks"]["computed"] == 30
     assert report["counts"]["nice"] == 30 * (os.nice(0) + 7)
     logs = {path.name for path in (tmp_path / "out/logs/bright").iterdir()}
