@@ -11,6 +11,7 @@ from em_blocks.kernels.segmentation.affinities import affinities
 from em_blocks.kernels.segmentation.lsd import shape_descriptors
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.augment import largest_read
+from em_blocks.training.data.needs import check_volumes
 from em_blocks.training.data.samples import prefetch
 from em_blocks.training.data.sources import TrainingData, open_sources
 from em_blocks.training.data.units import world
@@ -243,6 +244,10 @@ def test_a_source_that_lacks_a_volume_is_refused_and_names_what_it_has():
         stream(config(sampling=wanted))
     with pytest.raises(ConfigError, match=r"stripes has the masks \[\].* need \['tissue'\]"):
         stream(config(sampling={"masked": {"tissue": 0.5}}))
+    check_volumes([stripes()], config(sampling=wanted), "validation")  # where nothing is sampled
+    bare = stripes()._replace(labels={"mito": stripes().labels["labels"]})
+    with pytest.raises(ConfigError, match=r"training\.validation: .*\['mito'\].*need \['labels'\]"):
+        check_volumes([bare], config(), "validation")
 
 
 def test_old_keys_of_the_choice_of_samples_mean_the_same_as_the_new_ones():

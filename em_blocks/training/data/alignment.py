@@ -50,10 +50,11 @@ def first_voxel(raw: StoredVoxels, other: StoredVoxels) -> Triple:
     apart = np.subtract(raw.frame.offset, other.frame.offset) / size
     whole = np.rint(apart)
     if np.abs(apart - whole).max() > TOLERANCE_VOXELS:
+        further = tuple((np.round(-apart, 3) + 0.0).tolist())  # no -0.0
         raise GeometryError(
             f"{raw.path} has offset {raw.frame.offset} and {other.path}, which is trained with it, has "
             f"{other.frame.offset} nm (zyx): with voxels of {raw.frame.voxel_size} nm they lie "
-            f"{tuple(np.round(-apart, 3).tolist())} voxels apart, which is no whole number. A training "
+            f"{further} voxels apart, which is no whole number. A training "
             "pairs them voxel by voxel, so it would learn from labels that lie elsewhere. Correct the "
             "`offset` that is wrong (in the attributes, or in the config beside `path`), or resample "
             "one of them."

@@ -18,12 +18,13 @@ class Needs(NamedTuple):
     points: bool
 
 
-def needs_of(config: SetupConfig) -> Needs:
-    """Find what the heads of a setup and its sampling need."""
-    sampling = config.training.used_sampling
+def needs_of(config: SetupConfig, *, sampled: bool = True) -> Needs:
+    """Find what the heads of a setup need, and its sampling where samples are drawn."""
     entries = {entry for head in config.heads.values() for entry in head.needs}
-    entries |= {f"labels/{wanted.label}" for wanted in sampling.foreground}
-    entries |= {f"masks/{name}" for name in sampling.masked}
+    if sampled:
+        sampling = config.training.used_sampling
+        entries |= {f"labels/{wanted.label}" for wanted in sampling.foreground}
+        entries |= {f"masks/{name}" for name in sampling.masked}
     names: dict[str, list[str]] = {"labels": [], "masks": [], "points": []}
     for kind, _, name in (entry.partition("/") for entry in sorted(entries)):
         names[kind].append(name)
@@ -38,7 +39,7 @@ def check_volumes(data: Sequence[TrainingData], config: SetupConfig, key: str) -
     key : str
         Where the sources come from, for the message: "sources" or "validation".
     """
-    needs = needs_of(config)
+    needs = needs_of(config, sampled=key == "sources")
     for one in data:
         for kind, needed, found in (
             ("labels", needs.labels, one.labels), ("masks", needs.masks, one.masks),
