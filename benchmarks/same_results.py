@@ -38,8 +38,8 @@ Records = dict[str, Record]
 Run = Callable[[Command], str]
 
 
-def results(chain: Chain, checkout: Checkout, run: Run) -> Record:
-    """Run all commands of a chain; what they leave and print."""
+def results(chain: Chain, checkout: Checkout, run: Run, *others: Path) -> Record:
+    """Run all commands of a chain; what they leave and print. `others` are checkouts that took part."""
     answers = {}
     for command in chain.commands:
         begin = time.monotonic()
@@ -49,7 +49,7 @@ def results(chain: Chain, checkout: Checkout, run: Run) -> Record:
         print(f"    {time.monotonic() - begin:5.1f} s  {command.name[:100]}", flush=True)
     config = Command(chain.database).arguments(checkout.folder)
     with checkout.database(config) as database:
-        return taken(checkout.folder, checkout.path, database, answers)
+        return taken(checkout.folder, (checkout.path, *others), database, answers)
 
 
 def undisturbed(name: str, path: Path, folder: Path) -> Record:
@@ -71,7 +71,7 @@ def resumed(name: str, old: Path, new: Path, folder: Path, expected: Record) -> 
     prepare(folder, old)
     print(f"{name}, begun by {old}, finished by {new}:", flush=True)
     try:
-        return results(CHAINS[name], both.new, both.run)
+        return results(CHAINS[name], both.new, both.run, both.old.path)
     finally:
         both.old.kill()
 

@@ -54,18 +54,20 @@ class Collection(list):
         return iter(self)
 
 
-def record(folder, *, voxels=b"abc", wall_s=1.0, checksum=5, epoch=1):
+def record(folder, *, voxels=b"abc", wall_s=1.0, checksum=5, epoch=1, checkout="/new"):
     """What a chain left in `folder`, by a run that took `wall_s`."""
     chunk, report = folder / "p.zarr/raw/0.0.0", folder / "summary.json"
     chunk.parent.mkdir(parents=True)
     chunk.write_bytes(voxels)
-    report.write_text(json.dumps({"wall_s": wall_s, "output": str(folder / "p.zarr")}))
+    report.write_text(json.dumps({
+        "wall_s": wall_s, "output": str(folder / "p.zarr"), "setup": f"{checkout}/setups/affinities",
+    }))
     block = {"_id": "r/0/0/0", "checksums": {"raw": checksum}, "epoch": epoch, "host": str(wall_s)}
-    return taken(folder, Path("/checkout"), Rows(blocks=[block], workers=[{"_id": 1}]), {})
+    return taken(folder, [Path("/old"), Path("/new")], Rows(blocks=[block], workers=[{"_id": 1}]), {})
 
 
 def test_two_folders_with_the_same_results_do_not_differ_by_place_and_time(tmp_path):
-    first, second = record(tmp_path / "a"), record(tmp_path / "b", wall_s=2.0)
+    first, second = record(tmp_path / "a"), record(tmp_path / "b", wall_s=2.0, checkout="/old")
     assert sorted(first) == ["file p.zarr/raw/0.0.0", "file summary.json", "row blocks r/0/0/0"]
     assert differences(second, first) == []
 

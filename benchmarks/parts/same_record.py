@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 Record = dict[str, object]
@@ -28,9 +28,11 @@ OF_STARTS = frozenset({"attempts", "epoch", "generation", "skipped", "computed",
 FILES_OF_STARTS = ("summary.json", "summary/")
 
 
-def taken(folder: Path, checkout: Path, database, answers: Mapping[str, str]) -> Record:
+def taken(
+    folder: Path, checkouts: Sequence[Path], database, answers: Mapping[str, str]
+) -> Record:
     """What is in the folder of results and its database, and what commands printed as JSON."""
-    words = {str(folder): "FOLDER", str(checkout): "CHECKOUT"}
+    words = {str(folder): "FOLDER"} | {str(checkout): "CHECKOUT" for checkout in checkouts}
     found = {f"file {name}": value for name, value in _files(folder, words)}
     for collection in sorted(set(database.list_collection_names()) - COLLECTIONS_LEFT_OUT):
         for row in database[collection].find():
