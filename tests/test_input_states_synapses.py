@@ -201,7 +201,7 @@ def test_exports_refuse_rows_that_are_missing_or_not_mapped_or_hold_what_fresh_r
         assert run(chain.detection)[-1].ok
         for kind in ("graph", "synapses"):
             found, _ = chain.export(kind)
-            assert found.exit_code == 3 and "stored anew" in found.stderr, found.output
+            assert found.exit_code == 3 and "stored again" in found.stderr, found.output
         assert run(chain.mapping)[-1].ok
         fresh = Chain(tmp_path, uri, f"fresh{n}", source.path, vector_paths[1], labels.path)
         assert run(fresh.detection)[-1].ok and run(fresh.mapping)[-1].ok
