@@ -41,7 +41,7 @@ _WITH_DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
 
 def is_url(path: str) -> bool:
-    """Whether `path` names an object store (``s3://`` ...) and not a file."""
+    """Tell whether `path` names an object store (``s3://`` ...) and not a file."""
     return bool(_URL.match(path))
 
 
@@ -199,7 +199,7 @@ VolumeRef = Annotated[
 
 
 def path_of(volume: str | VolumeInput) -> str:
-    """Where a volume is, without what a config says of it."""
+    """Return the path of a volume, without what a config says of it."""
     return str(volume)
 
 

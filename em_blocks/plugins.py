@@ -80,7 +80,7 @@ class Registry:
         return {name: sorted(found[name].values(), key=_package) for name in sorted(found)}
 
     def _checked(self, point: EntryPoint) -> Any:
-        """What an entry point names; any error of its import is the package's."""
+        """Load what an entry point names; any error of its import is the package's."""
         where = f"The entry point {point.name!r} ({point.value}) of the package {_package(point)}"
         try:
             value = point.load()
