@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from em_blocks.config import is_url
-from em_blocks.errors import RefusedError
+from em_blocks.errors import RefusedError, VolumeError
 from em_blocks.geometry import Block, BlockGrid, Triple
 from em_blocks.outputs.context import RunContext
+
+Checksum = Callable[[Block], int]
+"""The CRC-32 of what a stored block holds; raises `VolumeError` if it cannot be read."""
 
 Damage = Callable[[Block, int | None], str | None]
 """What is wrong with a stored block that should have this checksum, or None."""
@@ -49,14 +52,14 @@ class Output(ABC):
         return "chunks"
 
     @property
-    @abstractmethod
     def folder(self) -> str | None:
         """Where on a disk of this machine the bytes go; None if they go elsewhere."""
+        return None if is_url(self.path) else self.path
 
     @property
-    @abstractmethod
     def ledger_path(self) -> str | None:
         """Where the ledger of the output lies; None for what only the database knows."""
+        return self.path
 
     @abstractmethod
     def identity(self) -> dict:
@@ -71,8 +74,21 @@ class Output(ABC):
         """Open what was written: a `Volume`, the `BlockTables`, or the rows of the run."""
 
     @abstractmethod
+    def stored_checksum(self, context: RunContext, grid: BlockGrid) -> Checksum:
+        """Return a function that reads a stored block again; opens the output once."""
+
     def damage(self, context: RunContext, grid: BlockGrid) -> Damage:
-        """Return a function that re-reads a block; opens the output once."""
+        """Return a function that compares a stored block with the checksum that it should have."""
+        stored = self.stored_checksum(context, grid)
+
+        def damage(block: Block, expected: int | None) -> str | None:
+            try:
+                found = stored(block)
+            except VolumeError as error:
+                return str(error)
+            return None if found == expected else self.differs(block)
+
+        return damage
 
     def differs(self, block: Block) -> str:
         """Return what to say of a block that does not hold what was written."""
@@ -134,8 +150,3 @@ class Output(ABC):
 
     def remove(self, context: RunContext) -> None:  # noqa: B027  files are removed by their ledgers
         """Delete what the database holds of the output."""
-
-
-def local(path: str) -> str | None:
-    """Return a path on a disk of this machine; None for a URL."""
-    return None if is_url(path) else path

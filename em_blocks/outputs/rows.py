@@ -8,8 +8,8 @@ from typing import Any
 
 from em_blocks.db.schemas.base import Flags, Index, RowSchema
 from em_blocks.errors import RefusedError
-from em_blocks.geometry import Block, BlockGrid
-from em_blocks.outputs.base import Damage, Output
+from em_blocks.geometry import BlockGrid
+from em_blocks.outputs.base import Checksum, Output
 from em_blocks.outputs.context import RunContext
 
 _BYTES_PER_ROW = 600
@@ -86,11 +86,6 @@ class RowOutput(Output):
     def value(self, context: RunContext) -> Any:
         return context.rows(self.schema, self.run).read()
 
-    def damage(self, context: RunContext, grid: BlockGrid) -> Damage:
+    def stored_checksum(self, context: RunContext, grid: BlockGrid) -> Checksum:
         rows = context.rows(self.schema, self.run)
-
-        def damage(block: Block, expected: int | None) -> str | None:
-            found = self.checksum(*rows.read_block(block.key))
-            return None if found == expected else self.differs(block)
-
-        return damage
+        return lambda block: self.checksum(*rows.read_block(block.key))

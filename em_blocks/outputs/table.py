@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from em_blocks.errors import VolumeError
-from em_blocks.geometry import Block, BlockGrid
-from em_blocks.outputs.base import Damage, Output, local
+from em_blocks.geometry import BlockGrid
+from em_blocks.outputs.base import Checksum, Output
 from em_blocks.outputs.context import RunContext
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.tables import BlockTables, checksum_of_columns
@@ -36,14 +35,6 @@ class TableOutput(Output):
     rows_per_voxel: float = 0.01
     attributes: dict = field(default_factory=dict)
 
-    @property
-    def folder(self) -> str | None:
-        return local(self.path)
-
-    @property
-    def ledger_path(self) -> str:
-        return self.path
-
     def identity(self) -> dict:
         return {"name": self.name, "format": "parquet", "attributes": self.attributes}
 
@@ -64,17 +55,9 @@ class TableOutput(Output):
     def value(self, context: RunContext) -> BlockTables:
         return BlockTables(self.path)
 
-    def damage(self, context: RunContext, grid: BlockGrid) -> Damage:
+    def stored_checksum(self, context: RunContext, grid: BlockGrid) -> Checksum:
         tables = BlockTables(self.path)
-
-        def damage(block: Block, expected: int | None) -> str | None:
-            try:
-                columns = tables.read(block.key)
-            except VolumeError as error:
-                return str(error)
-            return None if checksum_of_columns(columns) == expected else self.differs(block)
-
-        return damage
+        return lambda block: checksum_of_columns(tables.read(block.key))
 
     def header(self) -> dict | None:
         """Return what `create` stored: fingerprint, block_shape (voxels) and the attributes."""

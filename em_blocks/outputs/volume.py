@@ -9,8 +9,8 @@ import numpy as np
 
 from em_blocks.config import VolumeInput, path_of
 from em_blocks.errors import VolumeError
-from em_blocks.geometry import Block, BlockGrid, Triple
-from em_blocks.outputs.base import Damage, Output, local
+from em_blocks.geometry import BlockGrid, Triple
+from em_blocks.outputs.base import Checksum, Output
 from em_blocks.outputs.context import RunContext
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.base import Layout
@@ -50,14 +50,6 @@ class VolumeOutput(Output):
     @property
     def unit(self) -> str:
         return "shards" if self.shard_shape else "chunks"
-
-    @property
-    def folder(self) -> str | None:
-        return local(self.path)
-
-    @property
-    def ledger_path(self) -> str:
-        return self.path
 
     def identity(self) -> dict:
         return {
@@ -104,17 +96,9 @@ class VolumeOutput(Output):
     def value(self, context: RunContext) -> Volume:
         return Volume.open(self.path)
 
-    def damage(self, context: RunContext, grid: BlockGrid) -> Damage:
+    def stored_checksum(self, context: RunContext, grid: BlockGrid) -> Checksum:
         volume = Volume.open(self.path)
-
-        def damage(block: Block, expected: int | None) -> str | None:
-            try:
-                values = volume.read(block.write_box)
-            except VolumeError as error:
-                return str(error)
-            return None if checksum(values) == expected else self.differs(block)
-
-        return damage
+        return lambda block: checksum(volume.read(block.write_box))
 
 
 def fingerprint_of(volume: str | VolumeInput) -> str | None:

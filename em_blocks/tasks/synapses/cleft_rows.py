@@ -18,7 +18,7 @@ from em_blocks.db.schemas.synapses import CLEFT, SYNAPSES
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Triple
 from em_blocks.kernels.synapses.clefts import clefts_on_lines, connectors
 from em_blocks.kernels.synapses.table import BACKGROUND, UNMAPPED, Synapses
-from em_blocks.outputs import Damage, Output, RunContext, TableOutput
+from em_blocks.outputs import Checksum, Output, RunContext, TableOutput
 from em_blocks.outputs.table import table_fingerprint
 from em_blocks.outputs.volume import fingerprint_of
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, RunName
@@ -259,12 +259,9 @@ class StoredClefts(MappedSites):
     def remove(self, context: RunContext) -> None:
         context.documents(CLEFTS, self.clefts_of).remove()
 
-    def damage(self, context: RunContext, grid: BlockGrid) -> Damage:
+    def stored_checksum(self, context: RunContext, grid: BlockGrid) -> Checksum:
         stored = context.documents(CLEFTS, self.clefts_of)
+        return lambda block: checksum_of_clefts(stored.read(CHECKED))
 
-        def damage(block: Block, expected: int | None) -> str | None:
-            if checksum_of_clefts(stored.read(CHECKED)) != expected:
-                return f"the clefts of run {self.clefts_of} are not those that were written"
-            return None
-
-        return damage
+    def differs(self, block: Block) -> str:
+        return f"the clefts of run {self.clefts_of} are not those that were written"

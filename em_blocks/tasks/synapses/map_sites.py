@@ -19,7 +19,7 @@ from em_blocks.errors import ConfigError, RefusedError
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Roi
 from em_blocks.kernels.synapses.table import BACKGROUND, Synapses
 from em_blocks.kernels.transforms.positions import ROUNDING_VOXELS
-from em_blocks.outputs import Damage, RowOutput, RunContext
+from em_blocks.outputs import Checksum, RowOutput, RunContext
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock, RunName
 from em_blocks.tasks.synapses.label_lookup import LabelTask, Objects, inside, roi_around
 
@@ -172,16 +172,12 @@ class MappedSites(RowOutput):
                 crc = zlib.crc32(np.ascontiguousarray(values), crc)
         return crc
 
-    def damage(self, context: RunContext, grid: BlockGrid) -> Damage:
+    def stored_checksum(self, context: RunContext, grid: BlockGrid) -> Checksum:
         rows = context.rows(SYNAPSES, self.run)
 
-        def damage(block: Block, expected: int | None) -> str | None:
-            stored = {
-                side: sites_in(rows, grid.frame, block.write_box, side).rows for side in self.marks
-            }
-            return None if self.checksum_of(stored) == expected else self.differs(block)
-
-        return damage
+        return lambda block: self.checksum_of({
+            side: sites_in(rows, grid.frame, block.write_box, side).rows for side in self.marks
+        })
 
 
 def sites_in(rows: RowStore[Synapses], frame: Frame, box: Box, side: str) -> SitesInBlock:
