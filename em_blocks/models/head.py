@@ -15,10 +15,10 @@ import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from em_blocks.by_kind import ByKind
 from em_blocks.config import StrictModel, VoxelSize
 from em_blocks.geometry import Triple
 from em_blocks.kernels.transforms.symmetry import Part, Symmetry, undo_all
-from em_blocks.models.by_kind import ByKind
 from em_blocks.models.truth import LABELS, Truth
 from em_blocks.nets.losses import LOSSES, Loss
 from em_blocks.nets.unet import ACTIVATIONS

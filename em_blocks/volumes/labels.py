@@ -180,7 +180,7 @@ def _opened(path: str | VolumeInput) -> Iterator[Labels]:
     source = _hdf5_source(found, None if said is None else said.axes)
     source.check()
     header = source.header(said)
-    _check_ids(path, header.dtype, header.shape)
+    _check_ids(path, header.dtype, header.full_shape)
     frame = header.voxel_size and Frame(header.voxel_size, header.offset or (0.0, 0.0, 0.0))
     with source.open() as read:
         yield Labels(

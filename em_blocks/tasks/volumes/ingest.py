@@ -1,27 +1,23 @@
-"""Ingest: image stacks and HDF5 files become chunked volumes that know their place."""
+"""Ingest: files of other programs become chunked volumes that know their place."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from em_blocks.config import Position3, Shape3, StorePath, VolumeInput, VoxelSize
+from em_blocks.config import Position3, Shape3, StorePath, VolumeInput, VolumeRef, VoxelSize
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Frame, Triple, nearest_multiple
 from em_blocks.outputs import RunContext, VolumeOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.storage import Format
-from em_blocks.volumes.imports.hdf5 import Hdf5Dataset, Hdf5Transforms
-from em_blocks.volumes.imports.images import ImageStack
-from em_blocks.volumes.imports.sources import SourceHeader
+from em_blocks.volumes.imports.sources import SourceConfig, SourceHeader
 from em_blocks.volumes.stores import store
-
-Source = Annotated[ImageStack | Hdf5Dataset | Hdf5Transforms, Field(discriminator="type")]
 
 _USUAL_BLOCK = 256
 """Voxels per axis: large enough that a block costs more than its bookkeeping."""
@@ -37,7 +33,7 @@ class Ingest(BlockwiseTask):
     fits_block: ClassVar[bool] = False
 
     kind: Literal["ingest"]
-    source: Source
+    source: SourceConfig = Field(description="What is read; its key 'type' says by what.")
     output: StorePath = Field(description="Array to make, e.g. data/brain.zarr/raw.")
     voxel_size: VoxelSize | None = Field(
         None, description="nm (z, y, x). Needed where the source does not say it; wins where it does."
@@ -64,13 +60,19 @@ class Ingest(BlockwiseTask):
 
     def inputs(self) -> dict:
         header = self._header()
+        # Not in inputs of runs older than channels.
+        channels = {} if header.channels is None else {"channels": header.channels}
         return {
             "source": {
                 "shape": list(header.shape),
                 "dtype": str(header.dtype),
+                **channels,
                 **self.source.identity(),
             }
         }
+
+    def sources(self) -> dict[str, VolumeRef]:
+        return super().sources() | self.source.volumes(self._told)
 
     @classmethod
     def without_places(cls, config: dict) -> dict:
@@ -78,12 +80,15 @@ class Ingest(BlockwiseTask):
         return {**super().without_places(config), "source": source}
 
     def output_specs(self) -> list[VolumeOutput]:
+        header = self._header()
         return [
             VolumeOutput(
                 name=self._name,
                 path=self.output,
-                dtype=str(self._header().dtype),
+                dtype=str(header.dtype),
+                channels=header.channels,
                 chunk_shape=self.chunk_shape,
+                attributes=self.source.attributes(),
                 format=self.format,
                 shard_shape=self.shard_shape,
             )
@@ -110,14 +115,22 @@ class Ingest(BlockwiseTask):
                 "block_shape out."
             )
 
+    def measure(self, earlier: dict | None = None) -> dict:
+        """Return what the volume has that the source has not: sections that were filled."""
+        return self.source.attributes()
+
+    def said(self, measured: dict) -> str | None:
+        return self.source.said()
+
     @contextmanager
     def open(self, context: RunContext) -> Iterator[ProcessBlock]:
-        output = Volume.open(self.output, mode="r+")
+        output, count = Volume.open(self.output, mode="r+"), self.source.counter()
         with self.source.open() as read:
 
             def process(block: Block, report: BlockReport) -> None:
                 with report.measure("read"):
                     values = read(block.write_box)
+                report.counts |= count(block.write_box)
                 with report.measure("write"):
                     report.write(self._name, output, block.write_box, values)
 
@@ -133,9 +146,13 @@ class Ingest(BlockwiseTask):
 
     def _header(self) -> SourceHeader:
         """Return the header of the source, overridden by the config."""
-        return self.source.header(VolumeInput(
+        return self.source.header(self._told)
+
+    @property
+    def _told(self) -> VolumeInput:
+        return VolumeInput(
             path=str(self.source.path), voxel_size=self.voxel_size, offset=self.offset
-        ))
+        )
 
     def _frame(self, header: SourceHeader) -> Frame:
         if header.voxel_size is None:

@@ -4,37 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Literal
 
 import fastremap
 import h5py
 import numpy as np
 from pydantic import Field
 
-from em_blocks.config import LocalPath, StrictModel, VolumeAxes, VolumeInput
+from em_blocks.config import LocalPath, VolumeInput
 from em_blocks.errors import ConfigError, VolumeError
+from em_blocks.extras import needed_extras
 from em_blocks.geometry import Box
-from em_blocks.volumes.imports.sources import USUAL_CHUNK, ReadBox, SourceHeader
-from em_blocks.volumes.metadata import Stored, resolve, resolve_axes
+from em_blocks.volumes.imports.arrays import (
+    arrange,
+    header_of,
+    no_volume,
+    number_type,
+    read_box,
+    unreadable,
+)
+from em_blocks.volumes.imports.sources import (
+    USUAL_CHUNK,
+    ReadBox,
+    Source,
+    SourceHeader,
+    StoredAxes,
+)
+from em_blocks.volumes.metadata import Stored
 from em_blocks.volumes.metadata.arrangement import Arrangement
 from em_blocks.volumes.metadata.claims import SPACE, Axes
 from em_blocks.volumes.stores.signature import sign
 
-# Left out of a stored config where it is not used: runs older than the key have the same fingerprint.
-StoredAxes = Annotated[
-    VolumeAxes | None,
-    Field(
-        description="Axes as stored, the slowest first, where the file does not name them.",
-        exclude_if=lambda axes: axes is None,
-    ),
-]
 
+class Hdf5Dataset(Source):
+    """A dataset (z, y, x) or (c, z, y, x).
 
-class Hdf5Dataset(StrictModel):
-    """A three-dimensional dataset; attributes ``resolution`` and ``offset`` (nm, zyx) as in CREMI."""
-
-    whole_sections: ClassVar[bool] = False
+    Its attributes ``resolution`` and ``offset`` (nm, zyx) are as in CREMI.
+    """
 
     type: Literal["hdf5"]
     path: LocalPath = Field(description="HDF5 file.")
@@ -62,13 +70,11 @@ class Hdf5Dataset(StrictModel):
             yield _reader(_dataset(file, self.dataset), self.axes)
 
 
-class Hdf5Transforms(StrictModel):
+class Hdf5Transforms(Source):
     """Supervoxel ids in one dataset, and a table (n, 2) that maps each to its body.
 
     Ids of bodies are stored. The whole table is held in memory.
     """
-
-    whole_sections: ClassVar[bool] = False
 
     type: Literal["hdf5_transforms"]
     path: LocalPath = Field(description="HDF5 file.")
@@ -86,7 +92,8 @@ class Hdf5Transforms(StrictModel):
         """Raise `ConfigError` unless there are integer ids and a table with one body for each."""
         with _open_file(self.path) as file:
             stack, table = _dataset(file, self.stack), _dataset(file, self.transforms)
-            _arrangement(stack, self.axes)
+            if _arrangement(stack, self.axes).kept != SPACE:
+                raise no_volume(_name(stack), stack.dtype, stack.shape)
             if table.ndim != 2 or table.shape[1] != 2:
                 raise ConfigError(
                     f"The dataset {self.transforms} of {self.path} has the shape {table.shape}, but a "
@@ -191,34 +198,30 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
 def _header(
     dataset: h5py.Dataset, axes: Axes | None, told: VolumeInput | None = None
 ) -> SourceHeader:
-    arrangement = _arrangement(dataset, axes)
-    told = (told or VolumeInput(path=_name(dataset))).model_copy(update={"axes": axes})
-    frame = resolve(_stored(dataset), told, optional=True).frame
-    return SourceHeader(
-        arrangement.spatial(dataset.shape), dataset.dtype.newbyteorder("="),
-        None if frame is None else frame.voxel_size, None if frame is None else frame.offset,
-        dataset.chunks and arrangement.spatial(dataset.chunks),
-    )
+    return header_of(_stored(dataset), dataset.dtype, axes, told, dataset.chunks)
 
 
 def _arrangement(dataset: h5py.Dataset, axes: Axes | None) -> Arrangement:
     """Return the arrangement of a dataset; raises an `EmBlocksError` if it is no volume of numbers."""
-    if dataset.ndim < 3 or dataset.dtype.kind not in "uif":
-        raise _no_volume(dataset)
-    found, named = resolve_axes(_stored(dataset), axes)
-    arrangement = Arrangement.of(
-        found, dataset.shape, keeps_channel=not named, source=_name(dataset)
-    )
-    if arrangement.kept != SPACE:
-        raise _no_volume(dataset)
-    return arrangement
+    number_type(dataset.dtype, _name(dataset), dataset.shape)
+    _find_filters(dataset)
+    return arrange(_stored(dataset), axes)
 
 
-def _no_volume(dataset: h5py.Dataset) -> ConfigError:
-    return ConfigError(
-        f"The dataset {dataset.name} of {dataset.file.filename} has the shape {dataset.shape} "
-        f"and dtype {dataset.dtype}, but a volume (z, y, x) of integers or floats is needed."
-    )
+def _find_filters(dataset: h5py.Dataset) -> None:
+    """Load the filters that a dataset is compressed with; raises `ConfigError` where one is missing."""
+    created = dataset.id.get_create_plist()
+    for number in range(created.get_nfilters()):
+        code, _, _, name = created.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            with needed_extras():
+                import hdf5plugin  # noqa: F401  # registers its filters
+        if not h5py.h5z.filter_avail(code):
+            raise ConfigError(
+                f"{_name(dataset)} is compressed with the HDF5 filter {code} ({name.decode()!r}), which "
+                "is not installed here, so its values cannot be read. Install its plugin (and set "
+                "HDF5_PLUGIN_PATH), or repack the file with gzip: h5repack -f GZIP=4 IN OUT."
+            )
 
 
 def _stored(dataset: h5py.Dataset) -> Stored:
@@ -242,19 +245,17 @@ def _plain(value: object) -> object:
 
 
 def _reader(dataset: h5py.Dataset, axes: Axes | None) -> ReadBox:
-    arrangement = _arrangement(dataset, axes)
-    return lambda box: _read(dataset, arrangement, box)
+    dtype = number_type(dataset.dtype, _name(dataset), dataset.shape)
+    return partial(_read, dataset, _arrangement(dataset, axes), dtype)
 
 
-def _read(dataset: h5py.Dataset, arrangement: Arrangement, box: Box) -> np.ndarray:
+def _read(
+    dataset: h5py.Dataset, arrangement: Arrangement, dtype: np.dtype, box: Box
+) -> np.ndarray:
     try:
-        values = dataset[arrangement.index(box)].transpose(arrangement.order)
+        return read_box(dataset, arrangement, dtype, box)
     except OSError as error:
-        raise VolumeError(
-            f"Voxels {box.offset} to {box.end} (zyx) of {dataset.name} in "
-            f"{dataset.file.filename} cannot be read: {error}"
-        ) from error
-    return np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+        raise unreadable(f"{dataset.name} in {dataset.file.filename}", box, error) from error
 
 
 def signed_values(source: Hdf5Dataset | Hdf5Transforms) -> dict:
@@ -262,6 +263,6 @@ def signed_values(source: Hdf5Dataset | Hdf5Transforms) -> dict:
     header = source.header()
     with source.open() as read:
         found = sign(
-            read, header.shape, header.chunk_shape or USUAL_CHUNK, np.dtype(header.dtype).itemsize
+            read, header.shape, header.chunk_shape or USUAL_CHUNK, header.voxel_bytes
         )
     return {"values_crc32": found.crc32}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -131,15 +132,19 @@ def _named(stored: Stored, claims: Claims) -> Axes:
 
 
 def _usual(stored: Stored) -> Axes:
-    """Return the order where nothing names the axes."""
-    rank = len(stored.shape)
-    if rank not in (3, 4):
+    """Return the order where nothing names the axes; single entries before or behind are no space."""
+    shape = stored.shape
+    if len(shape) == 5 and shape[0] == 1:
+        return ("t", *_usual(replace(stored, shape=shape[1:])))
+    if len(shape) not in (3, 4):
         raise VolumeError(
-            f"{stored.source} has {rank} axes {tuple(stored.shape)}, but a volume has three (z, y, x), "
+            f"{stored.source} has {len(shape)} axes {tuple(shape)}, but a volume has three (z, y, x), "
             "or four with channels first (c, z, y, x). Nothing names its axes; if they are others, say "
             f'it in the config: {{"path": "{stored.source}", "axes": ["t", "c", "z", "y", "x"]}}.'
         )
-    return SPACE if rank == 3 else ("c", *SPACE)
+    if len(shape) == 3:
+        return SPACE
+    return (*SPACE, "c") if shape[-1] == 1 < shape[0] else ("c", *SPACE)
 
 
 # -- places ----------------------------------------------------------------------------------

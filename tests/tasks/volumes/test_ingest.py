@@ -1,7 +1,9 @@
 """Ingest: from images and HDF5 to volumes, every bad source refused before anything is written."""
 
 import json
+import lzma
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -325,6 +327,63 @@ def test_memory_does_not_depend_on_the_number_of_sections(tmp_path):
         ended = subprocess.run(command, capture_output=True, check=True, env=environment)
         peaks.append(int(ended.stdout))
     assert peaks[1] < peaks[0] + 50, peaks
+
+
+# -- what is not in the source ---------------------------------------------------------
+
+
+def test_filled_sections_are_in_the_volume_and_in_the_summary_of_the_run(tmp_path, images):
+    for number in (97, 98, 101):
+        (images / f"section_{number}.png").unlink()
+    source = {"type": "images", "path": str(images), "gaps": "repeat"}
+    task = ingest(tmp_path, source, num_workers=2)
+    report = blockwise.run(task)
+    assert (report.ok, report.counts["filled_sections"]) == (True, 3)
+    volume = Volume.open(task.output)
+    assert volume.attributes["filled_sections"] == [
+        {"z": 2, "number": 97, "from": 96}, {"z": 3, "number": 98, "from": 99},
+        {"z": 6, "number": 101, "from": 100},
+    ]
+    expected = random_values()[[0, 1, 1, 4, 4, 5, 5, 7, 8, 9, 10]]
+    np.testing.assert_array_equal(volume.read(volume.box), expected)
+
+
+def test_filling_gaps_otherwise_is_another_run(tmp_path, images):
+    (images / "section_97.png").unlink()
+
+    def identity(gaps):
+        return ingest(tmp_path, {"type": "images", "path": str(images), "gaps": gaps}).identity()
+
+    assert identity("repeat") != identity("zero")
+
+
+def test_colours_become_a_volume_with_channels(tmp_path):
+    (tmp_path / "raw").mkdir()
+    colours = random_values((11, 30, 41, 4))
+    for number, section in enumerate(colours):
+        Image.fromarray(section).save(tmp_path / "raw" / f"{number}.png")
+    source = {"type": "images", "path": str(tmp_path / "raw")}
+    assert "colours" in refused(ingest(tmp_path, source))
+    volume = run(ingest(tmp_path, source | {"colours": "channels"}))
+    assert (volume.channels, volume.shape, volume.frame) == (4, SHAPE, Frame(VOXEL_SIZE, OFFSET))
+    np.testing.assert_array_equal(volume.read(volume.box), np.moveaxis(colours, -1, 0))
+
+
+@pytest.mark.parametrize("type", ["tiff", "numpy", "xz_array"])
+def test_one_file_becomes_a_volume_by_any_blocks(tmp_path, type):
+    values = random_values(dtype="uint16")
+    source = {"type": type, "path": str(tmp_path / "values")}
+    with open(tmp_path / "values", "wb") as file:
+        {
+            "tiff": lambda: tifffile.imwrite(file, values, photometric="minisblack"),
+            "numpy": lambda: np.save(file, values),
+            "xz_array": lambda: file.write(lzma.compress(pickle.dumps(values))),
+        }[type]()
+
+    shapes = [(4, 32, 48), (8, 32, 48)] if type == "tiff" else [(4, 16, 16), (8, 32, 16)]
+    for name, shape in zip("abc", [*shapes, (12, 32, 48)]):
+        volume = run(ingest(tmp_path, source, block_shape=shape, output=f"{name}/out.zarr/raw"))
+        np.testing.assert_array_equal(volume.read(volume.box), values)
 
 
 # -- what is refused -------------------------------------------------------------------

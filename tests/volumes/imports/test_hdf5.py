@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -56,7 +58,7 @@ def test_position_and_dtype_come_from_a_cremi_file(tmp_path):
     path = write(tmp_path / "a.hdf", volumes__labels__neuron_ids=values)
     source = dataset(path, "volumes/labels/neuron_ids")
     source.check()
-    assert source.header() == (SHAPE, np.uint64, (40.0, 4.0, 4.6), (400.0, 0.0, -46.0), None)
+    assert source.header() == (SHAPE, np.uint64, (40.0, 4.0, 4.6), (400.0, 0.0, -46.0), None, None)
     np.testing.assert_array_equal(read_all(source), random_values("uint64"))
 
 
@@ -96,13 +98,66 @@ def test_a_missing_dataset_is_an_error_that_names_the_others(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype"), [((3, 4), "u1"), ((1, 2, 3, 4), "u1"), (SHAPE, "bool"), (SHAPE, "S3")]
+    ("shape", "dtype"), [((3, 4), "u1"), ((0, 3, 4), "u1"), (SHAPE, "complex64"), (SHAPE, "S3")]
 )
 def test_a_dataset_that_is_no_volume_of_numbers_is_an_error(tmp_path, shape, dtype):
     path = write(tmp_path / "a.h5", volumes__raw=np.zeros(shape, dtype))
     message = refused(dataset(path))
     assert str(shape) in message
     assert "is needed" in message
+
+
+@pytest.mark.parametrize("shape", [(1, *SHAPE), (*SHAPE, 1), (1, 1, *SHAPE), (1, *SHAPE, 1)])
+def test_axes_of_one_entry_that_nothing_names_are_dropped(tmp_path, shape):
+    path = write(tmp_path / "a.h5", volumes__raw=random_values().reshape(shape))
+    source = dataset(path)
+    source.check()
+    assert source.header().full_shape == SHAPE
+    np.testing.assert_array_equal(read_all(source), random_values())
+
+
+def test_several_channels_are_read_whole(tmp_path):
+    values = np.random.default_rng(1).normal(size=(3, *SHAPE)).astype(np.float32)
+    source = dataset(write(tmp_path / "a.h5", volumes__raw=values))
+    source.check()
+    assert (source.header().channels, source.header().shape) == (3, SHAPE)
+    with source.open() as read:
+        np.testing.assert_array_equal(read(Box((1, 2, 3), (4, 5, 6))), values[:, 1:5, 2:7, 3:9])
+
+
+def test_true_and_false_are_1_and_0(tmp_path):
+    mask = random_values() > 100
+    source = dataset(write(tmp_path / "a.h5", volumes__raw=mask))
+    source.check()
+    assert source.header().dtype == read_all(source).dtype == np.uint8
+    np.testing.assert_array_equal(read_all(source), mask.astype(int))
+
+
+def test_negative_labels_stay_negative(tmp_path):
+    labels = random_values("int16") - np.int16(7)
+    source = dataset(write(tmp_path / "a.h5", volumes__raw=labels))
+    assert source.header().dtype == np.int16
+    np.testing.assert_array_equal(read_all(source), labels)
+    assert read_all(source).min() == -7
+
+
+def test_a_file_compressed_with_a_filter_of_hdf5plugin_is_read(tmp_path):
+    import hdf5plugin
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset(
+            "volumes/raw", data=random_values(), chunks=(2, 5, 6), **hdf5plugin.Blosc2(cname="zstd")
+        )
+    # In a process that has not loaded the filters, as this one has.
+    code = (
+        "import sys, numpy as np; from em_blocks.geometry import Box; "
+        "from em_blocks.volumes.imports.hdf5 import Hdf5Dataset; "
+        "source = Hdf5Dataset(type='hdf5', path=sys.argv[1], dataset='volumes/raw'); source.check()\n"
+        f"with source.open() as read: np.save(sys.argv[2], read(Box((0, 0, 0), {SHAPE})))"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "a.h5", tmp_path / "values.npy"]
+    subprocess.run(command, check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "values.npy"), random_values())
 
 
 @pytest.mark.parametrize("bad", [(40.0, 4.0), "40 nm"])

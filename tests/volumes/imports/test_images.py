@@ -1,4 +1,4 @@
-"""Image stacks: order and completeness of sections, kinds of images."""
+"""Image stacks: kinds of images, damage, identity."""
 
 import os
 import shutil
@@ -9,13 +9,11 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Box
-from em_blocks.volumes.imports.images import ImageStack, _gaps, section_files
+from em_blocks.volumes.imports.images import ImageStack
 
 
 def section(seed, shape=(6, 7), dtype=np.uint8):
@@ -27,12 +25,12 @@ def write_png(folder, **sections):
         Image.fromarray(values).save(folder / f"{name}.png")
 
 
-def stack(path):
-    return ImageStack(type="images", path=path)
+def stack(path, **options):
+    return ImageStack(type="images", path=path, **options)
 
 
-def read_all(path):
-    source = stack(path)
+def read_all(path, **options):
+    source = stack(path, **options)
     source.check()
     with source.open() as read:
         return read(Box((0, 0, 0), source.header().shape))
@@ -43,77 +41,6 @@ def refused(path):
         stack(path).check()
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-# -- order -----------------------------------------------------------------------------
-
-
-def test_sections_are_in_numeric_not_in_alphabetic_order(tmp_path):
-    write_png(tmp_path, **{f"s{i}": section(i) for i in (8, 9, 10, 11)})
-    np.testing.assert_array_equal(read_all(tmp_path), [section(i) for i in (8, 9, 10, 11)])
-
-
-def test_the_section_number_is_the_last_number_that_varies(tmp_path):
-    write_png(tmp_path, **{f"2016_z{i:04}_ch1_8bit": section(i) for i in (3, 4, 5)})
-    np.testing.assert_array_equal(read_all(tmp_path), [section(i) for i in (3, 4, 5)])
-
-
-def test_a_running_date_before_the_section_number_does_not_matter(tmp_path):
-    write_png(tmp_path, day1_s10=section(0), day2_s11=section(1), day2_s12=section(2))
-    np.testing.assert_array_equal(read_all(tmp_path), [section(i) for i in range(3)])
-
-
-def test_a_single_image_is_one_section(tmp_path):
-    write_png(tmp_path, overview=section(0))
-    assert stack(tmp_path).header().shape == (1, 6, 7)
-    np.testing.assert_array_equal(read_all(tmp_path / "overview.png"), [section(0)])
-
-
-def test_a_pattern_chooses_one_series_of_a_folder(tmp_path):
-    write_png(tmp_path, **{f"raw{i}": section(i) for i in range(3)})
-    write_png(tmp_path, **{f"mask{i}": section(9) for i in range(3)})
-    np.testing.assert_array_equal(read_all(tmp_path / "raw*.png"), [section(i) for i in range(3)])
-    assert "mask" in (message := refused(tmp_path))
-    assert "pattern" in message
-
-
-def test_other_files_and_hidden_images_are_not_sections(tmp_path):
-    write_png(tmp_path, s1=section(1), s2=section(2))
-    (tmp_path / "notes.txt").write_text("42")
-    (tmp_path / "._s3.png").write_bytes(b"resource fork")
-    assert [file.name for file in section_files(tmp_path)] == ["s1.png", "s2.png"]
-
-
-def test_gaps_are_an_error_that_names_the_missing_sections(tmp_path):
-    write_png(tmp_path, **{f"s{i:03}": section(i) for i in (1, 2, 4, 9)})
-    assert "Sections are missing" in (message := refused(tmp_path))
-    assert ": 3, 5-8 (" in message
-
-
-def test_a_huge_gap_takes_no_time_and_many_gaps_no_page():
-    assert _gaps([1, 10**15]) == f"2-{10**15 - 1}"
-    assert _gaps(list(range(0, 2000, 2))).endswith("17, 19 and 989 more gaps")
-
-
-@given(st.sets(st.integers(0, 60), min_size=1))
-def test_the_named_gaps_are_exactly_the_missing_numbers(numbers):
-    named = set()
-    for gap in filter(None, _gaps(sorted(numbers), at_most=100).split(", ")):
-        first, _, last = gap.partition("-")
-        named |= set(range(int(first), int(last or first) + 1))
-    assert named == set(range(min(numbers), max(numbers) + 1)) - numbers
-
-
-def test_the_same_number_twice_is_an_error_that_names_both_files(tmp_path):
-    write_png(tmp_path, s1=section(1), s01=section(1), s2=section(2))
-    message = refused(tmp_path)
-    assert "s1.png" in message
-    assert "s01.png" in message
-
-
-def test_tiles_of_sections_are_not_taken_for_sections(tmp_path):
-    write_png(tmp_path, **{f"s{s}_tile{t}": section(s) for s in (1, 2) for t in (1, 2)})
-    assert "same section number" in refused(tmp_path)
 
 
 # -- kinds of images -------------------------------------------------------------------
@@ -198,6 +125,64 @@ def test_few_bits_beside_bytes_are_refused_because_they_may_be_squeezed_bytes(tm
     assert "bits" not in stack(tmp_path / "1.png").identity()
 
 
+def test_jpeg_sections_are_read_as_pillow_decodes_them(tmp_path):
+    smooth = np.add.outer(np.arange(16), np.arange(24)).astype(np.uint8)
+    for i in range(2):
+        Image.fromarray(smooth + np.uint8(50 * i)).save(tmp_path / f"{i}.JPG", "JPEG", quality=95)
+    values = read_all(tmp_path)
+    assert values.dtype == np.uint8
+    for i in range(2):
+        with Image.open(tmp_path / f"{i}.JPG") as image:
+            np.testing.assert_array_equal(values[i], np.asarray(image))
+        assert abs(values[i].astype(int) - smooth - 50 * i).max() < 5
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_colours_are_channels_where_the_config_says_so(tmp_path, mode):
+    colour = np.stack([section(i) for i in range(len(mode))], axis=-1)
+    for i in range(3):
+        Image.fromarray(colour + np.uint8(i), mode).save(tmp_path / f"{i}.png")
+    source = stack(tmp_path, colours="channels")
+    assert source.header().full_shape == (len(mode), 3, 6, 7)
+    values = read_all(tmp_path, colours="channels")
+    np.testing.assert_array_equal(values[:, 2], np.moveaxis(colour + np.uint8(2), -1, 0))
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_colours_of_tiff_are_channels_in_either_arrangement(tmp_path, planar):
+    colour = np.stack([section(i, dtype=np.uint16) * 200 for i in range(3)])
+    stored = colour if planar == "separate" else np.moveaxis(colour, 0, -1)
+    tifffile.imwrite(tmp_path / "0.tif", stored, photometric="rgb", planarconfig=planar)
+    values = read_all(tmp_path, colours="channels")
+    assert values.dtype == np.uint16
+    np.testing.assert_array_equal(values, colour[:, None])
+
+
+def test_a_box_of_colours_is_the_same_part_of_every_channel(tmp_path):
+    colour = np.stack([section(i) for i in range(3)], axis=-1)
+    Image.fromarray(colour).save(tmp_path / "0.png")
+    with stack(tmp_path, colours="channels").open() as read:
+        np.testing.assert_array_equal(
+            read(Box((0, 1, 2), (1, 3, 4))), np.moveaxis(colour[1:4, 2:6], -1, 0)[:, None]
+        )
+
+
+def test_grey_beside_colours_is_refused(tmp_path):
+    Image.fromarray(section(0)).convert("RGB").save(tmp_path / "0.png")
+    write_png(tmp_path, **{"1": section(1)})
+    with pytest.raises(ConfigError, match=r"1.png is 6 x 7 uint8, but 0.png is .* of 3 channels"):
+        stack(tmp_path, colours="channels").check()
+
+
+def test_colours_of_16_bits_in_png_are_refused_because_half_of_them_would_be_lost(tmp_path):
+    import imagecodecs
+
+    colour = np.stack([section(i, dtype=np.uint16) * 200 for i in range(3)], axis=-1)
+    (tmp_path / "0.png").write_bytes(imagecodecs.png_encode(colour))
+    with pytest.raises(ConfigError, match="a PNG of mode RGB of 16 bits"):
+        stack(tmp_path, colours="channels").check()
+
+
 @pytest.mark.parametrize("mode", ["P", "RGB", "RGBA", "LA"])
 def test_colour_and_palette_images_are_refused(tmp_path, mode):
     Image.fromarray(section(0)).convert(mode).save(tmp_path / "0.png")
@@ -211,7 +196,8 @@ def test_colour_inverted_and_many_page_tiff_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "pages0.tif", np.stack([section(0)] * 2), metadata=None)
     assert "RGB" in refused(tmp_path / "rgb0.tif")
     assert "MINISWHITE" in refused(tmp_path / "inverted0.tif")
-    assert "2 pages" in refused(tmp_path / "pages0.tif")
+    assert "2 pages" in (said := refused(tmp_path / "pages0.tif"))
+    assert f'{{"type": "tiff", "path": "{tmp_path}/pages0.tif"}}' in said
 
 
 def test_a_stack_that_imagej_writes_as_one_page_is_refused(tmp_path):
@@ -271,9 +257,9 @@ def test_sections_larger_than_pillow_likes_are_read_silently(tmp_path):
 
 def test_a_missing_folder_and_an_empty_one_are_errors(tmp_path):
     assert f"no folder {tmp_path}/none" in refused(tmp_path / "none")
-    assert "holds no PNG or TIFF" in refused(tmp_path)
+    assert "holds no PNG, TIFF or JPEG" in refused(tmp_path)
     (tmp_path / "s1.txt").write_text("")
-    assert "neither a PNG nor a TIFF" in refused(tmp_path / "s*.txt")
+    assert "neither a PNG nor a TIFF nor a JPEG" in refused(tmp_path / "s*.txt")
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

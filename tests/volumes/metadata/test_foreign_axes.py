@@ -190,7 +190,7 @@ def test_labels_of_hdf5_are_brought_in_order(tmp_path, axes, told):
 def test_labels_of_hdf5_with_channels_are_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("ids", data=stored("zyxc")).attrs["axes"] = "zyxc"
-    with pytest.raises(ConfigError, match=r"\(5, 6, 7, 2\)"), open_labels(f"{tmp_path}/a.h5:ids"):
+    with pytest.raises(ConfigError, match=r"\(2, 5, 6, 7\)"), open_labels(f"{tmp_path}/a.h5:ids"):
         pass
 
 

@@ -342,9 +342,18 @@ def test_axes_that_contradict_each_other_are_refused_with_both():
 
 def test_more_than_four_axes_need_names():
     with pytest.raises(VolumeError, match=r"has 5 axes .*Nothing names its axes"):
-        read({"voxel_size": [40, 4, 4]}, shape=(1, 1, *SHAPE))
-    told = {"axes": [*"tczyx"]}
-    assert resolved({"voxel_size": [40, 4, 4]}, shape=(1, 1, *SHAPE), told=told).axes == tuple("tczyx")
+        read({"voxel_size": [40, 4, 4]}, shape=(2, 1, *SHAPE))
+    told = {"axes": [*"ctzyx"]}
+    assert resolved({"voxel_size": [40, 4, 4]}, shape=(2, 1, *SHAPE), told=told).axes == tuple("ctzyx")
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((1, 1, *SHAPE), "tczyx"), ((1, 3, *SHAPE), "tczyx"), ((*SHAPE, 1), "zyxc"),
+     ((1, *SHAPE, 1), "tzyxc"), ((3, *SHAPE), "czyx"), ((1, *SHAPE), "czyx"), ((1, 6, 7, 1), "czyx")],
+)
+def test_single_entries_around_a_volume_that_nothing_names_are_none_of_its_axes(shape, axes):
+    assert resolved({"voxel_size": [40, 4, 4]}, shape=shape).axes == tuple(axes)
 
 
 # -- levels of pyramids ----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Fields of configs that take a model of the class that a registry has for its `kind`."""
+"""Fields of configs that take a model of the class that a registry has for its kind."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ class ByKind:
         Of subclasses of the annotated base.
     default : str, optional
         The kind of values that say none.
+    key : str
+        The key of values that names their kind.
     """
 
-    def __init__(self, registry: Registry, default: str | None = None):
-        self.registry, self.default = registry, default
+    def __init__(self, registry: Registry, default: str | None = None, key: str = "kind"):
+        self.registry, self.default, self.key = registry, default, key
 
     def __get_pydantic_core_schema__(
         self, source: type, handler: GetCoreSchemaHandler
@@ -37,11 +39,11 @@ class ByKind:
         return core_schema.with_info_plain_validator_function(validate)
 
     def _made(self, value: Any, info: ValidationInfo) -> Any:
-        kind = value.get("kind", self.default) if isinstance(value, dict) else None
+        kind = value.get(self.key, self.default) if isinstance(value, dict) else None
         if kind not in self.registry.names():
             raise ValueError(
-                f"the `kind` must be one of {', '.join(self.registry.names())}; other packages add "
-                f"some by entry points of the group {self.registry.group!r}"
+                f"the `{self.key}` must be one of {', '.join(self.registry.names())}; other packages "
+                f"add some by entry points of the group {self.registry.group!r}"
             )
         return self.registry.get(kind).model_validate(value, context=info.context)
 

@@ -1,0 +1,33 @@
+"""Identity of files at bounded cost: by their size and bytes at places that are always the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+BYTES_READ = 1 << 20
+"""Bytes of a piece."""
+MOST_PIECES = 64
+"""Of a file that holds a whole volume."""
+
+
+def pieces(file: Path, n: int = 3) -> Iterator[bytes]:
+    """Yield `n` pieces of a file, the first and the last included; all bytes of a small one."""
+    size = file.stat().st_size
+    begins = np.linspace(0, max(0, size - BYTES_READ), n).astype(int)
+    with file.open("rb") as opened:
+        for begin in np.unique(begins).tolist():
+            opened.seek(begin)
+            yield opened.read(BYTES_READ)
+
+
+def identity_of(*files: Path) -> dict:
+    """Return the size of files, each of which holds a volume or a part of it, and a digest of pieces."""
+    digest = hashlib.sha256()
+    for file in files:
+        for piece in pieces(file, MOST_PIECES):
+            digest.update(piece)
+    return {"bytes": sum(file.stat().st_size for file in files), "sha256": digest.hexdigest()}
