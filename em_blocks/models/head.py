@@ -57,13 +57,10 @@ class Head(StrictModel, ABC):
 
     Attributes
     ----------
-    needs : set of str
-        Entries of a `Truth` that targets and scores read, as "labels/NAME" or "points/NAME".
     arrays : tuple of str
         Keys of what `targets` returns.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({f"labels/{LABELS}"})
     arrays: ClassVar[tuple[str, ...]] = ("target", "mask")
 
     kind: str
@@ -75,6 +72,11 @@ class Head(StrictModel, ABC):
     weight: PositiveFloat = Field(1.0, description="Weight of the loss among those of all heads.")
 
     # -- training ----------------------------------------------------------------------
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Name the entries of a `Truth` that are read, as "labels/NAME" or "points/NAME"."""
+        return frozenset({f"labels/{LABELS}"})
 
     def reach(self, voxel_size: VoxelSize) -> Triple:
         """Return the voxels of truth that targets need around their own, per side (z, y, x)."""
@@ -138,6 +140,17 @@ class Head(StrictModel, ABC):
         grey = [grey_picture(channel, low=low, high=high)[..., 0] for channel in channels[:3]]
         return np.stack(grey if len(grey) == 3 else grey[:1] * 3, axis=-1)
 
+    def overlay(self, values: np.ndarray, grey: np.ndarray) -> np.ndarray:
+        """Show a section as `picture` does, over raw where the head can; (y, x, 3) uint8.
+
+        Parameters
+        ----------
+        values : (y, x) or (c, y, x) array
+        grey : (y, x) array
+            Raw of the section, from black (0) to white (1).
+        """
+        return self.picture(values)
+
     @property
     def picture_range(self) -> tuple[float, float]:
         """Values that pictures show as black and as full colour."""
@@ -162,6 +175,7 @@ HEADS = Registry(
         "lsd": "em_blocks.models.heads.lsd:LsdHead",
         "indicator": "em_blocks.models.heads.indicator:IndicatorHead",
         "direction_vectors": "em_blocks.models.heads.direction_vectors:DirectionVectorHead",
+        "classes": "em_blocks.models.heads.classes:ClassesHead",
     },
     base="em_blocks.models.head:Head",
 )

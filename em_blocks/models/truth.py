@@ -11,6 +11,15 @@ from em_blocks.geometry import Nm3
 LABELS, PRE, POST = "labels", "pre", "post"
 """Names of the only label volume of most sources, and of both ends of its synapses."""
 
+UNKNOWN, BACKGROUND, OBJECT = 0, 1, 2
+"""Voxels of a class: not annotated; annotated and of something else; of the class.
+
+As in all label volumes, 0 is where nothing is known: losses, balances and scores ignore it.
+"""
+
+METRIC = "metric"
+"""Name of the mask of the voxels that count in scores."""
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -23,7 +32,8 @@ class Truth:
     voxel_size : (3,) floats
         nm.
     labels : dict of name to (z, y, x) unsigned array
-        Ids, 0 where nothing is known. A source with one label volume calls it "labels".
+        Ids, 0 where nothing is known. A source with one label volume calls it "labels". Those of a
+        class are uint8: `UNKNOWN`, `BACKGROUND` or `OBJECT`.
     masks : dict of name to (z, y, x) uint8 array
         1 where something holds (what is annotated, what is tissue), 0 elsewhere.
     points : dict of name to (n, 3) float array

@@ -219,6 +219,8 @@ LOSSES = Registry(
         "focal": "em_blocks.nets.losses:Focal",
         "cross_entropy": "em_blocks.nets.losses:CrossEntropy",
         "dice": "em_blocks.nets.losses:Dice",
+        "balanced_ce": "em_blocks.nets.class_losses:BalancedCE",
+        "ce_dice": "em_blocks.nets.class_losses:CEDice",
     },
     base="em_blocks.nets.losses:Loss",
 )

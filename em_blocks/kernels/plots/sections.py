@@ -74,6 +74,31 @@ def overlay_picture(
     return picture.round().astype(np.uint8)
 
 
+def class_picture(
+    values: np.ndarray, shares: np.ndarray, *, opacity: float = 0.6
+) -> np.ndarray:
+    """Classes over grey values, each in the colour of its number from 1, as strong as its share.
+
+    Parameters
+    ----------
+    values : (y, x) array
+        From black (0) to white (1).
+    shares : (n, y, x) array
+        Probability of every class, 0 to 1.
+    opacity : float
+        0 shows the grey values alone; 1 hides them where a class has all.
+
+    Returns
+    -------
+    (y, x, 3) uint8 array
+    """
+    picture = grey_picture(values).astype(np.float32)
+    for number, share in enumerate(shares, start=1):
+        strength = opacity * np.clip(share, 0, 1)[..., None]
+        picture += strength * (np.array(_colour(number), np.float32) - picture)
+    return picture.round().astype(np.uint8)
+
+
 def _colour(label: int) -> tuple[int, int, int]:
     if label == 0:
         return (25, 25, 30)

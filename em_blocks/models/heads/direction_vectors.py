@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, PositiveFloat
@@ -20,10 +20,6 @@ from em_blocks.nets.losses import MSE
 
 class DirectionVectorHead(Head):
     """Offset from around a postsynaptic site to its presynaptic partner."""
-
-    needs: ClassVar[frozenset[str]] = frozenset(
-        {f"labels/{LABELS}", f"points/{POST}", f"points/{PRE}"}
-    )
 
     kind: Literal["direction_vectors"]
     channels: Literal[3] = 3
@@ -42,6 +38,10 @@ class DirectionVectorHead(Head):
     def objective(self, logits: Tensor, batch: Mapping[str, Tensor], iteration: int) -> Tensor:
         units = {**batch, "target": batch["target"] / self.unit_nm}
         return super().objective(logits, units, iteration)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({f"labels/{LABELS}", f"points/{POST}", f"points/{PRE}"})
 
     def reach(self, voxel_size: VoxelSize) -> Triple:
         return ball_reach(self.radius_nm, voxel_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, Tag
@@ -27,8 +27,6 @@ IndicatorLoss = Annotated[
 
 class IndicatorHead(Head):
     """Postsynaptic sites: 1 in a small ball around every site, 0 elsewhere."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({f"labels/{LABELS}", f"points/{POST}"})
 
     kind: Literal["indicator"]
     channels: Literal[1] = 1
@@ -64,6 +62,10 @@ class IndicatorHead(Head):
 
     def objective(self, logits: Tensor, batch: Mapping[str, Tensor], iteration: int) -> Tensor:
         return self.weight * self._loss_at(iteration)(logits, batch["target"], batch["mask"])
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({f"labels/{LABELS}", f"points/{POST}"})
 
     def reach(self, voxel_size: VoxelSize) -> Triple:
         return ball_reach(self.radius_nm, voxel_size)

@@ -130,7 +130,7 @@ class Snapshots:
         for name, head in self.config.heads.items():
             for what in ("target", "prediction"):
                 values = arrays[f"{name}/{what}"][..., z, :, :]
-                pictures[f"{name}: {what}"] = head.picture(values)
+                pictures[f"{name}: {what}"] = head.overlay(values, np.clip(grey, 0, 1))
         return panel(
             pictures, title=f"{self.config.name}, iteration {iteration}", columns=2, width=384,
             pixel_nm=self.config.voxel_size[2],
