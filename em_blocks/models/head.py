@@ -151,6 +151,20 @@ class Head(StrictModel, ABC):
         """
         return self.picture(values)
 
+    def mistakes(
+        self, predicted: np.ndarray, made: Mapping[str, np.ndarray], grey: np.ndarray
+    ) -> np.ndarray:
+        """Show where a section is predicted otherwise than its targets; (y, x, 3) uint8.
+
+        Parameters
+        ----------
+        predicted : (c, y, x) array
+        made : mapping of "target" and "mask" to (..., y, x) arrays
+        grey : (y, x) array
+            Raw, as of `overlay`.
+        """
+        return self.picture(np.abs(predicted - made["target"]) * (made["mask"] > 0))
+
     @property
     def picture_range(self) -> tuple[float, float]:
         """Values that pictures show as black and as full colour."""

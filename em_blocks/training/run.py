@@ -28,6 +28,9 @@ from em_blocks.training.objective import HeadsObjective
 from em_blocks.training.place import SetupCopy
 from em_blocks.training.progress import Progress
 from em_blocks.training.records import Records
+from em_blocks.training.scores.panels import FOLDER as PANELS
+from em_blocks.training.scores.panels import Panels
+from em_blocks.training.scores.selection import DATA_SETS
 from em_blocks.training.scores.snapshots import FOLDER, Snapshots
 from em_blocks.training.stream import BatchStream
 from em_blocks.training.trainer import Step, Trainer
@@ -134,6 +137,7 @@ class TrainingRun:
             check_synapses(data, config, key)
         self.stream = BatchStream(config, self.sources, context)
         self.validation = Validation(config, boxes)
+        self.panels = Panels(self.output / "training" / PANELS, config, self.validation.sets)
         if never := self.validation.never:
             logger.warning("the validation boxes give no value of: %s", ", ".join(never))
 
@@ -229,18 +233,30 @@ class TrainingRun:
             entry = self.validation.entry(self.trainer.average, self.done)
         self.history.append(entry)
         scores, never = _known(entry), self.validation.never
-        self.records.metrics(
-            self.done, {f"validation/{name}": value for name, value in scores.items()}
-        )
+        self.records.metrics(self.done, _curves(entry))
         logger.info("iteration %d: %s", self.done, _listed(scores))
         new = {name: why for name, why in entry.get(UNDEFINED, {}).items() if name not in never}
         for reason in sorted(set(new.values())):
             names = ", ".join(name for name, why in new.items() if why == reason)
             logger.warning("iteration %d: no value of %s: %s", self.done, names, reason)
+        for name, picture in self.panels.write(self.trainer.average, self.done).items():
+            self.records.picture(self.done, f"validation/{name}", picture)
         if self.validation.choice.better(entry, self.best):
             self.files.save_best(self.trainer.average, self._about())
             self.best = entry
+            self._warn_of_hurt()
         return True
+
+    def _warn_of_hurt(self) -> None:
+        """Name the data sets that the best checkpoint so far is worse for than an earlier one."""
+        score = self.validation.choice.score
+        for one in self.validation.choice.hurt(self.history):
+            logger.warning(
+                "iteration %d is the best by the mean %s, but not for %s: %.4f there, %.4f at iteration "
+                "%d. What is learnt together may want different networks: look at the panels, change "
+                "`weight` of the sources, or train one network for each",
+                self.done, score, one["data_set"], one["value"], one["best"], one["iteration"],
+            )
 
     def _note(self, step: Step) -> None:
         if step.skipped:
@@ -338,8 +354,16 @@ def _without_nan(entry: dict) -> dict:
 
 
 def _known(entry: dict) -> dict[str, float]:
-    """The scores of an entry that have a value."""
-    return {k: v for k, v in entry.items() if v is not None and k not in ("iteration", UNDEFINED)}
+    """The scores of an entry, or of one of its data sets, that have a value."""
+    return {k: v for k, v in entry.items() if isinstance(v, float)}
+
+
+def _curves(entry: dict) -> dict[str, float]:
+    """The scores of an entry and of its data sets, by the names of their curves."""
+    curves = {f"validation/{name}": value for name, value in _known(entry).items()}
+    for row in entry.get(DATA_SETS, []):
+        curves |= {f"validation/{row['data_set']}/{k}": v for k, v in _known(row).items()}
+    return curves
 
 
 def _listed(scores: dict[str, float]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import nn
@@ -11,12 +11,17 @@ from torch import nn
 from em_blocks.errors import ConfigError
 from em_blocks.models.config import SetupConfig
 from em_blocks.models.head import Better
-from em_blocks.models.scores.voxels import mean_of_known
 from em_blocks.training.data.sources import TrainingData
-from em_blocks.training.scores.inference import predict_box, truth_of_box
-from em_blocks.training.scores.selection import Choice
+from em_blocks.training.scores.data_sets import (
+    MEASURED,
+    DataSets,
+    Predict,
+    means,
+    score_names,
+)
+from em_blocks.training.scores.inference import predict_box
+from em_blocks.training.scores.selection import DATA_SETS, Choice
 
-Outputs = dict[str, np.ndarray]
 UNDEFINED = "undefined"
 """Key of an entry that says why scores are null."""
 _NOTHING_KNOWN = "nothing there is known that it could be measured on"
@@ -47,15 +52,17 @@ class Validation:
     """
 
     def __init__(self, config: SetupConfig, boxes: Sequence[TrainingData]):
-        self.config, self.boxes, self.joint = config, boxes, config.joint_scores()
-        self.choice, self.names = choice_of(config), list(all_scores(config))
+        self.config, self.boxes, self.sets = config, boxes, DataSets(config, boxes)
+        self.choice, self.names = choice_of(config), list(score_names(config, metric=self.sets.metric))
         self.never = self._entry(self._nothing).get(UNDEFINED, {})
         self._check_score()
 
     def entry(self, network: nn.Module, iteration: int) -> dict:
-        """Entry of the history: "iteration", and every score, the mean of the boxes that have it.
+        """Entry of the history: "iteration", and every score.
 
-        A score without value is None, and "undefined" says why.
+        A score is the mean of the boxes that have it, and where heads count, of the data sets that
+        have it. One without value is None, and "undefined" says why. Of several data sets,
+        "data_sets" lists the scores of each, with its name as "data_set".
         """
         try:
             found = self._entry(lambda data: predict_box(network, data, self.config))
@@ -64,27 +71,20 @@ class Validation:
             found[UNDEFINED] = dict.fromkeys(self.names, str(error))
         return {"iteration": iteration, **found}
 
-    def _entry(self, predict: Callable[[TrainingData], Outputs]) -> dict:
-        parts = [self._scores(predict(data), data) for data in self.boxes]
-        means = {
-            key: mean_of_known([part.get(key, math.nan) for part in parts]) for key in self.names
-        }
-        why = {key: _NOTHING_KNOWN for key, value in means.items() if not math.isfinite(value)}
-        scores = {key: None if key in why else value for key, value in means.items()}
-        return scores | ({UNDEFINED: why} if why else {})
+    def _entry(self, predict: Predict) -> dict:
+        sets = {name: self.sets.scores(name, predict) for name in self.sets.names}
+        counted = means([scores.counted for scores in sets.values()])
+        scores = counted | means([box for scores in sets.values() for box in scores.boxes])
+        values = {key: scores.get(key, math.nan) for key in self.names}
+        why = {key: _NOTHING_KNOWN for key, value in values.items() if not math.isfinite(value)}
+        entry: dict = _with_none(values)
+        if len(sets) > 1:
+            entry[DATA_SETS] = [
+                {"data_set": name, **_with_none(scores.all())} for name, scores in sets.items()
+            ]
+        return entry | ({UNDEFINED: why} if why else {})
 
-    def _scores(self, predicted: Outputs, data: TrainingData) -> dict[str, float]:
-        truth = truth_of_box(data, self.config.voxel_size)
-        found = {
-            f"{name}/{key}": value
-            for name, head in self.config.heads.items()
-            for key, value in head.scores(predicted[name], truth).items()
-        }
-        for joint in self.joint:
-            found |= joint.scores(predicted, truth)
-        return found
-
-    def _nothing(self, data: TrainingData) -> Outputs:
+    def _nothing(self, data: TrainingData) -> dict[str, np.ndarray]:
         """Make what a network that finds nothing predicts: it shows which scores there will be."""
         shape = tuple(last - first for first, last in zip(data.begin, data.end, strict=True))
         return {
@@ -94,8 +94,14 @@ class Validation:
 
     def _check_score(self) -> None:
         score, why = self.choice.score, self.never
+        if score not in self.names:
+            raise ConfigError(
+                f"training.score is {score!r}, which is measured where metric masks count, but none of "
+                "the boxes of training.validation has `metric_masks`. Give them some, or use "
+                f"{score.removesuffix(MEASURED)!r}."
+            )
         if score in why:
-            usable = sorted(choosing(self.config) - why.keys())
+            usable = sorted((choosing(self.config) & set(self.names)) - why.keys())
             raise ConfigError(
                 f"training.score is {score!r}, which has no value in the boxes of training.validation "
                 f"({', '.join(data.name for data in self.boxes)}): {why[score]}. No checkpoint could "
@@ -104,16 +110,13 @@ class Validation:
             )
 
 
+def _with_none(scores: Mapping[str, float]) -> dict[str, float | None]:
+    return {key: value if math.isfinite(value) else None for key, value in scores.items()}
+
+
 def all_scores(config: SetupConfig) -> dict[str, Better]:
-    """Name all scores of a setup, and say which values are the better ones."""
-    names = {
-        f"{name}/{key}": better
-        for name, head in config.heads.items()
-        for key, better in head.score_names().items()
-    }
-    for joint in config.joint_scores():
-        names |= joint.score_names()
-    return names
+    """Name all scores that a setup can have, and say which values are the better ones."""
+    return score_names(config)
 
 
 def choosing(config: SetupConfig) -> set[str]:

@@ -75,9 +75,10 @@ def overlay_picture(
 
 
 def class_picture(
-    values: np.ndarray, shares: np.ndarray, *, opacity: float = 0.6
+    values: np.ndarray, shares: np.ndarray, *, opacity: float = 0.6,
+    colours: Sequence[tuple[int, int, int]] | None = None,
 ) -> np.ndarray:
-    """Classes over grey values, each in the colour of its number from 1, as strong as its share.
+    """Classes over grey values, each in a colour of its own, as strong as its share.
 
     Parameters
     ----------
@@ -87,15 +88,18 @@ def class_picture(
         Probability of every class, 0 to 1.
     opacity : float
         0 shows the grey values alone; 1 hides them where a class has all.
+    colours : sequence of (red, green, blue), optional
+        Default: those that `label_picture` has for the numbers from 1.
 
     Returns
     -------
     (y, x, 3) uint8 array
     """
     picture = grey_picture(values).astype(np.float32)
-    for number, share in enumerate(shares, start=1):
+    chosen = colours or [_colour(number) for number in range(1, len(shares) + 1)]
+    for colour, share in zip(chosen, shares, strict=True):
         strength = opacity * np.clip(share, 0, 1)[..., None]
-        picture += strength * (np.array(_colour(number), np.float32) - picture)
+        picture += strength * (np.array(colour, np.float32) - picture)
     return picture.round().astype(np.uint8)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -17,6 +18,9 @@ from em_blocks.nets.class_losses import BalancedCE
 
 REST = "background"
 """Name of the first channel where classes exclude one another."""
+
+FOUND, MISSED, WRONG = (0, 158, 115), (213, 94, 0), (0, 114, 178)
+"""Colours that the colour-blind tell apart: Okabe and Ito, jfly.uni-koeln.de/color."""
 
 _PER_CLASS: dict[str, Better] = {
     "f1": "higher", "jaccard": "higher", "precision": "higher", "recall": "higher",
@@ -151,7 +155,7 @@ class ClassesHead(CountedHead):
             found |= {f"{name}_{key}": getattr(scores, key) for key in _PER_CLASS}
         return found
 
-    def _certain(self, made: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def _certain(self, made: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Find which voxels are of each channel, and where that is certain; (c, z, y, x) bool."""
         target, mask = made["target"] > 0, made["mask"] > 0
         if self.activation == "sigmoid":
@@ -174,3 +178,17 @@ class ClassesHead(CountedHead):
         if self.activation == "softmax":  # targets may name several channels
             shares = (shares / np.maximum(shares.sum(axis=0), 1e-6))[1:]
         return class_picture(grey, shares)
+
+    def mistakes(
+        self, predicted: np.ndarray, made: Mapping[str, np.ndarray], grey: np.ndarray
+    ) -> np.ndarray:
+        """Show what is found in green, missed in orange and wrong in blue, of all classes."""
+        from em_blocks.kernels.plots.sections import class_picture
+
+        wanted, known = self._certain(made)
+        called, own = predicted >= 0.5, slice(self.channels - len(self.classes), None)
+        shares = [
+            (known & part)[own].any(axis=0)
+            for part in (wanted & called, wanted & ~called, called & ~wanted)
+        ]
+        return class_picture(grey, np.array(shares), colours=(FOUND, MISSED, WRONG))

@@ -38,6 +38,7 @@ class TrainingData(NamedTuple):
     synapses: Synapses | None = None  # nm from the corner of the first voxel of raw
     masks: Mapping[str, Voxels] = NONE
     is_scaled: bool = False  # raw, to be what the setup is for
+    data_set: str = ""  # name of the source, of which this may be one ROI
 
     @property
     def box(self) -> Slices:
@@ -118,6 +119,7 @@ def open_source(source: DataSource, voxel_size: Nm3) -> list[TrainingData]:
         TrainingData(
             found.name if len(boxes) == 1 else f"{found.name}, ROI {number}", found.raw, found.labels,
             box.offset, box.end, source.weight * (box.size / total), found.synapses, found.masks,
+            data_set=found.name,
         )
         for number, box in enumerate(boxes, start=1)
     ]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
+
+DATA_SETS = "data_sets"
+"""Key of an entry with the scores of every data set, where there are several."""
+WORSE = 0.05
+"""Share of its own best score that a data set may lose before it counts as hurt."""
 
 
 class Choice(NamedTuple):
@@ -41,3 +46,34 @@ class Choice(NamedTuple):
                 if self.better(entry, best):
                     best = entry
         return best
+
+    def hurt(self, history: Sequence[dict]) -> list[dict]:
+        """Find the data sets that are worse off at the last entry of a history, which is its best.
+
+        One is hurt if its score is worse than its own best by more than `WORSE` of that: the data sets
+        that are learnt together want different weights, and the mean of all does not show it.
+
+        Returns
+        -------
+        list of dict
+            Of every one "data_set", "value", "best" and the "iteration" of its best; none if the last
+            entry is not the best.
+        """
+        if not history or self.best_of(history) is not history[-1]:
+            return []
+        found = []
+        for now in history[-1].get(DATA_SETS, []):
+            own = [{"iteration": one["iteration"], **row} for one in history
+                   for row in one.get(DATA_SETS, []) if row["data_set"] == now["data_set"]]
+            best, value = self.best_of(own), now.get(self.score)
+            if best is not None and value is not None and self._loss(value, best) > WORSE:
+                found.append({
+                    "data_set": now["data_set"], "value": value, "best": best[self.score],
+                    "iteration": best["iteration"],
+                })
+        return found
+
+    def _loss(self, value: float, best: dict) -> float:
+        """Return what `value` lacks of a best one, as a share of that."""
+        lost = best[self.score] - value
+        return (-lost if self.lower_wins else lost) / max(abs(best[self.score]), 1e-9)
