@@ -116,8 +116,19 @@ class TrainingConfig(StrictModel):
         None,
         description="Which samples are used, instead of `min_labelled` and `reject_probability`.",
     )
-    precision: Literal["bf16", "fp32"] = "bf16"
+    freeze: tuple[str, ...] = Field(
+        (), exclude_if=lambda freeze: not freeze,
+        description='Parameters that stay as they are: names of parameters or modules, such as "down" '
+        'or "down.0", with * and ?.',
+    )
+    precision: Literal["bf16", "fp16", "fp32"] = Field(
+        "bf16", description="Of the network; fp16 for GPUs without bf16, with scaled losses."
+    )
     validate_every: PositiveInt = 250
+    patience: PositiveInt | None = Field(
+        None, exclude_if=lambda patience: patience is None,
+        description="The training ends early after this many validations without a better `score`.",
+    )
     checkpoint_every: PositiveInt = 250
     keep: Retention = Field(
         Retention(), exclude_if=lambda keep: keep == Retention(),

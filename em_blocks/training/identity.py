@@ -22,7 +22,9 @@ _IRRELEVANT = re.compile(
 _CHECKED_ONLY = "config.intensities."
 CHANGEABLE = frozenset(
     f"config.training.{key}"
-    for key in ("iterations", "validate_every", "checkpoint_every", "snapshot_every", "score")
+    for key in (
+        "iterations", "validate_every", "checkpoint_every", "snapshot_every", "score", "patience"
+    )
 )
 """Keys that may change when a training continues: they leave its finished iterations valid."""
 _KEEP = "config.training.keep."

@@ -24,17 +24,19 @@ from em_blocks.training.identity import differences, identity
 from em_blocks.training.interruption import Interruption
 from em_blocks.training.lock import TrainingLock
 from em_blocks.training.log import TensorBoardRecord
+from em_blocks.training.memory import MemoryGuard
 from em_blocks.training.objective import HeadsObjective
 from em_blocks.training.place import SetupCopy
 from em_blocks.training.progress import Progress
 from em_blocks.training.records import Records
 from em_blocks.training.scores.panels import FOLDER as PANELS
 from em_blocks.training.scores.panels import Panels
-from em_blocks.training.scores.selection import DATA_SETS
+from em_blocks.training.scores.reports import curves, log_validation
+from em_blocks.training.scores.selection import UNDEFINED
 from em_blocks.training.scores.snapshots import FOLDER, Snapshots
 from em_blocks.training.stream import BatchStream
 from em_blocks.training.trainer import Step, Trainer
-from em_blocks.training.validation import UNDEFINED, Validation, choice_of
+from em_blocks.training.validation import Validation, choice_of
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +120,7 @@ class TrainingRun:
             {name: head.channels for name, head in setup.config.heads.items()},
             self.config.output_shape,
         )
+        self.guard = MemoryGuard(setup.config, network)
         self.files.check_space(network, self.config.iterations)
         self._open_data(network.context)
         self.history: list[dict] = []
@@ -149,7 +152,8 @@ class TrainingRun:
                 f"{self.files.folder} holds a training with other settings: "
                 f"{'; '.join(found.deciding)}. Continuing it with these would give a network that no "
                 "config describes. Undo the changes, or use --output FOLDER to train anew. What may "
-                "be changed: iterations, validate_every, checkpoint_every, snapshot_every, keep, score."
+                "be changed: iterations, validate_every, checkpoint_every, snapshot_every, keep, "
+                "patience, score."
             )
         done = state["iteration"]
         if done > self.config.iterations:
@@ -190,7 +194,8 @@ class TrainingRun:
         self.copy.write()
         self.records.start(self.done, self._document())  # so that the folder says whose it is
         config, self.began = self.config, time.monotonic() - self.seconds
-        batches = self.stream.batches(self.done, config.iterations)
+        last = self.done if self._is_out_of_patience() else config.iterations
+        batches = self.stream.batches(self.done, last)
         with (
             self.records, Progress(self.done, config.iterations) as progress,
             closing(batches), interruption.later(),
@@ -203,8 +208,12 @@ class TrainingRun:
                     due = self.done % config.checkpoint_every == 0 or self.done == config.iterations
                     if due:  # a validation may take minutes: if it is killed, no iteration is lost
                         self._save()
-                    if self._validate_if_due(interruption) and due:
+                    validated = self._validate_if_due(interruption)
+                    over = validated and self._is_out_of_patience()
+                    if validated and (due or over):
                         self._save()
+                    if over:
+                        break
                     if interruption.requested and self.done < config.iterations:
                         raise KeyboardInterrupt
             except KeyboardInterrupt:
@@ -212,7 +221,8 @@ class TrainingRun:
         return self._outcome()
 
     def _iterate(self, batch: SampleBatch, progress: Progress) -> None:
-        step = self.trainer.step(self.done, batch)
+        with self.guard.step():
+            step = self.trainer.step(self.done, batch)
         self.done += 1
         self._note(step)
         progress.advance(step.loss)
@@ -229,34 +239,24 @@ class TrainingRun:
         had = self.history and self.history[-1]["iteration"] == self.done
         if not self.done or not due or had:
             return False
-        with interruption.at_once():  # it may take minutes, and is repeated after --resume
+        # It may take minutes, and is repeated after --resume.
+        with interruption.at_once(), self.guard.validation():
             entry = self.validation.entry(self.trainer.average, self.done)
         self.history.append(entry)
-        scores, never = _known(entry), self.validation.never
-        self.records.metrics(self.done, _curves(entry))
-        logger.info("iteration %d: %s", self.done, _listed(scores))
-        new = {name: why for name, why in entry.get(UNDEFINED, {}).items() if name not in never}
-        for reason in sorted(set(new.values())):
-            names = ", ".join(name for name, why in new.items() if why == reason)
-            logger.warning("iteration %d: no value of %s: %s", self.done, names, reason)
-        for name, picture in self.panels.write(self.trainer.average, self.done).items():
-            self.records.picture(self.done, f"validation/{name}", picture)
+        self.records.metrics(self.done, curves(entry))
+        log_validation(self.history, self.validation.choice, self.validation.never)
         if self.validation.choice.better(entry, self.best):
             self.files.save_best(self.trainer.average, self._about())
             self.best = entry
-            self._warn_of_hurt()
+        for name, picture in self.panels.write(self.trainer.average, self.done).items():
+            self.records.picture(self.done, f"validation/{name}", picture)
         return True
 
-    def _warn_of_hurt(self) -> None:
-        """Name the data sets that the best checkpoint so far is worse for than an earlier one."""
-        score = self.validation.choice.score
-        for one in self.validation.choice.hurt(self.history):
-            logger.warning(
-                "iteration %d is the best by the mean %s, but not for %s: %.4f there, %.4f at iteration "
-                "%d. What is learnt together may want different networks: look at the panels, change "
-                "`weight` of the sources, or train one network for each",
-                self.done, score, one["data_set"], one["value"], one["best"], one["iteration"],
-            )
+    def _is_out_of_patience(self) -> bool:
+        """Tell whether `patience` validations in a row were no better than the best."""
+        best = self.best["iteration"] if self.best else 0
+        since = [entry for entry in self.history if entry["iteration"] > best]
+        return self.config.patience is not None and len(since) >= self.config.patience
 
     def _note(self, step: Step) -> None:
         if step.skipped:
@@ -307,14 +307,18 @@ class TrainingRun:
         if self.best is None:
             why = {entry.get(UNDEFINED, {}).get(config.score) for entry in self.history} - {None}
             raise RunFailedError(
-                f"All {config.iterations} iterations are done, but there is no best checkpoint: "
+                f"{self.done} iterations are done, but there is no best checkpoint: "
                 f"{config.score} had no value in any of {len(self.history)} validations "
                 f"({'; '.join(sorted(why)) or 'its weights were not kept'}). The last weights are in "
                 f"{folder}/checkpoint_{self.done}.safetensors; look at them before you use them. "
                 "--resume with another training.score and more iterations goes on."
             )
+        early = (
+            "" if self.done == config.iterations else
+            f", not all {config.iterations}: {config.patience} validations were no better"
+        )
         return (
-            f"{self.done} iterations are done. Best checkpoint: {folder / BEST}, of iteration "
+            f"{self.done} iterations are done{early}. Best checkpoint: {folder / BEST}, of iteration "
             f"{self.best['iteration']} with {config.score} {self.best[config.score]:.4f}."
         )
 
@@ -351,20 +355,3 @@ class TrainingRun:
 def _without_nan(entry: dict) -> dict:
     """An entry as older versions stored it, with null instead of nan."""
     return {key: None if value != value else value for key, value in entry.items()}
-
-
-def _known(entry: dict) -> dict[str, float]:
-    """The scores of an entry, or of one of its data sets, that have a value."""
-    return {k: v for k, v in entry.items() if isinstance(v, float)}
-
-
-def _curves(entry: dict) -> dict[str, float]:
-    """The scores of an entry and of its data sets, by the names of their curves."""
-    curves = {f"validation/{name}": value for name, value in _known(entry).items()}
-    for row in entry.get(DATA_SETS, []):
-        curves |= {f"validation/{row['data_set']}/{k}": v for k, v in _known(row).items()}
-    return curves
-
-
-def _listed(scores: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())

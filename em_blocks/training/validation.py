@@ -20,10 +20,8 @@ from em_blocks.training.scores.data_sets import (
     score_names,
 )
 from em_blocks.training.scores.inference import predict_box
-from em_blocks.training.scores.selection import DATA_SETS, Choice
+from em_blocks.training.scores.selection import DATA_SETS, UNDEFINED, Choice
 
-UNDEFINED = "undefined"
-"""Key of an entry that says why scores are null."""
 _NOTHING_KNOWN = "nothing there is known that it could be measured on"
 
 

@@ -9,7 +9,8 @@ from em_blocks.errors import ConfigError
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.sources import TrainingData
-from em_blocks.training.validation import UNDEFINED, Validation
+from em_blocks.training.scores.selection import UNDEFINED
+from em_blocks.training.validation import Validation
 from tiny_setup import tiny_config
 
 VOXEL = [40, 4.6, 4.6]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+UNDEFINED = "undefined"
+"""Key of an entry of a history that says why scores are null."""
 DATA_SETS = "data_sets"
 """Key of an entry with the scores of every data set, where there are several."""
 WORSE = 0.05
