@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from em_blocks.errors import ConfigError, RefusedError, RunFailedError
 from em_blocks.models.setup import Setup, numbered_checkpoints
 from em_blocks.training.run import train
+from em_blocks.training.scores.data_sets import DataSets
 from em_blocks.training.trainer import Trainer
 from em_blocks.training.validation import Validation
 from tiny_setup import tiny_config, write_setup
@@ -115,8 +116,8 @@ def signal_at(monkeypatch, owner, method, call, number):
     [
         (Trainer, "step", 0, signal.SIGINT, 1),  # before any checkpoint
         (Trainer, "step", 4, signal.SIGTERM, 5),
-        (Validation, "_scores", 2, signal.SIGINT, 6),  # the dry run is call 0
-        (Validation, "_scores", 3, signal.SIGTERM, 8),  # the last, after the last iteration
+        (DataSets, "scores", 2, signal.SIGINT, 6),  # the dry run is call 0
+        (DataSets, "scores", 3, signal.SIGTERM, 8),  # the last, after the last iteration
     ],
 )
 def test_a_stopped_training_saves_its_state_and_resumes_to_the_same_weights(
@@ -141,17 +142,17 @@ def test_a_stopped_training_saves_its_state_and_resumes_to_the_same_weights(
 
 
 def test_a_training_killed_in_a_validation_loses_no_iteration(folder, undisturbed, monkeypatch):
-    original, calls = Validation._scores, []
+    original, calls = DataSets.scores, []
 
     def killed(self, *args):
         calls.append(1)
         if len(calls) == 4:  # the dry run is one: this is the one at 8
-            raise MemoryError
+            raise ZeroDivisionError
         return original(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Validation, "_scores", killed)
-        with pytest.raises(MemoryError):
+        patch.setattr(DataSets, "scores", killed)
+        with pytest.raises(ZeroDivisionError):
             trained(folder)
     assert (folder / "checkpoints" / "state_8.pt").is_file()
     assert [entry["iteration"] for entry in record(folder)["history"]] == [3, 6]
@@ -162,7 +163,7 @@ def test_a_training_killed_in_a_validation_loses_no_iteration(folder, undisturbe
 
 def test_a_training_stopped_while_its_data_are_made_leaves_nothing(folder, monkeypatch):
     with (
-        signal_at(monkeypatch, Validation, "_scores", 0, signal.SIGTERM),
+        signal_at(monkeypatch, DataSets, "scores", 0, signal.SIGTERM),
         pytest.raises(RunFailedError, match="SIGTERM before the first iteration"),
     ):
         trained(folder)
@@ -395,3 +396,55 @@ def test_the_best_checkpoints_stay_and_another_choice_of_them_goes_on(folder):
     (change,) = record(folder)["changes"]
     assert any("keep.best: 3 -> None" in value for value in change["changed"])
     assert numbered_checkpoints(folder / "checkpoints").keys() == {8, 10}
+
+
+# -- early end -----------------------------------------------------------------------------------
+
+STEADY = {3: 0.5, 6: 0.7, 9: 0.7, 12: 0.6, 15: 0.65, 18: 0.8, 20: 0.1}
+PATIENT = ("training.iterations=20", "training.patience=2", "training.checkpoint_every=5")
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Scores of `STEADY` instead of those that are measured."""
+    original = Validation.entry
+
+    def entry(self, network, iteration):
+        return original(self, network, iteration) | {SCORE: STEADY[iteration]}
+
+    monkeypatch.setattr(Validation, "entry", entry)
+
+
+def test_a_training_ends_early_where_validations_are_no_better(folder, scored):
+    said = trained(folder, *PATIENT)
+    assert "12 iterations are done, not all 20: 2 validations were no better" in said
+    assert "of iteration 6 with affinities/cut_ap 0.7000" in said and iteration_of(folder) == 6
+    assert (folder / "checkpoints" / "state_12.pt").is_file(), "nothing that was done is lost"
+    assert iteration_of(folder, "checkpoint_12") == 12
+    assert trained(folder, *PATIENT, resume=True) == said, "and it stays ended"
+    assert record(folder)["iteration"] == 12
+
+
+def test_more_patience_goes_on_as_if_there_had_been_more_from_the_start(folder, scored, tmp_path):
+    trained(folder, *PATIENT)
+    more = (*PATIENT, "training.patience=4")
+    assert "20 iterations are done." in trained(folder, *more, resume=True)
+    other = values(tmp_path / "other")
+    trained(other, *more)
+    assert same(weights(folder, "checkpoint_20"), weights(other, "checkpoint_20"))
+    assert record(folder)["best"]["iteration"] == 18
+    assert record(folder)["changes"][0]["changed"] == ["config.training.patience: 2 -> 4"]
+
+
+def test_too_little_memory_ends_with_what_to_lower_and_keeps_what_was_saved(folder, monkeypatch):
+    original = Trainer.step
+
+    def step(self, iteration, batch):
+        if iteration == 6:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return original(self, iteration, batch)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(RunFailedError, match=r"Lower training.output_shape from \(4, 16, 16\) to"):
+        trained(folder)
+    assert (folder / "checkpoints" / "state_4.pt").is_file()

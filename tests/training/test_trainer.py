@@ -188,3 +188,52 @@ def test_running_statistics_are_averaged_as_weights_are():
     [batch] = Points().batches(999, 1000)
     found = train.average(torch.from_numpy(batch["raw"]))["height"].numpy()
     assert np.square(found - batch["height"]).mean() < 0.3  # better than with those of one batch
+
+
+# -- frozen layers and half precision -----------------------------------------------------------
+
+
+def test_frozen_parameters_stay_and_the_others_learn():
+    train = trainer(freeze=["layer.bias"], learning_rate=0.05)
+    assert train.frozen == ["layer.bias"]
+    before = {name: values.clone() for name, values in train.network.named_parameters()}
+    for i in range(20):
+        train.step(i, batch(i))
+    for name, values in train.network.named_parameters():
+        assert torch.equal(values, before[name]) == (name == "layer.bias")
+    assert torch.equal(train.average.layer.bias, before["layer.bias"])
+
+
+def test_a_frozen_training_continues_from_its_state_as_if_never_stopped():
+    one, two = (trainer(freeze=["layer.bias"]) for _ in range(2))
+    for i in range(4):
+        one.step(i, batch(i))
+    for i in range(2):
+        two.step(i, batch(i))
+    three = trainer(freeze=["layer.bias"])
+    three.load_state(copy.deepcopy(two.state()))
+    for i in range(2, 4):
+        three.step(i, batch(i))
+    assert torch.equal(one.network.layer.weight, three.network.layer.weight)
+
+
+def test_losses_in_half_precision_are_scaled_and_their_gradients_are_not():
+    half, full = trainer(precision="fp16"), trainer()
+    assert half.scaler.is_enabled() and not full.scaler.is_enabled()
+    steps = [train.step(0, batch()) for train in (half, full)]
+    assert steps[0].gradient_norm == pytest.approx(steps[1].gradient_norm, rel=1e-2)
+    assert "scaler" not in full.state(), "states of the other precisions are as they were"
+
+
+def test_a_step_that_overflows_in_half_precision_lowers_the_scale_and_state_keeps_it():
+    train = trainer(precision="fp16")
+    train.step(0, batch())
+    before, scale = train.network.layer.weight.clone(), train.scaler.get_scale()
+    bad = batch()
+    bad["raw"][0, 0, 0, 0, 0] = np.inf
+    assert train.step(1, bad).skipped
+    assert torch.equal(train.network.layer.weight, before)
+    assert train.scaler.get_scale() == scale / 2
+    other = trainer(precision="fp16")
+    other.load_state(copy.deepcopy(train.state()))
+    assert other.scaler.get_scale() == scale / 2

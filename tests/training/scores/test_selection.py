@@ -63,3 +63,49 @@ def test_a_ranking_begins_with_the_best_and_leaves_out_what_has_no_value(scores)
         assert len(ranking) == sum(score is not None for score in scores)
         for first, second in pairwise(ranking):
             assert not choice.better(second, first)
+
+
+# -- data sets that are hurt by what helps the others ------------------------------------------
+
+
+def entries(choice, *rows):
+    """Entries of two data sets; their score is the mean."""
+    return [
+        {
+            "iteration": 10 * (i + 1), choice.score: sum(row) / len(row),
+            "data_sets": [
+                {"data_set": name, choice.score: value} for name, value in zip("ab", row, strict=True)
+            ],
+        }
+        for i, row in enumerate(rows)
+    ]
+
+
+def test_a_data_set_is_hurt_if_the_best_by_the_mean_is_worse_for_it_than_an_earlier_one():
+    found = HIGH.hurt(entries(HIGH, (0.8, 0.2), (0.7, 0.6)))
+    assert found == [{"data_set": "a", "value": 0.7, "best": 0.8, "iteration": 10}]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(0.8, 0.2)],
+        [(0.8, 0.2), (0.77, 0.6)],  # less than a twentieth is noise
+        [(0.8, 0.2), (0.7, 0.2)],  # the mean is no better: nothing is chosen by it
+        [(0.8, 0.2), (0.9, 0.6)],
+    ],
+)
+def test_otherwise_no_data_set_is_hurt(rows):
+    assert HIGH.hurt(entries(HIGH, *rows)) == []
+
+
+def test_of_an_error_a_higher_value_is_worse():
+    found = LOW.hurt(entries(LOW, (0.2, 0.9), (0.3, 0.1)))
+    assert [(one["data_set"], one["best"]) for one in found] == [("a", 0.2)]
+
+
+def test_a_history_without_data_sets_or_values_has_none_that_is_hurt():
+    assert HIGH.hurt([]) == [] and HIGH.hurt(history([0.1, 0.5])) == []
+    rows = entries(HIGH, (0.8, 0.2), (0.7, 0.6))
+    rows[0]["data_sets"][0][HIGH.score] = None
+    assert HIGH.hurt(rows) == []
