@@ -185,9 +185,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
         If the file is unreadable, holds anything but tensors, or is of
         another architecture (names the keys that differ).
     """
-    weights = _read_weights(Path(path))
+    weights = read_weights(Path(path))
     expected = network.state_dict()
-    if problems := _differences(expected, weights):
+    if problems := weight_differences(expected, weights):
         raise CheckpointError(
             f"{path} holds the weights of another network: {'; '.join(problems)}. Use a checkpoint "
             "of this setup, or the setup that the checkpoint was trained with."
@@ -195,75 +195,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
     network.load_state_dict(weights)
 
 
-def load_initial_weights(network: nn.Module, path: Path) -> list[str]:
-    """Load weights for a network that may have other heads and more convolutions.
-
-    Heads that `path` lacks, or has with other channels, keep their random weights. Convolutions
-    that it lacks begin as identities: behind a ReLU they change nothing at first, so a network
-    can be made deeper, and see farther, without losing what it has learnt.
-
-    Parameters
-    ----------
-    network : torch module
-        Its heads are the parameters "heads.<name>.*", as in `em_blocks.nets.unet.UNet`.
-    path : Path
-        As for `load_weights`.
-
-    Returns
-    -------
-    list of str
-        Heads that keep their random weights.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is unreadable, or differs in anything else.
-
-    References
-    ----------
-    Deeper networks: Chen et al. 2016, arXiv:1511.05641.
-    """
-    weights, own = _read_weights(Path(path)), network.state_dict()
-    fresh = {
-        head
-        for key, value in own.items()
-        if (head := _head(key)) and (key not in weights or weights[key].shape != value.shape)
-    }
-    kept = {key: value for key, value in weights.items() if not _head(key) or key in own}
-    kept |= {key: value for key, value in own.items() if _head(key) in fresh}
-    kept |= {
-        key: _identity(value)
-        for key, value in own.items()
-        if key not in kept and not _head(key) and _keeps_channels(value)
-    }
-    if problems := _differences(own, kept):
-        raise CheckpointError(
-            f"{path} cannot be trained further as this setup: {'; '.join(problems)}. Use weights "
-            "of a network with the same `features`, `pooling` and first `kernels` of every "
-            "level, or train from random weights (without `initial`)."
-        )
-    network.load_state_dict(kept)
-    return sorted(fresh)
-
-
-def _keeps_channels(value: torch.Tensor) -> bool:
-    return value.ndim == 1 or value.shape[0] == value.shape[1]
-
-
-def _identity(value: torch.Tensor) -> torch.Tensor:
-    """Make the weight or bias of a convolution that passes its input on."""
-    value = torch.zeros_like(value)
-    if value.ndim > 1:
-        torch.nn.init.dirac_(value)
-    return value
-
-
-def _head(key: str) -> str | None:
-    """Name the head that a parameter belongs to."""
-    return key.split(".")[1] if key.startswith("heads.") else None
-
-
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a file of weights as `load_weights` does."""
     if not path.is_file():
         raise CheckpointError(
             f"There is no file {path} to load weights from. A relative path counts from the folder of "
@@ -295,7 +228,8 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _differences(expected: dict, found: dict) -> list[str]:
+def weight_differences(expected: dict, found: dict) -> list[str]:
+    """Say in which keys and shapes weights differ from those that a network has; none if in nothing."""
     missing = sorted(expected.keys() - found.keys())
     unexpected = sorted(found.keys() - expected.keys())
     misshaped = [

@@ -69,14 +69,7 @@ class TrainingFiles:
                 f"There is no training to resume in {self.folder}: it has no state_*.pt. Start "
                 "without --resume."
             )
-        path = states[max(states)]
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(
-                f"The training state {path} cannot be loaded ({type(error).__name__}). Remove the "
-                "file to resume from the state before it."
-            ) from error
+        return read_state(states[max(states)])
 
     def save_state(self, state: dict, iteration: int) -> None:
         """Write a full state and drop all but the newest `STATES`."""
@@ -140,6 +133,28 @@ class TrainingFiles:
         weights = {key: value.contiguous() for key, value in network.state_dict().items()}
         write_whole(self.folder / name, lambda path: save_file(weights, path, metadata=about))
         return self.folder / name
+
+
+def read_state(path: Path) -> dict:
+    """Load a full state; nothing in the file is executed.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing, damaged, or no state of a training.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise CheckpointError(
+            f"The training state {path} cannot be loaded ({type(error).__name__}). Remove the "
+            "file to resume from the state before it."
+        ) from error
+    if not isinstance(state, dict) or "trainer" not in state:
+        raise CheckpointError(
+            f"{path} is no state of a training. Use a state_*.pt of the folder checkpoints/ of one."
+        )
+    return state
 
 
 def _iteration_of(weights: Path) -> int | None:

@@ -14,7 +14,9 @@ from pathlib import Path
 import torch
 
 from em_blocks.errors import ConfigError, RefusedError, RunFailedError
-from em_blocks.models.setup import Setup, load_initial_weights
+from em_blocks.models.initial import CHANNELS
+from em_blocks.models.setup import Setup
+from em_blocks.training.beginning import begin_with_state, begin_with_weights, channels_of
 from em_blocks.training.checkpoints import BEST, TrainingFiles
 from em_blocks.training.checks import check_intensities, check_labels, check_synapses
 from em_blocks.training.data.needs import check_volumes
@@ -112,10 +114,11 @@ class TrainingRun:
         network = setup.build()
         network.check_tile(self.config.output_shape)
         network.check_tile(setup.config.tile_shape)
-        if self.config.initial and not resume:
-            fresh = load_initial_weights(network, self.config.initial)
-            logger.info("weights of %s; random heads: %s", self.config.initial.name, fresh or "none")
+        if not resume:
+            begin_with_weights(network, setup.config)
         self.trainer = Trainer(network, HeadsObjective(setup.config.heads), self.config)
+        if not resume:
+            begin_with_state(self.trainer, self.config.initial)
         self.trainer.check_outputs(
             {name: head.channels for name, head in setup.config.heads.items()},
             self.config.output_shape,
@@ -324,10 +327,12 @@ class TrainingRun:
 
     def _about(self) -> dict[str, str]:
         """Metadata of a weights file; safetensors takes strings only."""
+        named = channels_of(self.setup.config.heads)
         return {
             "setup": self.setup.config.name,
             "iteration": str(self.done),
             "seed": str(self.config.seed),
+            **({CHANNELS: json.dumps(named)} if named else {}),
         }
 
     def _document(self) -> dict:

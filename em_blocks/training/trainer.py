@@ -179,6 +179,12 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         self._bad_steps = state.get("bad_steps", 0)  # not kept by older versions
 
+    def begin_with(self, state: dict) -> None:
+        """Take over another training's weights and optimiser, but neither its rates nor its failures."""
+        self.load_state(state | {"bad_steps": 0})
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = self.config.weight_decay
+
     def _losses(self, iteration: int, batch: Batch) -> dict[str, Tensor]:
         tensors = {
             name: torch.from_numpy(values).to(self.device) for name, values in batch.items()

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from em_blocks.errors import CheckpointError, ConfigError
 from em_blocks.models.config import SetupConfig
-from em_blocks.models.setup import Setup, load_initial_weights, load_weights
+from em_blocks.models.initial import load_initial_weights
+from em_blocks.models.setup import Setup, load_weights
 from tiny_setup import tiny_config, write_setup
 
 
@@ -246,16 +247,6 @@ def test_overrides_reach_the_config(setup_folder):
     assert json.loads((setup_folder / "config.json").read_text())["training"]["iterations"] == 8
 
 
-# -- weights to begin with ----------------------------------------------------------------
-
-
-@pytest.fixture
-def two_headed(tmp_path):
-    values = tiny_config()
-    values["heads"]["lsd"] = {"kind": "lsd"}
-    return Setup.from_folder(write_setup(tmp_path / "two", values)).build()
-
-
 def test_a_head_is_affinities_unless_it_says_another_kind(tmp_path):
     values = tiny_config()
     values["heads"]["lsd"] = {"kind": "lsd"}
@@ -265,42 +256,3 @@ def test_a_head_is_affinities_unless_it_says_another_kind(tmp_path):
     for wrong in ({"kind": "colour"}, {"kind": "lsd", "channels": 9}, {"kind": "lsd", "x": 1}):
         with pytest.raises(ConfigError, match=r"heads\.lsd"):
             SetupConfig.from_dict(values | {"heads": {"lsd": wrong}})
-
-
-def test_initial_weights_fill_all_but_the_new_heads(setup_folder, network, two_headed):
-    before = {key: value.clone() for key, value in two_headed.state_dict().items()}
-    path = checkpoint(setup_folder, "best.safetensors", network)
-    assert load_initial_weights(two_headed, path) == ["lsd"]
-    for key, value in two_headed.state_dict().items():
-        own = before[key] if key.startswith("heads.lsd.") else network.state_dict()[key]
-        assert torch.equal(value, own), key
-
-
-def test_heads_that_the_network_lacks_are_left_out(setup_folder, network, two_headed):
-    path = checkpoint(setup_folder, "best.safetensors", two_headed)
-    assert load_initial_weights(network, path) == []
-    for key, value in network.state_dict().items():
-        assert torch.equal(value, two_headed.state_dict()[key]), key
-
-
-def test_initial_weights_of_another_network_are_refused(setup_folder, tmp_path, network):
-    values = tiny_config()
-    values["network"]["features"] = [2, 4]
-    other = Setup.from_folder(write_setup(tmp_path / "wider", values)).build()
-    with pytest.raises(CheckpointError, match="of another shape"):
-        load_initial_weights(other, checkpoint(setup_folder, "best.safetensors", network))
-
-
-def test_convolutions_that_the_weights_lack_change_nothing_at_first(setup_folder, tmp_path, network):
-    values = tiny_config()
-    values["network"]["kernels"] = [[[1, 3, 3]], [[1, 3, 3], [3, 3, 3], [1, 3, 3]]]
-    deeper = Setup.from_folder(write_setup(tmp_path / "deeper", values)).build()
-    load_initial_weights(deeper, checkpoint(setup_folder, "best.safetensors", network))
-    assert deeper.context > network.context
-    tile = (2, 4, 4)
-    raw = torch.rand(1, 1, *deeper.shapes.input_shape(tile))
-    more = [a - b for a, b in zip(deeper.context, network.context, strict=True)]
-    z, y, x = (slice(m, n - m) for m, n in zip(more, raw.shape[2:], strict=True))
-    with torch.inference_mode():
-        seen, narrow = deeper.predict(raw), network.predict(raw[:, :, z, y, x])
-    torch.testing.assert_close(seen["affinities"], narrow["affinities"])
