@@ -58,10 +58,11 @@ def _state_of(setup: Setup, which: str) -> Path:
     states = TrainingFiles(setup.folder).states()
     if not states or (which and which not in map(str, states)):
         found = ", ".join(path.name for _, path in sorted(states.items()))
+        wanted = f"iteration {which}" if which else "any iteration"
         raise CheckpointError(
-            f"--full-state needs the state of {f'iteration {which}' if which else 'any iteration'} of "
-            f"{setup.folder}, but there are: {found or 'none'}. Of a training, the newest two stay. Name "
-            "one of these, or leave --full-state out to begin with weights only."
+            f"--full-state needs the state of {wanted} of {setup.folder}, but there are: "
+            f"{found or 'none'}. Of a training, the newest two stay. Name one of these, or leave "
+            "--full-state out to begin with weights only."
         )
     return states[int(which)] if which else states[max(states)]
 

@@ -16,6 +16,7 @@ import torch
 from em_blocks.errors import ConfigError, RefusedError, RunFailedError
 from em_blocks.models.initial import CHANNELS
 from em_blocks.models.setup import Setup
+from em_blocks.nets.memory import MemoryGuard
 from em_blocks.training.beginning import begin_with_state, begin_with_weights, channels_of
 from em_blocks.training.checkpoints import BEST, TrainingFiles
 from em_blocks.training.checks import check_intensities, check_labels, check_synapses
@@ -26,7 +27,6 @@ from em_blocks.training.identity import differences, identity
 from em_blocks.training.interruption import Interruption
 from em_blocks.training.lock import TrainingLock
 from em_blocks.training.log import TensorBoardRecord
-from em_blocks.training.memory import MemoryGuard
 from em_blocks.training.objective import HeadsObjective
 from em_blocks.training.place import SetupCopy
 from em_blocks.training.progress import Progress
@@ -123,7 +123,10 @@ class TrainingRun:
             {name: head.channels for name, head in setup.config.heads.items()},
             self.config.output_shape,
         )
-        self.guard = MemoryGuard(setup.config, network)
+        self.guard = MemoryGuard(
+            network, batch_size=self.config.batch_size, output_shape=self.config.output_shape,
+            tile_shape=setup.config.tile_shape,
+        )
         self.files.check_space(network, self.config.iterations)
         self._open_data(network.context)
         self.history: list[dict] = []

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
-from torch import nn
 
 from em_blocks.errors import RunFailedError
 from em_blocks.geometry import Triple, triple
-from em_blocks.models.config import SetupConfig
 
 
 @contextmanager
@@ -65,48 +64,50 @@ class MemoryGuard:
 
     Parameters
     ----------
-    config : SetupConfig
     network : torch module
         Whose `context` and `tile_factor` say which sizes there are.
+    batch_size : int
+    output_shape, tile_shape : (3,) int
+        Output voxels (z, y, x) of a sample, and of a tile of a validation.
     """
 
-    def __init__(self, config: SetupConfig, network: nn.Module):
-        self.config = config
-        self.context = tuple(network.context)
-        self.factor = tuple(getattr(network, "tile_factor", (1, 1, 1)))
+    def __init__(
+        self, network: Any, *, batch_size: int, output_shape: Triple, tile_shape: Triple
+    ):
+        self.context: Triple = network.context
+        self.factor: Triple = getattr(network, "tile_factor", (1, 1, 1))
+        self.batch_size, self.output_shape, self.tile_shape = batch_size, output_shape, tile_shape
 
     def step(self) -> AbstractContextManager[None]:
         """Guard one iteration."""
-        training = self.config.training
         return memory_guard(
-            f"an iteration with {training.batch_size} sample(s) of {self._input(training.output_shape)} "
+            f"an iteration with {self.batch_size} sample(s) of {self._input(self.output_shape)} "
             "voxels of raw",
             self._of_batch(),
         )
 
     def validation(self) -> AbstractContextManager[None]:
         """Guard a validation."""
-        shape = self.config.tile_shape
         return memory_guard(
-            f"a validation with tiles of {self._input(shape)} voxels of raw", self._of_tile(shape)
+            f"a validation with tiles of {self._input(self.tile_shape)} voxels of raw", self._of_tile()
         )
 
     def _input(self, output: Triple) -> Triple:
         return triple(n + 2 * c for n, c in zip(output, self.context, strict=True))
 
     def _of_batch(self) -> str:
-        training, again = self.config.training, "It is another training then: use --output FOLDER."
-        if (n := training.batch_size) > 1:
+        again = "It is another training then: use --output FOLDER."
+        if (n := self.batch_size) > 1:
             return f"Lower training.batch_size from {n} to {n // 2}. {again}"
-        if (shape := smaller_tile(training.output_shape, self.factor)) is None:
+        if (smaller := smaller_tile(self.output_shape, self.factor)) is None:
             return f"The sample is the smallest there is: lower `features` of the network. {again}"
         return (
-            f"Lower training.output_shape from {tuple(training.output_shape)} to {shape} voxels (zyx). "
+            f"Lower training.output_shape from {tuple(self.output_shape)} to {smaller} voxels (zyx). "
             f"{again}"
         )
 
-    def _of_tile(self, shape: Triple) -> str:
-        smaller = smaller_tile(shape, self.factor)
+    def _of_tile(self) -> str:
+        smaller = smaller_tile(self.tile_shape, self.factor)
         if smaller is None:
             return "The tile is the smallest there is: lower `features` of the network."
-        return f"Lower tile_shape from {tuple(shape)} to {smaller} voxels (zyx)."
+        return f"Lower tile_shape from {tuple(self.tile_shape)} to {smaller} voxels (zyx)."

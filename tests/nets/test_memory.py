@@ -4,9 +4,7 @@ import pytest
 import torch
 
 from em_blocks.errors import RunFailedError
-from em_blocks.models.config import SetupConfig
-from em_blocks.training.memory import MemoryGuard, is_out_of_memory, memory_guard, smaller_tile
-from tiny_setup import tiny_config
+from em_blocks.nets.memory import MemoryGuard, is_out_of_memory, memory_guard, smaller_tile
 
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
@@ -15,10 +13,10 @@ class Network:
     context, tile_factor = (2, 8, 8), (1, 4, 4)
 
 
-def guard(**training):
-    values = tiny_config()
-    values["training"] |= training
-    return MemoryGuard(SetupConfig.from_dict(values), Network())
+def guard(batch_size=1, output_shape=(4, 16, 16), tile_shape=(4, 16, 16)):
+    return MemoryGuard(
+        Network(), batch_size=batch_size, output_shape=output_shape, tile_shape=tile_shape
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,10 +45,10 @@ def test_an_iteration_says_which_batch_or_sample_to_use():
             raise CUDA
     assert "6 sample(s) of (8, 32, 32) voxels of raw" in str(failed.value)
     with pytest.raises(RunFailedError, match=r"output_shape from \(2, 16, 16\) to \(2, 8, 16\)"):
-        with guard(output_shape=[2, 16, 16]).step():
+        with guard(output_shape=(2, 16, 16)).step():
             raise CUDA
     with pytest.raises(RunFailedError, match=r"lower `features`"):
-        with guard(output_shape=[1, 4, 4]).step():
+        with guard(output_shape=(1, 4, 4)).step():
             raise CUDA
 
 
