@@ -28,8 +28,9 @@ def memory_guard(what: str, advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunFailedError(
-            f"Memory is not enough for {what} ({str(error).splitlines()[0] or 'MemoryError'}). {advice} "
+            f"Memory is not enough for {what} ({said}). {advice} "
             "States and weights that were saved before are sound."
         ) from error
 

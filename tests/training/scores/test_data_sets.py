@@ -58,8 +58,8 @@ def whole_scores(made, network, data, metric=False):
     """Of a box in one go, straight from the head."""
     truth = truth_of_box(data, made.voxel_size)
     if metric:
-        for labels in truth.labels.values():
-            labels[data.masks["metric"][data.box] == 0] = UNKNOWN
+        counts = data.masks["metric"][data.box] != 0
+        truth.labels.update({name: it * counts for name, it in truth.labels.items()})
     head, predicted = made.heads["organelles"], predict_box(network, data, made)
     return head.scores(predicted["organelles"], truth)
 
