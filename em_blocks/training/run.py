@@ -24,18 +24,18 @@ from em_blocks.training.data.needs import check_volumes
 from em_blocks.training.data.samples import SampleBatch
 from em_blocks.training.data.sources import open_sources
 from em_blocks.training.identity import differences, identity
-from em_blocks.training.interruption import Interruption
 from em_blocks.training.lock import TrainingLock
 from em_blocks.training.log import TensorBoardRecord
 from em_blocks.training.objective import HeadsObjective
 from em_blocks.training.place import SetupCopy
-from em_blocks.training.progress import Progress
 from em_blocks.training.records import Records
 from em_blocks.training.scores.panels import FOLDER as PANELS
 from em_blocks.training.scores.panels import Panels
 from em_blocks.training.scores.reports import curves, log_validation
 from em_blocks.training.scores.selection import UNDEFINED
 from em_blocks.training.scores.snapshots import FOLDER, Snapshots
+from em_blocks.training.session.interruption import Interruption
+from em_blocks.training.session.progress import Progress
 from em_blocks.training.stream import BatchStream
 from em_blocks.training.trainer import Step, Trainer
 from em_blocks.training.validation import Validation, choice_of

@@ -23,6 +23,15 @@ TILE = (4, 16, 16)
 CLASSES = ("mito", "membrane")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks as small as these are faster so, above all beside other tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def config(score="organelles/f1", **heads):
     values = tiny_config()
     values |= {"voxel_size": VOXEL, "tile_shape": TILE}

@@ -18,6 +18,15 @@ SHAPE = (9, 40, 56)
 PLACE = (slice(6, 7), slice(20, 30), slice(35, 50))  # where the only object is
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks as small as these are faster so, above all beside other tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def config(**heads):
     values = tiny_config()
     values |= {"voxel_size": [40, 4.6, 4.6], "tile_shape": [4, 16, 16]}

@@ -13,9 +13,9 @@ from em_blocks.models.config import SetupConfig
 from em_blocks.models.setup import Setup
 from em_blocks.models.truth import Truth
 from em_blocks.training.data.samples import Sample
-from em_blocks.training.interruption import Interruption
 from em_blocks.training.run import TrainingRun
 from em_blocks.training.scores.snapshots import KEPT, Snapshots
+from em_blocks.training.session.interruption import Interruption
 from em_blocks.volumes import Volume
 from em_blocks.volumes.synapse_files import read_synapses
 from tiny_setup import synapse_config, tiny_config, write_setup, write_synapse_data

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from em_blocks.training.interruption import SIGNALS, Interruption
+from em_blocks.training.session.interruption import SIGNALS, Interruption
 
 
 @pytest.fixture(autouse=True)

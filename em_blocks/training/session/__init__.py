@@ -1,0 +1,1 @@
+"""A running training and its terminal: signals and progress."""
