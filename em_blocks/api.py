@@ -173,7 +173,7 @@ def shipped_setup(name: str) -> Path:
         If there is none of this name.
     """
     folder = Path(str(resources.files("em_blocks.setups")))
-    names = sorted(path.parent.name for path in folder.glob("*/network.py"))
+    names = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if name not in names:
         raise ConfigError(f"There is no setup {name!r}; em_blocks brings {', '.join(names)}.")
     return folder / name

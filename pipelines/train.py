@@ -51,7 +51,7 @@ def main(
 
         config = setup / CONFIG if setup.is_dir() else setup
         opened = Setup.from_folder(config.parent, overrides, name=config.name)
-        read = dict(paths_in(opened.config.training.model_dump(mode="json")))
+        read = dict(paths_in(opened.config.to_train().model_dump(mode="json")))
         check_outside(read, output or opened.folder)
         typed = shlex.join(["python", *sys.argv])
         go_on = shlex.join([*_program(), *sys.argv[1:], *([] if resume else ["--resume"])])

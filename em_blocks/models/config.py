@@ -16,30 +16,16 @@ from pydantic import (
 
 from em_blocks.by_kind import ByKind
 from em_blocks.config import LocalPath, Shape3, StrictModel, VoxelSize
+from em_blocks.errors import ConfigError
 from em_blocks.models.head import HEADS, Head
 from em_blocks.models.joint import JOINT_SCORES, JointScore, usual_scores
+from em_blocks.models.network import NETWORKS, Network
 from em_blocks.models.normalization import Normalization
 from em_blocks.models.sampling import Sampling
 from em_blocks.models.schedules import Fraction, Schedule
 from em_blocks.models.sources import DataSource
 
-
-class NetworkConfig(StrictModel):
-    """Hyper-parameters of a valid U-Net, finest level first."""
-
-    features: tuple[PositiveInt, ...] = Field(description="Channels of every level.")
-    kernels: tuple[tuple[Shape3, ...], ...] = Field(
-        description="Convolution kernels of every level, voxels (z, y, x)."
-    )
-    pooling: tuple[Shape3, ...] = Field(description="Pooling between consecutive levels.")
-    decoders: Literal["shared", "separate"] = Field(
-        "shared", description="One decoder for all heads, or one for each behind the same encoder."
-    )
-    rectifier: Literal["relu", "leaky_relu"] = Field(
-        "relu", description="After every convolution; a leaky one cannot die in narrow layers."
-    )
-
-
+NetworkConfig = Annotated[Network, ByKind(NETWORKS, default="unet")]
 HeadConfig = Annotated[Head, ByKind(HEADS, default="affinities")]
 
 
@@ -186,7 +172,18 @@ class SetupConfig(StrictModel):
         "`normalization` maps to -1 and 1.",
     )
     tile_shape: Shape3 = Field(description="Default output tile of one network pass, voxels.")
-    training: TrainingConfig
+    training: TrainingConfig | None = Field(
+        None, description="Default: the setup is only predicted with."
+    )
+
+    @model_validator(mode="after")
+    def _trainable(self) -> Self:
+        if self.training is not None and not self.network.trainable:
+            raise ValueError(
+                f"a network of the kind {self.network.kind!r} cannot be trained here: leave "
+                "`training` out, the setup is predicted with as it is"
+            )
+        return self
 
     @model_validator(mode="after")
     def _scores_of_heads(self) -> Self:
@@ -197,6 +194,22 @@ class SetupConfig(StrictModel):
                     f"{list(self.heads)}"
                 )
         return self
+
+    def to_train(self) -> TrainingConfig:
+        """Return `training`.
+
+        Raises
+        ------
+        ConfigError
+            If the setup says nothing of it.
+        """
+        if self.training is None:
+            raise ConfigError(
+                f"The setup {self.name!r} has no key `training`, so it can be predicted with but not "
+                "trained: it was imported, or its network was trained elsewhere. Add `training` to "
+                "its config.json (docs/training.md); the weights to begin with are `training.initial`."
+            )
+        return self.training
 
     def joint_scores(self) -> tuple[JointScore, ...]:
         """Return the scores of several heads together."""

@@ -1,4 +1,4 @@
-"""A setup folder: config.json, network.py and checkpoints."""
+"""A setup folder: config.json and checkpoints; network.py where the network is code of its own."""
 
 from __future__ import annotations
 
@@ -47,43 +47,60 @@ class Setup:
         Raises
         ------
         ConfigError
-            If the folder, its config or its network.py is missing or wrong.
+            If the folder or its config is missing or wrong.
         """
         folder = Path(folder).absolute()
         if not folder.is_dir():
             raise ConfigError(
-                f"The setup {folder} is not a folder. A setup is a folder with config.json, "
-                "network.py and checkpoints/; the shipped ones are in the folder setups/."
-            )
-        if not (folder / NETWORK).is_file():
-            raise ConfigError(
-                f"The setup {folder} has no network.py, which defines build(config) and returns "
-                "the network. Copy the one of a shipped setup and change it."
+                f"The setup {folder} is not a folder. A setup is a folder with config.json and "
+                "checkpoints/; the shipped ones are in the folder setups/."
             )
         return cls(folder, SetupConfig.from_file(folder / name, overrides))
 
+    @property
+    def code(self) -> Path | None:
+        """Return the network.py that builds the network, if it is not one of the kinds."""
+        path = self.folder / NETWORK
+        return path if path.is_file() else None
+
     def build(self) -> nn.Module:
-        """Make the network with random weights by ``build(config)`` of network.py.
+        """Make the network with random weights, by network.py where there is one.
+
+        Without it, `network` of the config builds the network.
 
         Raises
         ------
         ConfigError
             If network.py fails or defines no ``build``.
         """
-        path = self.folder / NETWORK
+        if self.code is None:
+            return self.config.network.build(self.config.heads)
         try:
-            network = _module_of(path, self.config.name).build(self.config)
+            network = _module_of(self.code, self.config.name).build(self.config)
         except Exception as error:
             raise ConfigError(
-                f"{path} could not build the network: {type(error).__name__}: {error}. The file "
+                f"{self.code} could not build the network: {type(error).__name__}: {error}. The file "
                 "must define build(config) and return a torch module for this config.json."
             ) from error
         if missing := [name for name in _NEEDED if not hasattr(network, name)]:
             raise ConfigError(
-                f"{path} builds a {type(network).__name__} without {', '.join(missing)}. Training and "
-                "prediction need them to know which voxels the network reads: return an "
+                f"{self.code} builds a {type(network).__name__} without {', '.join(missing)}. Training "
+                "and prediction need them to know which voxels the network reads: return an "
                 "em_blocks.nets.unet.UNet, or a module with these attributes."
             )
+        return network
+
+    def load(self, checkpoint: Path) -> nn.Module:
+        """Make the network with the weights of `checkpoint`, as `checkpoint_path` returned it.
+
+        Raises
+        ------
+        ConfigError, CheckpointError
+            As for `build` and `load_weights`.
+        """
+        network = self.build()
+        if self.config.network.weights is None:
+            load_weights(network, checkpoint)
         return network
 
     def checkpoint_path(self, which: str | int | Path = "best") -> Path:
@@ -94,6 +111,8 @@ class Setup:
         CheckpointError
             If there is no such file; lists those that exist.
         """
+        if (own := self.config.network.weights) is not None:
+            return self._only_weights(own, which)
         folder = self.folder / CHECKPOINTS
         numbered, name = numbered_checkpoints(folder), str(which)
         if name == "best":
@@ -106,6 +125,14 @@ class Setup:
             path = Path(name)
         if not path.is_file():
             raise CheckpointError(self._missing(which, path))
+        return path
+
+    def _only_weights(self, path: Path, which: str | int | Path) -> Path:
+        if str(which) not in ("best", "latest", str(path)):
+            raise CheckpointError(
+                f"The checkpoint {str(which)!r} is not one of the setup {self.config.name}: its network "
+                f"is the file {path}, which holds its only weights. Leave 'checkpoint' out."
+            )
         return path
 
     def _missing(self, which: str | int | Path, path: Path) -> str:
@@ -129,10 +156,11 @@ class Setup:
     def fingerprint(self, checkpoint: Path) -> str:
         """Compute the sha256 (hex) of all that decides what the network computes."""
         config = self.config.model_dump(
-            mode="json", include={"network", "heads", "normalization", "voxel_size"}
-        )
+            mode="json", include={"heads", "normalization", "voxel_size"}
+        ) | {"network": self.config.network.content()}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-        digest.update((self.folder / NETWORK).read_bytes())
+        if self.code is not None:
+            digest.update(self.code.read_bytes())
         digest.update(hashlib.sha256(Path(checkpoint).read_bytes()).digest())
         return digest.hexdigest()
 

@@ -24,7 +24,8 @@ class TileNetwork(Protocol):
     """A torch module whose output is `context` voxels (z, y, x) smaller than its input, per side.
 
     One whose values do not depend on their tile says by `tile_factor` by which steps, in voxels, tiles
-    may be moved.
+    may be moved. One that computes elsewhere states its `bytes_per_voxel`, and its `precisions` if it
+    has only some.
     """
 
     @property
@@ -66,6 +67,8 @@ def bytes_per_voxel(network: TileNetwork) -> float:
     Five times the largest activation, as measured with the shipped networks (64^3 and 64x128^2 output
     voxels, fp32): input and output of a layer, features kept for the way up, the convolution's own.
     """
+    if (stated := getattr(network, "bytes_per_voxel", None)) is not None:
+        return stated
     sizes: list[int] = []
 
     def note(module: torch.nn.Module, inputs: tuple, output: object) -> None:

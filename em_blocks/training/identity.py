@@ -37,17 +37,23 @@ def identity(
 
     Data counts by its content, so a training can move with its data.
     """
-    initial = setup.config.training.initial
+    initial = setup.config.to_train().initial
     start = {} if initial is None else {"initial": _checksum(initial)}
     return {
         "config": portable_config(setup),
-        "network_py": hashlib.sha256((setup.folder / "network.py").read_bytes()).hexdigest(),
+        **_code(setup),
         **start,
         "data": {
             "sources": [describe(data) for data in sources],
             "validation": [describe(data) for data in validation],
         },
     }
+
+
+def _code(setup: Setup) -> dict[str, str]:
+    if setup.code is None:
+        return {}
+    return {"network_py": hashlib.sha256(setup.code.read_bytes()).hexdigest()}
 
 
 def portable_config(setup: Setup, folder: Path | None = None) -> dict:

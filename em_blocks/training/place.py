@@ -42,6 +42,12 @@ class SetupCopy:
             self._refuse_undescribed()
             return
         made = record.get("made", {})
+        if self.setup.code is None and (self.folder / NETWORK).exists():
+            raise RefusedError(
+                f"{self.folder / NETWORK} is there already, and the setup {self.setup.config.name} has "
+                "no network.py: predictions with its weights would build another network than was "
+                "trained. Use --output with another folder, or move the file away."
+            )
         for name, content in self._files().items():
             there = self.folder / name
             if not there.exists():
@@ -69,7 +75,8 @@ class SetupCopy:
 
     def _files(self) -> dict[str, bytes]:
         config = json.dumps(portable_config(self.setup, self.folder), indent=2) + "\n"
-        return {CONFIG: config.encode(), NETWORK: (self.setup.folder / NETWORK).read_bytes()}
+        code = {} if self.setup.code is None else {NETWORK: self.setup.code.read_bytes()}
+        return {CONFIG: config.encode(), **code}
 
     def _refuse_undescribed(self) -> None:
         own = Setup.from_folder(self.folder).config.model_dump(include=_OF_THE_NETWORK)

@@ -97,7 +97,7 @@ class TrainingRun:
     """One training of one setup into one folder; parameters and errors as of `train`."""
 
     def __init__(self, setup: Setup, output: Path, command: str, *, resume: bool):
-        self.setup, self.config = setup, setup.config.training
+        self.setup, self.config = setup, setup.config.to_train()
         self.output, self.command = output, command
         self.files = TrainingFiles(output, self.config.keep)
         self.snapshots = Snapshots(output / "training" / FOLDER, setup.config)

@@ -145,10 +145,10 @@ class Trainer:
             found = f"{type(error).__name__}: {error}"
         if found != expected:
             raise ConfigError(
-                f"The network of network.py gives {found} for an output of {tuple(shape)} voxels (zyx), "
+                f"The network of the setup gives {found} for an output of {tuple(shape)} voxels (zyx), "
                 f"but the heads of the config need {expected} (channels, z, y, x). Its predict(raw) "
                 "must return one array per head, and its `context` the voxels that it needs around "
-                "its output; make network.py build what `heads` says."
+                "its output; make network.py, or the kind of network, build what `heads` says."
             )
 
     def check_finite(self, iteration: int) -> None:

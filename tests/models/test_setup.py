@@ -37,7 +37,6 @@ def test_a_setup_gives_its_config_and_its_network(setup_folder):
     ("spoil", "message"),
     [
         (lambda folder: folder.rename(folder.with_name("moved")), "is not a folder"),
-        (lambda folder: (folder / "network.py").unlink(), "no network.py"),
         (lambda folder: (folder / "config.json").unlink(), "cannot be read"),
         (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
     ],

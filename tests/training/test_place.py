@@ -42,6 +42,19 @@ def test_files_of_another_setup_are_not_overwritten(setup_folder, tmp_path):
     assert contents(other) == {"network.py": b"# mine"} != before
 
 
+def test_code_that_would_build_another_network_is_not_left_beside_the_weights(
+    setup_folder, tmp_path
+):
+    (setup_folder / "network.py").unlink()
+    output = tmp_path / "out"
+    copy_of(setup_folder, output)
+    assert contents(output).keys() == {"config.json"}
+    assert Setup.from_folder(output).build().tile_factor == (1, 2, 2)
+    (output / "network.py").write_text("# mine")
+    with pytest.raises(RefusedError, match=r"out/network\.py is there already"):
+        copy_of(setup_folder, output)
+
+
 def test_what_an_earlier_training_made_is_replaced_unless_it_was_changed_since(
     setup_folder, tmp_path
 ):

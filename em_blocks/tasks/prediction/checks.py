@@ -47,6 +47,15 @@ def check_heads(task: Predict) -> None:
         raise ConfigError(f"Two heads are stored in the same dataset: {datasets}.")
 
 
+def check_precision(task: Predict) -> None:
+    """Raise `ConfigError` for a precision that the network cannot be computed in."""
+    if task.precision is not None and task.precision not in task.network_precisions:
+        raise ConfigError(
+            f"'precision' is {task.precision}, but the network of {task.setup} computes in "
+            f"{', '.join(task.network_precisions)} only, which its file decides. Leave 'precision' out."
+        )
+
+
 def check_tiles(task: Predict) -> None:
     """Raise unless tiles fit the network, the overlap and the block."""
     tile, network = task.usual_tile, task.bare_network

@@ -28,6 +28,7 @@ from em_blocks.outputs import RunContext, VolumeOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.prediction.checks import (
     check_heads,
+    check_precision,
     check_raw,
     check_symmetries,
     check_tiles,
@@ -64,7 +65,7 @@ class Predict(BlockwiseTask):
     kind: Literal["predict"]
     raw: VolumeRef = Field(description="Raw volume: path or URL of the array.")
     roi: RoiConfig | None = Field(None, description="Region to predict; default: all of raw.")
-    setup: LocalPath = Field(description="Folder with config.json, network.py and checkpoints/.")
+    setup: LocalPath = Field(description="Folder with config.json and checkpoints/.")
     checkpoint: Checkpoint = Field(
         "best",
         description='"best", "latest", an iteration, or the path of a file, relative to the config.',
@@ -195,6 +196,7 @@ class Predict(BlockwiseTask):
         if is_url(self.output):
             _ = self.home  # run_dir is needed then
         check_voxel_size(self._raw, self._setup.config, self.voxel_size_tolerance)
+        check_precision(self)
         check_tiles(self)
         check_symmetries(self, self._raw)
         self.network()  # loads the checkpoint: its errors come before the first worker
@@ -349,11 +351,7 @@ class Predict(BlockwiseTask):
 
     def network(self):
         """Return the network with its weights."""
-        from em_blocks.models.setup import load_weights
-
-        network = self._setup.build()
-        load_weights(network, self._checkpoint_path)
-        return network
+        return self._setup.load(self._checkpoint_path)
 
     def _way(self, earlier: dict | None) -> dict:
         from em_blocks.tasks.prediction.ways import choose_way
@@ -379,6 +377,11 @@ class Predict(BlockwiseTask):
     def network_context(self) -> Triple:
         """Voxels (z, y, x) per side that the network sees beyond a tile."""
         return tuple(self.bare_network.context)
+
+    @property
+    def network_precisions(self) -> tuple[str, ...]:
+        """Precisions that the network can be computed in."""
+        return getattr(self.bare_network, "precisions", ("fp32", "bf16", "fp16"))
 
     @property
     def usual_tile(self) -> Triple:

@@ -74,7 +74,8 @@ def _worth_timing(task: Predict, ways: Sequence[Way]) -> bool:
 def possible_ways(task: Predict) -> list[Way]:
     """List the ways that config and memory of a worker leave open; the usual one first."""
     device = best_device()
-    precisions = [task.precision] if task.precision else hardware_precisions(device)
+    fast = [p for p in hardware_precisions(device) if p in task.network_precisions]
+    precisions = [task.precision] if task.precision else fast
     usual, *larger = _tiles(task)
     if not task.workers_here:
         return [Way("bf16" if "bf16" in precisions else precisions[0], usual, task.batch_size or 1)]

@@ -1,0 +1,42 @@
+"""The valid U-Net that em_blocks trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from em_blocks.config import Shape3
+from em_blocks.models.head import Head
+from em_blocks.models.network import Network
+from em_blocks.nets.unet import Head as Output
+from em_blocks.nets.unet import UNet
+
+
+class UNetNetwork(Network):
+    """Hyper-parameters of a valid U-Net, finest level first."""
+
+    # Left out of dumps: there was no other kind when the first setups were trained, and their
+    # fingerprints hold what is dumped.
+    kind: Literal["unet"] = Field("unet", exclude_if=lambda kind: True)
+    features: tuple[PositiveInt, ...] = Field(description="Channels of every level.")
+    kernels: tuple[tuple[Shape3, ...], ...] = Field(
+        description="Convolution kernels of every level, voxels (z, y, x)."
+    )
+    pooling: tuple[Shape3, ...] = Field(description="Pooling between consecutive levels.")
+    decoders: Literal["shared", "separate"] = Field(
+        "shared", description="One decoder for all heads, or one for each behind the same encoder."
+    )
+    rectifier: Literal["relu", "leaky_relu"] = Field(
+        "relu", description="After every convolution; a leaky one cannot die in narrow layers."
+    )
+
+    def build(self, heads: Mapping[str, Head]) -> nn.Module:
+        """Make an `em_blocks.nets.unet.UNet` with random weights."""
+        outputs = {
+            name: Output(head.channels, head.activation, getattr(head, "unit_nm", 1.0))
+            for name, head in heads.items()
+        }
+        return UNet(**self.model_dump(), heads=outputs)
