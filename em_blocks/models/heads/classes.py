@@ -110,7 +110,7 @@ class ClassesHead(CountedHead):
         """
         labels = np.stack([truth.labels[name] for name in self.classes])
         if self.activation == "sigmoid":
-            made = {"target": np.equal(labels, OBJECT), "mask": np.not_equal(labels, UNKNOWN)}
+            made = {"target": np.asarray(labels == OBJECT), "mask": np.asarray(labels != UNKNOWN)}
         else:
             made = self._exclusive(labels)
         return {key: values.astype(np.uint8) for key, values in made.items()}
