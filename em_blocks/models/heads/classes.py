@@ -110,7 +110,7 @@ class ClassesHead(CountedHead):
         """
         labels = np.stack([truth.labels[name] for name in self.classes])
         if self.activation == "sigmoid":
-            made = {"target": np.asarray(labels == OBJECT), "mask": np.asarray(labels != UNKNOWN)}
+            made = {"target": labels == OBJECT, "mask": labels != UNKNOWN}
         else:
             made = self._exclusive(labels)
         return {key: values.astype(np.uint8) for key, values in made.items()}
@@ -125,9 +125,9 @@ class ClassesHead(CountedHead):
         # Without a class that holds, a voxel is background, or of a class that is unknown there.
         open_to = np.where(claims == 0, labels == UNKNOWN, False)
         possible = np.concatenate([~found[None], np.where(found, single, open_to)])
-        mask = ~possible.all(axis=0)
+        mask: np.ndarray = np.any(~possible, axis=0)
         if self.overlap == "unknown":
-            mask &= claims <= 1
+            mask = mask & (claims <= 1)
         return {"target": possible | ~mask, "mask": mask}
 
     def score_names(self) -> dict[str, Better]:
