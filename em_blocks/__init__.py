@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     from em_blocks.tasks.evaluation.count_overlaps import CountOverlaps
     from em_blocks.tasks.evaluation.credit_synapses import CreditSynapses
     from em_blocks.tasks.prediction.predict import Predict
+    from em_blocks.tasks.preparation.convert import Convert
+    from em_blocks.tasks.preparation.equalize import Equalize
+    from em_blocks.tasks.preparation.metric_mask import MetricMask
+    from em_blocks.tasks.preparation.tissue_mask import TissueMask
     from em_blocks.tasks.segmentation.relabel import Relabel
     from em_blocks.tasks.segmentation.segment import Segment
     from em_blocks.tasks.synapses.cluster_clefts import ClusterClefts
@@ -30,10 +34,10 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     from em_blocks.volumes import Volume
 
 __all__ = [
-    "BlockwiseTask", "Box", "Clean", "ClusterClefts", "CountOverlaps", "CreditSynapses", "Downsample",
-    "EmBlocksError", "ExtractSynapses", "Frame", "Ingest", "MapSynapses", "Predict", "Relabel",
-    "Report", "Roi", "Segment", "Volume", "VolumeInput", "__version__", "generate", "load", "open",
-    "run", "shipped_setup",
+    "BlockwiseTask", "Box", "Clean", "ClusterClefts", "Convert", "CountOverlaps", "CreditSynapses",
+    "Downsample", "EmBlocksError", "Equalize", "ExtractSynapses", "Frame", "Ingest", "MapSynapses",
+    "MetricMask", "Predict", "Relabel", "Report", "Roi", "Segment", "TissueMask", "Volume",
+    "VolumeInput", "__version__", "generate", "load", "open", "run", "shipped_setup",
 ]
 
 

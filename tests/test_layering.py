@@ -34,7 +34,7 @@ ROOMS = {
         {"evaluation", "connectome", "skeletons", "synthetic", "neuroglancer"},
         {"synapses"},
         {"components"},
-        {"segmentation", "transforms"},
+        {"segmentation", "transforms", "images"},
     ],
     "runtime": [
         {"dashboard"},

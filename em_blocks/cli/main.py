@@ -15,6 +15,10 @@ from em_blocks.tasks import TASKS
 # The module of each verb and what it does; without a module, it is the command of the kind of task.
 VERBS: dict[str, tuple[str | None, str]] = {
     "ingest": (None, "Turn images or HDF5 into a chunked volume."),
+    "equalize": (None, "Equalize the contrast of an image, without seams."),
+    "tissue-mask": (None, "Mark where a volume holds tissue."),
+    "metric-mask": (None, "Leave surfaces of objects out of scores."),
+    "convert": (None, "Crop, pad, invert, relabel a volume, or change its type."),
     "train": ("em_blocks.pipelines.train", "Train the network of a setup."),
     "predict": (None, "Apply a trained network to a volume."),
     "segment": ("em_blocks.pipelines.segment_blockwise", "Segment a volume of affinities."),

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 TASKS = Registry("em_blocks.tasks", {
     "ingest": "em_blocks.tasks.volumes.ingest:Ingest",
+    "equalize": "em_blocks.tasks.preparation.equalize:Equalize",
+    "tissue_mask": "em_blocks.tasks.preparation.tissue_mask:TissueMask",
+    "metric_mask": "em_blocks.tasks.preparation.metric_mask:MetricMask",
+    "convert": "em_blocks.tasks.preparation.convert:Convert",
     "clean": "em_blocks.tasks.components.clean:Clean",
     "downsample": "em_blocks.tasks.volumes.downsample:Downsample",
     "predict": "em_blocks.tasks.prediction.predict:Predict",

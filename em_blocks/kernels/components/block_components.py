@@ -1,16 +1,17 @@
 """Connected parts of ids, found block by block.
 
-Two voxels belong to one part if a path of voxels of the same id joins them, each a neighbour of the
-next by a face, an edge or a corner (26 neighbours). A block knows its own parts. Which of them go
-on in the next blocks is told without knowing the parts there: the voxels of a face, edge or corner of
-the next block that are connected *in that face* are one part of it, whatever else they belong to.
-Both blocks find these patches alike and name each by its first voxel.
+Two voxels belong to one part if a path of voxels of the same id joins them, each a neighbour of the next
+by a face, an edge or a corner (26 neighbours), or faces only (6). A block knows its own parts. Which of
+them go on in the next blocks is told without knowing the parts there: the voxels of a face, edge or
+corner of the next block that are connected *in that face* are one part of it, whatever else they belong
+to. Both blocks find these patches alike and name each by its first voxel.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import cc3d
 import fastremap
@@ -21,6 +22,12 @@ from em_blocks.geometry import Triple, triple
 UPPER = [triple(d) for d in itertools.product((-1, 0, 1), repeat=3) if d > (0, 0, 0)]
 """Directions (z, y, x) to the 13 neighbours of a block that come after it; the others are their
 opposites, so that each pair of blocks is met once."""
+
+_BY_FACES = [d for d in UPPER if sum(map(abs, d)) == 1]
+_UNMOVED = [((slice(None),) * 3, (slice(None),) * 3)]
+
+Connectivity = Literal[6, 26]
+"""Neighbours of a voxel: by faces, or by faces, edges and corners."""
 
 
 class Parts(NamedTuple):
@@ -44,15 +51,16 @@ class Parts(NamedTuple):
     first: np.ndarray
 
 
-def find_parts(labels: np.ndarray) -> Parts:
+def find_parts(labels: np.ndarray, connectivity: Connectivity = 26) -> Parts:
     """The parts of all ids but 0 in a block.
 
     Parameters
     ----------
     labels : (z, y, x) integer array
+    connectivity : 6 or 26
     """
     labels = np.ascontiguousarray(labels)
-    numbers = cc3d.connected_components(labels, connectivity=26)
+    numbers = cc3d.connected_components(labels, connectivity=connectivity)
     found, first, sizes = fastremap.unique(numbers, return_index=True, return_counts=True)
     first, sizes = (column[found > 0].astype(np.int64) for column in (first, sizes))
     order = np.argsort(first)
@@ -79,7 +87,10 @@ class Borders(NamedTuple):
     links: np.ndarray
 
 
-def find_borders(grown: np.ndarray, numbers: np.ndarray, index: np.ndarray) -> Borders:
+def find_borders(
+    grown: np.ndarray, numbers: np.ndarray, index: Sequence[np.ndarray],
+    connectivity: Connectivity = 26,
+) -> Borders:
     """Patches on the border of a block, and the patches of the next blocks that they touch.
 
     Parameters
@@ -90,17 +101,19 @@ def find_borders(grown: np.ndarray, numbers: np.ndarray, index: np.ndarray) -> B
         The parts of the block.
     index : 3 int64 arrays (z + 2,), (y + 2,), (x + 2,)
         What each axis adds to the index of a voxel in the whole volume.
+    connectivity : 6 or 26
+        As in `find_parts`.
     """
     faces, links = [], []
     own = np.zeros(grown.shape, np.int64)
     own[1:-1, 1:-1, 1:-1] = numbers
-    for direction in UPPER:
+    for direction in UPPER if connectivity == 26 else _BY_FACES:
         below, beyond = _side(_opposite(direction), inner=True), _side(direction, inner=False)
-        patches, first = _patches(grown, below, index)
+        patches, first = _patches(grown, below, index, connectivity)
         faces.append(_pairs(own[below], patches, first))
-        patches, first = _patches(grown, beyond, index)
+        patches, first = _patches(grown, beyond, index, connectivity)
         here = _side(direction, inner=True)
-        for a, b in _shifts(direction):
+        for a, b in _shifts(direction) if connectivity == 26 else _UNMOVED:
             same = grown[here][a] == grown[beyond][b]
             links.append(_pairs(own[here][a] * same, patches[b], first))
     return Borders(*(np.unique(np.concatenate(rows), axis=0) for rows in (faces, links)))
@@ -127,9 +140,11 @@ def _shifts(direction: Triple) -> list[tuple[tuple[slice, ...], tuple[slice, ...
     return [tuple(zip(*choice, strict=True)) for choice in choices]
 
 
-def _patches(grown: np.ndarray, side: tuple[slice, ...], index) -> tuple[np.ndarray, np.ndarray]:
+def _patches(
+    grown: np.ndarray, side: tuple[slice, ...], index: Sequence[np.ndarray], connectivity: Connectivity
+) -> tuple[np.ndarray, np.ndarray]:
     """Patches of one border, and the index in the volume of the first voxel of each (at 1, 2, ...)."""
-    parts = find_parts(grown[side])
+    parts = find_parts(grown[side], connectivity)
     voxels = np.unravel_index(parts.first, parts.numbers.shape)
     places = sum(axis[s][v] for axis, s, v in zip(index, side, voxels, strict=True))
     return parts.numbers, np.concatenate([[-1], places]).astype(np.int64)

@@ -13,7 +13,7 @@ from pydantic import Field
 from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
-from em_blocks.kernels.components.block_components import find_parts
+from em_blocks.kernels.components.block_components import Connectivity, find_parts
 from em_blocks.outputs import RunContext, TableOutput, VolumeOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.components.find_parts import flat_voxels, identity_of
@@ -81,7 +81,9 @@ class ApplyParts(BlockwiseTask):
                 values = self.ids_in(block.write_box)
                 changes = changes_in_block(tables, block)
             with report.measure("compute"):
-                cleaned = apply_changes(values, changes, block.write_box, labels.shape, dtype)
+                cleaned = apply_changes(
+                    values, changes, block.write_box, labels.shape, dtype, self.neighbours
+                )
             with report.measure("write"):
                 report.write("cleaned", output, block.write_box, cleaned)
 
@@ -90,6 +92,11 @@ class ApplyParts(BlockwiseTask):
     def ids_in(self, box: Box) -> np.ndarray:
         """Ids of the voxels of a box."""
         return self._labels.read(box)
+
+    @property
+    def neighbours(self) -> Connectivity:
+        """What joins two voxels, as when the parts were found."""
+        return 26
 
     @cached_property
     def _labels(self) -> Volume:
@@ -105,7 +112,8 @@ def changes_in_block(tables: BlockTables, block: Block) -> Columns:
 
 
 def apply_changes(
-    values: np.ndarray, changes: Columns, box: Box, shape: Triple, dtype: np.dtype
+    values: np.ndarray, changes: Columns, box: Box, shape: Triple, dtype: np.dtype,
+    connectivity: Connectivity = 26,
 ) -> np.ndarray:
     """The ids of a block after the clean-up.
 
@@ -123,7 +131,7 @@ def apply_changes(
     """
     if not len(changes["voxel"]):
         return values.astype(dtype)
-    parts = find_parts(values)
+    parts = find_parts(values, connectivity)
     voxels = flat_voxels(parts.first, box, shape)  # ascending: parts are in this order
     places = np.searchsorted(voxels, changes["voxel"])
     if not np.array_equal(voxels.take(places, mode="clip"), changes["voxel"]):

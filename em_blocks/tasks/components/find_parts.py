@@ -13,7 +13,7 @@ from pydantic import Field
 from em_blocks.config import StorePath, VolumeRef
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
-from em_blocks.kernels.components.block_components import find_borders, find_parts
+from em_blocks.kernels.components.block_components import Connectivity, find_borders, find_parts
 from em_blocks.outputs import RunContext, TableOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.volumes import Volume
@@ -86,7 +86,7 @@ class FindParts(BlockwiseTask):
                 grown = self.ids_in(block.write_box.grow(_ONE))
                 check_storable(labels.path, grown[1:-1, 1:-1, 1:-1], block.write_box)
             with report.measure("compute"):
-                found = tables_of_block(grown, block.write_box, labels.shape)
+                found = tables_of_block(grown, block.write_box, labels.shape, self.neighbours)
             with report.measure("write"):
                 for name, columns in found.items():
                     report.write_table(name, tables[name], block, columns)
@@ -98,12 +98,19 @@ class FindParts(BlockwiseTask):
         """Ids of the voxels of a box; 0 beyond the volume."""
         return self._labels.read(box, outside="constant")
 
+    @property
+    def neighbours(self) -> Connectivity:
+        """What joins two voxels."""
+        return 26
+
     @cached_property
     def _labels(self) -> Volume:
         return Volume.open(self.labels)
 
 
-def tables_of_block(grown: np.ndarray, box: Box, shape: Triple) -> dict[str, Columns]:
+def tables_of_block(
+    grown: np.ndarray, box: Box, shape: Triple, connectivity: Connectivity = 26
+) -> dict[str, Columns]:
     """The tables of one block.
 
     Parameters
@@ -112,10 +119,12 @@ def tables_of_block(grown: np.ndarray, box: Box, shape: Triple) -> dict[str, Col
         Ids of the block `box` and one voxel around it.
     shape : (3,) int
         Voxels of the whole volume.
+    connectivity : 6 or 26
+        Neighbours of a voxel that are of one part with it.
     """
     index = flat_index(box.grow(_ONE), shape)
-    parts = find_parts(grown[1:-1, 1:-1, 1:-1])
-    borders = find_borders(grown, parts.numbers, index)
+    parts = find_parts(grown[1:-1, 1:-1, 1:-1], connectivity)
+    borders = find_borders(grown, parts.numbers, index, connectivity)
     return {
         "parts": {"id": parts.ids.astype(np.int64), "size": parts.sizes,
                   "voxel": flat_voxels(parts.first, box, shape)},

@@ -80,7 +80,7 @@ class JoinParts(Reduce):
                 edges = self._edges(first_row)
             with report.measure("compute"):
                 found = join_parts(parts["id"], parts["size"], parts["voxel"], edges)
-                ids = self._new_ids(found)
+                ids = self.new_ids(found)
             with report.measure("write"):
                 changed = ids[found.member] != parts["id"]
                 self._write(block, report, parts["voxel"], ids[found.member], changed, first_row)
@@ -114,7 +114,8 @@ class JoinParts(Reduce):
         places = np.searchsorted(face_voxels, voxels, sorter=order)
         return np.stack([rows, face_rows[order[places]]], axis=1)
 
-    def _new_ids(self, joined: JoinedParts) -> np.ndarray:
+    def new_ids(self, joined: JoinedParts) -> np.ndarray:
+        """Return the id that each part of the whole volume gets; 0 for those that are erased."""
         ids = part_ids(
             joined.ids, joined.sizes, joined.first, fraction=self.fraction, min_size=self.min_size
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from em_blocks.geometry import Frame
 from em_blocks.volumes.metadata.claims import SPACE
 
-MEANINGS = ("scale", "neighborhood")
+MEANINGS = ("scale", "neighborhood", "equalized")
 """Attributes that say what the values of a volume mean, wherever a copy of it lies."""
 
 

@@ -17,28 +17,28 @@ labels = shapes.flatmap(lambda s: arrays(np.uint16, s, elements=st.sampled_from(
 blocks = st.tuples(*[st.integers(1, 4)] * 3)
 
 
-def slow_parts(labels):
+def slow_parts(labels, connectivity=26):
     """(id, size, first voxel) of every part, one id after the other."""
-    found = []
+    found, structure = [], ndimage.generate_binary_structure(3, 1 if connectivity == 6 else 3)
     for i in np.unique(labels[labels > 0]):
-        numbers, n = ndimage.label(labels == i, structure=np.ones((3, 3, 3)))
+        numbers, n = ndimage.label(labels == i, structure=structure)
         flat = numbers.ravel()
         found += [(int(i), int((flat == k).sum()), int(np.argmax(flat == k))) for k in range(1, n + 1)]
     return sorted(found, key=lambda part: part[2])
 
 
-def joined_over_blocks(labels, block_shape):
+def joined_over_blocks(labels, block_shape, connectivity=26):
     """What the tasks do, with dicts for tables."""
     grown, shape = np.pad(labels, 1), labels.shape
     strides = (shape[1] * shape[2], shape[2], 1)
     rows, faces, links = [], {}, []
     for corner in itertools.product(*(range(0, n, b) for n, b in zip(shape, block_shape, strict=True))):
         piece = labels[tuple(slice(c, c + b) for c, b in zip(corner, block_shape, strict=True))]
-        parts = find_parts(piece)
+        parts = find_parts(piece, connectivity)
         around = grown[tuple(slice(c, c + n + 2) for c, n in zip(corner, piece.shape, strict=True))]
         index = [(c - 1 + np.arange(n + 2)) * s
                  for c, n, s in zip(corner, piece.shape, strides, strict=True)]
-        borders = find_borders(around, parts.numbers, index)
+        borders = find_borders(around, parts.numbers, index, connectivity)
         faces |= {int(voxel): len(rows) + part - 1 for part, voxel in borders.faces}
         links += [(len(rows) + part - 1, int(voxel)) for part, voxel in borders.links]
         voxels = np.unravel_index(parts.first, piece.shape)
@@ -59,11 +59,11 @@ def test_the_parts_of_a_block_agree_with_one_labelling_per_id(labels):
         assert (labels[parts.numbers == number] == parts.ids[number - 1]).all()
 
 
-@given(labels=labels, block_shape=blocks)
-def test_parts_joined_over_any_blocks_are_those_of_the_volume(labels, block_shape):
-    joined = joined_over_blocks(labels, block_shape)
+@given(labels=labels, block_shape=blocks, connectivity=st.sampled_from([6, 26]))
+def test_parts_joined_over_any_blocks_are_those_of_the_volume(labels, block_shape, connectivity):
+    joined = joined_over_blocks(labels, block_shape, connectivity)
     rows = zip(joined.ids.tolist(), joined.sizes.tolist(), joined.first.tolist(), strict=True)
-    assert sorted(rows, key=lambda part: part[2]) == slow_parts(labels)
+    assert sorted(rows, key=lambda part: part[2]) == slow_parts(labels, connectivity)
 
 
 @pytest.mark.parametrize("step", [s for s in itertools.product((-1, 0, 1), repeat=3) if any(s)])
@@ -72,6 +72,8 @@ def test_two_voxels_meet_across_faces_edges_and_corners(step):
     here = tuple(2 if s == 1 else 3 for s in step)
     labels[here] = labels[tuple(h + s for h, s in zip(here, step, strict=True))] = 7
     assert joined_over_blocks(labels, (3, 3, 3)).sizes.tolist() == [2]
+    by_faces = joined_over_blocks(labels, (3, 3, 3), 6).sizes.tolist()
+    assert by_faces == ([2] if np.abs(step).sum() == 1 else [1, 1])
 
 
 def test_a_long_way_round_through_other_blocks_joins():

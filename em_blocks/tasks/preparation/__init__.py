@@ -1,0 +1,1 @@
+"""Data before they are labelled, learnt from or predicted: contrast, masks, conversions."""
