@@ -112,6 +112,9 @@ SOURCES = Registry(
     {
         "images": f"{_HERE}.images:ImageStack",
         "tiff": f"{_HERE}.tiff:TiffStack",
+        "volume": "em_blocks.volumes.stored_volume:StoredVolume",
+        "mrc": f"{_HERE}.mrc:MrcFile",
+        "nifti": f"{_HERE}.nifti:NiftiFile",
         "numpy": f"{_HERE}.numpy_file:NumpyFile",
         "xz_array": f"{_HERE}.xz_array:XzArray",
         "hdf5": f"{_HERE}.hdf5:Hdf5Dataset",

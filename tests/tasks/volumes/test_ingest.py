@@ -369,6 +369,18 @@ def test_colours_become_a_volume_with_channels(tmp_path):
     np.testing.assert_array_equal(volume.read(volume.box), np.moveaxis(colours, -1, 0))
 
 
+def test_a_volume_is_copied_to_another_format_and_is_an_input_of_the_run(tmp_path, images):
+    first = run(ingest(tmp_path, images))
+    task = ingest(
+        tmp_path, {"type": "volume", "path": first.path}, output="copy.n5/raw", format="n5",
+        voxel_size=None, offset=None,
+    )
+    assert task.sources() == {"source": first.path}
+    copy = run(task)
+    assert (copy.frame, copy.format) == (Frame(VOXEL_SIZE, OFFSET), "n5")
+    np.testing.assert_array_equal(copy.read(copy.box), random_values())
+
+
 @pytest.mark.parametrize("type", ["tiff", "numpy", "xz_array"])
 def test_one_file_becomes_a_volume_by_any_blocks(tmp_path, type):
     values = random_values(dtype="uint16")
