@@ -17,8 +17,11 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     from em_blocks.config import VolumeInput
     from em_blocks.tasks.base import BlockwiseTask
     from em_blocks.tasks.components.clean import Clean
+    from em_blocks.tasks.evaluation.count_mask import CountMask
     from em_blocks.tasks.evaluation.count_overlaps import CountOverlaps
     from em_blocks.tasks.evaluation.credit_synapses import CreditSynapses
+    from em_blocks.tasks.objects.objects import Objects
+    from em_blocks.tasks.objects.threshold import Threshold
     from em_blocks.tasks.prediction.predict import Predict
     from em_blocks.tasks.preparation.convert import Convert
     from em_blocks.tasks.preparation.equalize import Equalize
@@ -34,10 +37,11 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     from em_blocks.volumes import Volume
 
 __all__ = [
-    "BlockwiseTask", "Box", "Clean", "ClusterClefts", "Convert", "CountOverlaps", "CreditSynapses",
-    "Downsample", "EmBlocksError", "Equalize", "ExtractSynapses", "Frame", "Ingest", "MapSynapses",
-    "MetricMask", "Predict", "Relabel", "Report", "Roi", "Segment", "TissueMask", "Volume",
-    "VolumeInput", "__version__", "generate", "load", "open", "run", "shipped_setup",
+    "BlockwiseTask", "Box", "Clean", "ClusterClefts", "Convert", "CountMask", "CountOverlaps",
+    "CreditSynapses", "Downsample", "EmBlocksError", "Equalize", "ExtractSynapses", "Frame", "Ingest",
+    "MapSynapses", "MetricMask", "Objects", "Predict", "Relabel", "Report", "Roi", "Segment",
+    "Threshold", "TissueMask", "Volume", "VolumeInput", "__version__", "generate", "load", "open",
+    "run", "shipped_setup",
 ]
 
 

@@ -19,7 +19,7 @@ class Registry:
     Another package adds a name by an entry point of the group, for example in its pyproject.toml::
 
         [project.entry-points."em_blocks.tasks"]
-        threshold = "my_package.threshold:Threshold"
+        bright = "my_package.bright:Bright"
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Write synapses for other programs: ``export.py synapses|graph|annotations CONFIG --output FILE``."""
+"""Write results for other programs: ``export.py tiff|synapses|graph|annotations ... --output PATH``."""
 
 from em_blocks.cli.export import main
 

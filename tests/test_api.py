@@ -93,7 +93,7 @@ def test_the_notebook_of_the_page_runs(tmp_path, where):
 
 RUN_IT = """
 em.generate("work/volume.zarr", shape=(10, 96, 160), seed=1)
-task = Threshold(raw="work/volume.zarr/raw", output="work/bright.zarr")
+task = Bright(raw="work/volume.zarr/raw", output="work/bright.zarr")
 try:
     em.run(task, progress=False)
 except em.EmBlocksError as error:

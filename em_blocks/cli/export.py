@@ -1,4 +1,4 @@
-"""``em-blocks export``: synapses, connectomes and annotations for other programs."""
+"""``em-blocks export``: volumes, synapses, connectomes and annotations for other programs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from em_blocks.cli.common import (
     set_option,
     shows_errors,
 )
+from em_blocks.cli.export_tiff import tiff
 from em_blocks.cli.filters import FORMS, FilterType
 from em_blocks.cli.params import ThreePositive
 from em_blocks.errors import ConfigError
@@ -42,8 +43,10 @@ SYNAPSES_OF = {"extract_synapses": "run", "map_synapses": "synapses"}
 
 @click.group(name="export")
 def main() -> None:
-    """Write the synapses of a run for other programs, filtered in an order that you choose."""
+    """Write volumes, and the synapses of a run in an order of filters, for other programs."""
 
+
+main.add_command(tiff)
 
 def selection_options(command: Callable) -> Callable:
     """CONFIG, and which of its synapses are meant."""

@@ -23,6 +23,8 @@ VERBS: dict[str, tuple[str | None, str]] = {
     "predict": (None, "Apply a trained network to a volume."),
     "segment": ("em_blocks.pipelines.segment_blockwise", "Segment a volume of affinities."),
     "extract-synapses": (None, "Find synaptic partners in predictions."),
+    "threshold": (None, "Turn probabilities into a volume of classes."),
+    "objects": (None, "Find the objects of predicted classes, fill their holes, list them."),
     "clean": (None, "Split disconnected labels and remove small components."),
     "downsample": (None, "Make a pyramid of coarser levels."),
     "map-synapses": (
@@ -30,7 +32,7 @@ VERBS: dict[str, tuple[str | None, str]] = {
     ),
     "cluster-clefts": (None, "Find synapses that face the same cleft."),
     "evaluate": ("em_blocks.pipelines.evaluate", "Score results against truth."),
-    "export": ("em_blocks.pipelines.export", "Write synapses and connectomes for other programs."),
+    "export": ("em_blocks.pipelines.export", "Write volumes, synapses, connectomes for other programs."),
     "audit": ("em_blocks.cli.evaluation.audit", "Measure the errors at block borders."),
     "generate": ("em_blocks.cli.generate", "Make an EM-like volume with synapses, and its truth."),
     "demo": ("em_blocks.pipelines.demo", "Make a small volume, predict and segment it, draw it."),

@@ -59,6 +59,24 @@ class ThreePositive(Numbers):
         )
 
 
+class Steps(Numbers):
+    """Numbers with commas, or first:last:step with both ends, as an ascending tuple."""
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, str) and value.count(":") == 2:
+            try:
+                first, last, step = map(self.number, value.split(":"))
+                n = math.floor((last - first) / step + 1e-9) + 1
+            except (ValueError, ArithmeticError):
+                n = 0
+            if n < 1 or step <= 0:
+                self.fail(f"{value!r} is not of the form {self.form}.", param, ctx)
+            # Rounded, or 0.1:0.9:0.1 would give 0.30000000000000004.
+            value = ",".join(str(round(first + k * step, 12)) for k in range(n))
+        found = super().convert(value, param, ctx)
+        return found if found is None else tuple(sorted(set(found)))
+
+
 def options_from(
     model: type[BaseModel], *names: str, **types: click.ParamType
 ) -> Callable[[Callable], Callable]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import webbrowser
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,7 @@ from em_blocks.volumes.synapse_files import FORMATS, IN_VOXELS, read_synapses
 from em_blocks.volumes.viewer import annotations, neuroglancer
 from em_blocks.volumes.viewer.file_server import FileServer
 from em_blocks.volumes.viewer.neuroglancer import ROLES, Shown, find_volumes
+from em_blocks.volumes.viewer.panels import grid
 
 CLIENT = "https://neuroglancer-demo.appspot.com"
 
@@ -32,10 +34,14 @@ CLIENT = "https://neuroglancer-demo.appspot.com"
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="any free one",
               help="Port of this machine; name one that you forward from another machine.")
 @click.option("--client", default=CLIENT, show_default=True, help="Address of the viewer.")
+@click.option("--grid", "side_by_side", is_flag=True,
+              help="One panel for every prediction and segmentation, side by side, over the images: to "
+              "compare checkpoints.")
 @click.option("--open", "opens", is_flag=True, help="Open the address in a browser.")
 @json_option
 @shows_errors
-def main(paths: tuple[str, ...], port: int, client: str, opens: bool, as_json: bool) -> None:
+def main(paths: tuple[str, ...], port: int, client: str, side_by_side: bool, opens: bool,
+         as_json: bool) -> None:
     """Show PATHs in neuroglancer until Ctrl-C is pressed.
 
     A PATH is a volume (zarr, N5, precomputed; a URL of an object store too), a folder with volumes
@@ -50,7 +56,7 @@ def main(paths: tuple[str, ...], port: int, client: str, opens: bool, as_json: b
         scene = _Scene(server, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         for path in sorted(paths, key=_is_in_voxels):
             scene.add(path)
-        state = scene.state()
+        state = scene.state(side_by_side=side_by_side)
         if as_json:
             click.echo(json.dumps(state, indent=2))
             return
@@ -126,17 +132,33 @@ class _Scene:
                 "not. Name a volume, or a folder above some."
             )
 
-    def state(self) -> dict:
-        """State of the viewer."""
+    def state(self, *, side_by_side: bool = False) -> dict:
+        """State of the viewer, with a panel for each result if they are to be `side_by_side`."""
         self.volumes.sort(key=lambda shown: ROLES.index(shown.role))
         layers = [neuroglancer.layer(v, self._url(v.folder)) for v in self.volumes] + self.lines
-        names = _unique([layer["name"] for layer in layers])
+        told_apart = _told_apart([v.name for v in self.volumes], [v.folder for v in self.volumes])
+        names = _unique([*told_apart, *(line["name"] for line in self.lines)])
         for number, (layer, name) in enumerate(zip(layers, names, strict=True)):
-            layer |= {"name": name} | ({} if self._is_visible(number) else {"visible": False})
+            visible = side_by_side or self._is_visible(number)
+            layer |= {"name": name} | ({} if visible else {"visible": False})
+        if side_by_side:
+            return neuroglancer.viewer_state(self.volumes, layers) | {"layout": self._grid(layers)}
         if self.volumes:
             return neuroglancer.viewer_state(self.volumes, layers)
         middle = [(low + high) / 2 for low, high in zip(*self._box, strict=True)]
         return {"dimensions": annotations.DIMENSIONS, "position": middle, "layers": layers}
+
+    def _grid(self, layers: list[dict]) -> dict:
+        """Return the layout of a grid; raises `ConfigError` if there is nothing to compare."""
+        images = [volume.role == "image" for volume in self.volumes]
+        shared = [layer["name"] for layer, image in zip(layers, images, strict=False) if image]
+        shared += [line["name"] for line in self.lines]
+        if len(layers) - len(shared) < 2:
+            raise ConfigError(
+                f"--grid compares predictions and segmentations, but {len(layers) - len(shared)} of the "
+                f"{len(layers)} layers is one. Name at least two, or leave --grid out."
+            )
+        return grid(layers, shared=shared)
 
     def _is_visible(self, number: int) -> bool:
         """Tell whether a layer is shown at first: others than these would hide each other."""
@@ -262,6 +284,25 @@ def _name(found: str, named: Path) -> str:
     if is_url(found) or found == str(named):
         return found.rstrip("/").rsplit("/", 1)[-1]
     return Path(found).relative_to(named).as_posix()
+
+
+def _told_apart(names: list[str], paths: list[str]) -> list[str]:
+    """Return names, longer by folders above where two are the same: "1000/mito" and "2000/mito"."""
+    counts = Counter(names)
+    return [
+        name if counts[name] == 1 else _tail(name, path, [p for p in paths if p != path])
+        for name, path in zip(names, paths, strict=True)
+    ]
+
+
+def _tail(name: str, path: str, others: list[str]) -> str:
+    """Return the shortest end of a path, at least as long as `name`, that no other path has."""
+    parts = path.rstrip("/").split("/")
+    for n in range(name.count("/") + 1, len(parts)):
+        tail = "/".join(parts[-n:])
+        if not any(other.endswith(f"/{tail}") for other in others):
+            return tail
+    return name
 
 
 def _unique(names: list[str]) -> list[str]:

@@ -19,12 +19,15 @@ TASKS = Registry("em_blocks.tasks", {
     "clean": "em_blocks.tasks.components.clean:Clean",
     "downsample": "em_blocks.tasks.volumes.downsample:Downsample",
     "predict": "em_blocks.tasks.prediction.predict:Predict",
+    "threshold": "em_blocks.tasks.objects.threshold:Threshold",
+    "objects": "em_blocks.tasks.objects.objects:Objects",
     "segment": "em_blocks.tasks.segmentation.segment:Segment",
     "relabel": "em_blocks.tasks.segmentation.relabel:Relabel",
     "map_synapses": "em_blocks.tasks.synapses.map_synapses:MapSynapses",
     "extract_synapses": "em_blocks.tasks.synapses.extract_synapses:ExtractSynapses",
     "cluster_clefts": "em_blocks.tasks.synapses.cluster_clefts:ClusterClefts",
     "count_overlaps": "em_blocks.tasks.evaluation.count_overlaps:CountOverlaps",
+    "count_mask": "em_blocks.tasks.evaluation.count_mask:CountMask",
     "credit_synapses": "em_blocks.tasks.evaluation.credit_synapses:CreditSynapses",
 }, base="em_blocks.tasks.base:RunConfig")
 """Tasks by the ``kind`` of their configs; each is a verb of the command line."""

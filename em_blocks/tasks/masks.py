@@ -6,8 +6,48 @@ import numpy as np
 
 from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError
-from em_blocks.geometry import BlockGrid, Box
+from em_blocks.geometry import BlockGrid, Box, Frame
 from em_blocks.volumes import Volume
+
+
+def open_mask(path: str | VolumeInput) -> Volume:
+    """Open a mask; raises `ConfigError` if it has channels."""
+    mask = Volume.open(path)
+    if mask.channels is not None:
+        raise ConfigError(
+            f"The mask {path} has {mask.channels} channels; a mask is one array (z, y, x), 0 where "
+            "nothing is to be computed."
+        )
+    return mask
+
+
+def read_mask(mask: Volume, frame: Frame, box: Box) -> np.ndarray:
+    """Return where a mask is not 0, at the middles of voxels of another volume.
+
+    Parameters
+    ----------
+    mask : Volume
+        Of any voxel size and place; beyond it is 0.
+    frame : Frame
+        Of the other volume.
+    box : Box
+        Its voxels.
+
+    Returns
+    -------
+    (z, y, x) bool array
+        Of the shape of `box`.
+    """
+    places = [
+        np.floor((o + (np.arange(b, e) + 0.5) * v - at) / size).astype(np.int64)
+        for o, v, b, e, at, size in zip(
+            frame.offset, frame.voxel_size, box.offset, box.end, mask.offset, mask.voxel_size,
+            strict=True,
+        )
+    ]
+    seen = Box.between([int(p[0]) for p in places], [int(p[-1]) + 1 for p in places])
+    values = mask.read(seen, outside="constant") != 0
+    return values[np.ix_(*(p - p[0] for p in places))]
 
 
 def masked_blocks(path: str | VolumeInput, grid: BlockGrid) -> np.ndarray:
@@ -20,12 +60,7 @@ def masked_blocks(path: str | VolumeInput, grid: BlockGrid) -> np.ndarray:
     -------
     (z, y, x) bool array over the block grid
     """
-    mask = Volume.open(path)
-    if mask.channels is not None:
-        raise ConfigError(
-            f"The mask {path} has {mask.channels} channels; a mask is one array (z, y, x), 0 where "
-            "nothing is to be computed."
-        )
+    mask = open_mask(path)
     masked = np.ones(grid.shape, bool)
     for zi in range(grid.shape[0]):
         first = grid.block((zi, 0, 0))

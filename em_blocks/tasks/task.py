@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -69,8 +69,7 @@ class BlockwiseTask(RunConfig):
         """Return the volumes and folders of tables that blocks read, by their names in messages."""
         found = {}
         for name in (*self.reads, "mask"):
-            value = getattr(self, name)
-            for key, path in value.items() if isinstance(value, dict) else [(None, value)]:
+            for key, path in _named(getattr(self, name)):
                 if path is not None:
                     found[name if key is None else f"{name} {key}"] = path
         return found
@@ -245,10 +244,19 @@ class BlockwiseTask(RunConfig):
             )
 
 
+def _named(value: Any) -> Iterable[tuple[object, Any]]:
+    """Return the inputs of one key by their names in it; None for that of a key with one input."""
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, tuple) else [(None, value)]
+
+
 def _without_path(value: object) -> object:
     """Return what a config says of an input apart from its place; {} for nothing else."""
     if isinstance(value, str):
         return {}
+    if isinstance(value, list):
+        return [_without_path(item) for item in value]
     if not isinstance(value, dict):
         return value
     return {key: _without_path(item) for key, item in value.items() if key != "path"}

@@ -170,6 +170,11 @@ def _first(mask: np.ndarray, corner: Triple) -> Triple:
     return tuple((np.argwhere(mask)[0] + corner).tolist())
 
 
+def is_hdf5(path: str | VolumeInput) -> bool:
+    """Tell whether a path names an HDF5 file, or a dataset of one."""
+    return _HDF5.match(str(path)) is not None
+
+
 @contextmanager
 def _opened(path: str | VolumeInput) -> Iterator[Labels]:
     said, path = path if isinstance(path, VolumeInput) else None, str(path)

@@ -424,8 +424,28 @@ def test_a_container_is_shown_with_all_its_arrays_raw_below_labels(container):
 
 def test_arrays_of_one_name_are_told_apart(container, tmp_path):
     other = make(tmp_path / "raw")
-    assert [layer["name"] for layer in state(container / "raw", other)["layers"]] == ["raw", "raw 2"]
+    names = [layer["name"] for layer in state(container / "raw", other)["layers"]]
+    assert names == [f"{container.name}/raw", f"{tmp_path.name}/raw"]
     assert len(state(container / "raw", container)["layers"]) == 5, "nothing is shown twice"
+
+
+def test_checkpoints_are_compared_in_panels_over_the_same_image(container, tmp_path):
+    paths = [make(tmp_path / f"{n}.zarr/mito", scale=255.0) for n in (1000, 2000, 3000)]
+    shown = state(container / "raw", *paths, container / "segments", "--grid")
+    layers = {layer["name"]: layer for layer in shown["layers"]}
+    names = ["1000.zarr/mito", "2000.zarr/mito", "3000.zarr/mito", "segments"]
+    assert list(layers) == ["raw", *names] and not any("visible" in v for v in layers.values())
+    rows = shown["layout"]["children"]
+    assert shown["layout"]["type"] == "column" and [row["type"] for row in rows] == ["row", "row"]
+    panels = [panel for row in rows for panel in row["children"]]
+    assert [panel["layers"] for panel in panels] == [["raw", name] for name in names]
+    two = state(container / "raw", *paths[:2], "--grid")["layout"]
+    assert (two["type"], len(two["children"])) == ("row", 2)
+
+
+def test_one_prediction_is_compared_with_nothing(container):
+    result = view(container / "raw", container / "segments", "--grid")
+    assert result.exit_code == 2 and "Name at least two" in result.stderr
 
 
 def test_synapses_are_lines_whether_in_a_table_or_a_layer_or_beside_volumes(container, tmp_path):

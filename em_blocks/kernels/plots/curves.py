@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -79,6 +80,37 @@ def split_vs_merge(names: Sequence[str], vois: Sequence[Voi]) -> np.ndarray:
             xlabel="VOI merge (bits)", ylabel="VOI split (bits)", xlim=(0, reach), ylim=(0, reach),
             title=f"least VOI: {least:.3f} bits (dotted)",
         )
+        return picture()
+
+
+def score_curves(
+    places: Sequence[float], scores: Mapping[str, Sequence[float | None]], *, xlabel: str,
+    best: float | None = None,
+) -> np.ndarray:
+    """Scores between 0 and 1 over thresholds, checkpoints or sections.
+
+    Parameters
+    ----------
+    places : floats
+        On the x axis, ascending.
+    scores : mapping of name to values
+        One value per place; None leaves a gap.
+    best : float, optional
+        A place to be marked.
+
+    Returns
+    -------
+    (y, x, 3) uint8 array
+        A picture.
+    """
+    with figure() as (axes, picture):
+        colours = itertools.cycle((_SUM, _SPLIT, _MERGE, _ARAND))
+        for (name, values), colour in zip(scores.items(), colours, strict=False):
+            axes.plot(places, np.array(values, float), ".-", label=name, color=colour)
+        if best is not None:
+            axes.axvline(best, color=_SUM, alpha=0.25, linewidth=1)
+        axes.set(xlabel=xlabel, ylim=(0, 1.02))
+        axes.legend(loc="best")
         return picture()
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
-from em_blocks.kernels.components.block_components import Connectivity, find_parts
+from em_blocks.kernels.components.block_components import Connectivity, Parts, find_parts
 from em_blocks.outputs import RunContext, TableOutput, VolumeOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.components.find_parts import flat_voxels, identity_of
@@ -33,6 +33,9 @@ class ApplyParts(BlockwiseTask):
 
     reads: ClassVar[tuple[str, ...]] = ("labels", "changes",)
 
+    name: ClassVar[str] = "cleaned"
+    """Of the output."""
+
     kind: Literal["apply_parts"]
     labels: VolumeRef = Field(description="Volume of ids.")
     changes: StorePath = Field(description="Folder of the table of changes.")
@@ -51,7 +54,7 @@ class ApplyParts(BlockwiseTask):
     def output_specs(self) -> list[VolumeOutput]:
         return [
             VolumeOutput(
-                name="cleaned", path=self.output, dtype=self.dtype, chunk_shape=self.chunk_shape,
+                name=self.name, path=self.output, dtype=self.dtype, chunk_shape=self.chunk_shape,
                 format=self.format, shard_shape=block_shards(self.format, self.block_shape),
                 attributes={"labels": True},
             )
@@ -85,7 +88,7 @@ class ApplyParts(BlockwiseTask):
                     values, changes, block.write_box, labels.shape, dtype, self.neighbours
                 )
             with report.measure("write"):
-                report.write("cleaned", output, block.write_box, cleaned)
+                report.write(self.name, output, block.write_box, cleaned)
 
         yield process
 
@@ -132,6 +135,29 @@ def apply_changes(
     if not len(changes["voxel"]):
         return values.astype(dtype)
     parts = find_parts(values, connectivity)
+    ids = np.zeros(len(parts.ids) + 1, dtype)  # 0 stays 0
+    ids[1:] = parts.ids
+    changed_ids(ids, parts, changes, box, shape)
+    return ids[parts.numbers]
+
+
+def changed_ids(ids: np.ndarray, parts: Parts, changes: Columns, box: Box, shape: Triple) -> None:
+    """Give parts of a block their new ids.
+
+    Parameters
+    ----------
+    ids : (n + 1,) integer array
+        Ids by the numbers of parts; is changed.
+    parts : Parts
+        Of the block `box` of a volume of `shape` voxels.
+    changes : columns
+        As `JoinParts` wrote them for this block.
+
+    Raises
+    ------
+    VolumeError
+        If a part that should change is not there.
+    """
     voxels = flat_voxels(parts.first, box, shape)  # ascending: parts are in this order
     places = np.searchsorted(voxels, changes["voxel"])
     if not np.array_equal(voxels.take(places, mode="clip"), changes["voxel"]):
@@ -139,7 +165,4 @@ def apply_changes(
             f"The parts of ids in the voxels {box.offset} to {box.end} (zyx) are not those that were "
             "found before: the labels have changed since. Run the clean-up again with --overwrite."
         )
-    ids = np.zeros(len(parts.ids) + 1, dtype)  # 0 stays 0
-    ids[1:] = parts.ids
     ids[places + 1] = changes["id"]
-    return ids[parts.numbers]

@@ -13,7 +13,12 @@ from pydantic import Field
 from em_blocks.config import StorePath, VolumeRef
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
-from em_blocks.kernels.components.block_components import Connectivity, find_borders, find_parts
+from em_blocks.kernels.components.block_components import (
+    Connectivity,
+    Parts,
+    find_borders,
+    find_parts,
+)
 from em_blocks.outputs import RunContext, TableOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.volumes import Volume
@@ -122,8 +127,15 @@ def tables_of_block(
     connectivity : 6 or 26
         Neighbours of a voxel that are of one part with it.
     """
-    index = flat_index(box.grow(_ONE), shape)
     parts = find_parts(grown[1:-1, 1:-1, 1:-1], connectivity)
+    return tables_of_parts(grown, parts, box, shape, connectivity)
+
+
+def tables_of_parts(
+    grown: np.ndarray, parts: Parts, box: Box, shape: Triple, connectivity: Connectivity
+) -> dict[str, Columns]:
+    """The tables of one block whose parts, of this connectivity, are known."""
+    index = flat_index(box.grow(_ONE), shape)
     borders = find_borders(grown, parts.numbers, index, connectivity)
     return {
         "parts": {"id": parts.ids.astype(np.int64), "size": parts.sizes,

@@ -1,0 +1,1 @@
+"""Objects of predicted classes: threshold, connected components, holes, tables."""
