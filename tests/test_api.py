@@ -108,7 +108,7 @@ def test_the_task_of_the_page_runs_where_it_is_defined(tmp_path, where):
     code = EXAMPLES[1] + RUN_IT
     said = python(code if where == "main" else f"CODE = {code!r}{IN_A_THREAD}", tmp_path)
     assert said.startswith("refused: ") and "serial=True" in said  # workers could not import it
-    assert "bright (threshold): done, 1 of 1 blocks" in said
+    assert "bright (bright): done, 1 of 1 blocks" in said
     raw, bright = (em_blocks.open(tmp_path / "work" / name)[...]
                    for name in ("volume.zarr/raw", "bright.zarr/mask"))
     np.testing.assert_array_equal(bright, raw >= 128)

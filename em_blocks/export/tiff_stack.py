@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +26,7 @@ SIDECAR = "volume.json"
 MOST_BYTES = 1 << 29
 """Of the sections that are held at once, at least one."""
 
-_NM_PER_CM = 1e7
+_NM_PER_CM = 10**7
 _KEPT = ("labels", "classes")
 
 
@@ -178,6 +179,13 @@ def _write_section(file: Path, pixels: np.ndarray, stack: TiffStack, section: in
     with written_whole(file) as partial:
         tifffile.imwrite(
             partial, pixels, photometric="minisblack", compression="zlib", metadata=about,
-            resolution=(_NM_PER_CM / frame.voxel_size[2], _NM_PER_CM / frame.voxel_size[1]),
+            resolution=(_per_cm(frame.voxel_size[2]), _per_cm(frame.voxel_size[1])),
             resolutionunit="CENTIMETER", software="em_blocks",
         )
+
+
+def _per_cm(size_nm: float) -> tuple[int, int]:
+    """Return pixels per centimetre as a fraction of two numbers of 32 bits."""
+    size = Fraction(size_nm).limit_denominator(400)
+    found = _NM_PER_CM / size if size else Fraction(0)
+    return found.numerator, found.denominator

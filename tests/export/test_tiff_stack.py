@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from click.testing import CliRunner
 
 import em_blocks.export.tiff_stack as tiff_stack
@@ -35,7 +36,7 @@ def values_of(dtype, shape=SHAPE):
     rng = np.random.default_rng(3)
     if np.dtype(dtype).kind == "f":
         return rng.random(shape).astype(dtype)
-    return rng.integers(0, 2 if dtype == "bool" else np.iinfo(dtype).max, shape).astype(dtype)
+    return rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype)
 
 
 def written(source, folder, **options):
@@ -57,15 +58,23 @@ def ingested(folder, output, **values):
 
 
 @pytest.mark.parametrize(
-    "dtype", ["uint8", "int16", "uint16", "uint32", "uint64", "float32", "float64", "bool"]
+    "dtype", ["uint8", "int16", "uint16", "uint32", "uint64", "float32", "float64"]
 )
 def test_another_reader_finds_the_same_values(tmp_path, dtype):
     values = values_of(dtype)
     files = written(volume(tmp_path, values), tmp_path / "tiff")
     assert [file.name for file in files] == [f"section_{z:05d}.tif" for z in range(11)]
     read = np.stack([tifffile.imread(file) for file in files])
-    assert read.dtype == (np.uint8 if dtype == "bool" else values.dtype)
+    assert read.dtype == values.dtype
     np.testing.assert_array_equal(read, values)
+
+
+def test_a_mask_of_bool_becomes_0_and_1(tmp_path):
+    array = zarr.open(str(tmp_path / "b.zarr"), mode="w", shape=SHAPE, chunks=(4, 5, 6), dtype=bool)
+    array[:] = values_of("uint8") > 100
+    array.attrs["resolution"] = FRAME.voxel_size
+    read = np.stack([tifffile.imread(f) for f in written(str(tmp_path / "b.zarr"), tmp_path / "t")])
+    np.testing.assert_array_equal(read, (values_of("uint8") > 100).astype("uint8"))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "float32"])
@@ -73,7 +82,9 @@ def test_ingest_brings_it_back_to_the_same_place(tmp_path, dtype):
     values, box = values_of(dtype), Box((3, 2, 1), (7, 10, 12))
     source = volume(tmp_path, values)
     written(source, tmp_path / "tiff", box=box)
-    back = ingested(tmp_path / "tiff", tmp_path / "back.zarr/v")
+    said = json.loads((tmp_path / "tiff/volume.json").read_text())
+    place = {name: said[name] for name in ("voxel_size", "offset")}
+    back = ingested(tmp_path / "tiff", tmp_path / "back.zarr/v", **place)
     np.testing.assert_array_equal(back.read(back.box), values[box.slices])
     assert back.frame == Frame(FRAME.voxel_size, FRAME.to_roi(box).offset)
 
