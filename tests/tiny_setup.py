@@ -45,6 +45,7 @@ def tiny_config() -> dict:
             "seed": 1,
             "warmup": 2,
             "precision": "fp32",
+            "loaders": 0,
             "validate_every": 4,
             "checkpoint_every": 2,
             "score": "affinities/cut_ap",

@@ -19,6 +19,8 @@ VERBS: dict[str, tuple[str | None, str]] = {
     "tissue-mask": (None, "Mark where a volume holds tissue."),
     "metric-mask": (None, "Leave surfaces of objects out of scores."),
     "convert": (None, "Crop, pad, invert, relabel a volume, or change its type."),
+    "check-data": ("em_blocks.cli.data.check", "Look at the data of a training before it starts."),
+    "new": ("em_blocks.cli.data.organelle", "Write a setup for your data, every choice explained."),
     "train": ("em_blocks.pipelines.train", "Train the network of a setup."),
     "predict": (None, "Apply a trained network to a volume."),
     "segment": ("em_blocks.pipelines.segment_blockwise", "Segment a volume of affinities."),

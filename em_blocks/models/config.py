@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -17,6 +18,7 @@ from pydantic import (
 from em_blocks.by_kind import ByKind
 from em_blocks.config import LocalPath, Shape3, StrictModel, VoxelSize
 from em_blocks.errors import ConfigError
+from em_blocks.models.data_config import DataConfig, data_sources
 from em_blocks.models.head import HEADS, Head
 from em_blocks.models.joint import JOINT_SCORES, JointScore, usual_scores
 from em_blocks.models.network import NETWORKS, Network
@@ -69,11 +71,19 @@ class Retention(StrictModel):
         return self.last + best + (iterations // self.every if self.every else 0)
 
 
+Sources = Annotated[
+    tuple[DataSource, ...],
+    Field(min_length=1),
+    BeforeValidator(data_sources, json_schema_input_type=tuple[DataSource, ...] | DataConfig),
+]
+"""Sources in a list, or those of a data config."""
+
+
 class TrainingConfig(StrictModel):
     """Training of a setup's network."""
 
-    sources: tuple[DataSource, ...] = Field(min_length=1)
-    validation: tuple[DataSource, ...] = Field(min_length=1)
+    sources: Sources = Field(description="Data sources, or a data config, a file that names them.")
+    validation: Sources = Field(description="Of the same form, for the validation.")
     augment: AugmentConfig
     output_shape: Shape3 = Field(description="Network output of one sample, voxels (z, y, x).")
     batch_size: PositiveInt = 1
@@ -106,6 +116,11 @@ class TrainingConfig(StrictModel):
         (), exclude_if=lambda freeze: not freeze,
         description='Parameters that stay as they are: names of parameters or modules, such as "down" '
         'or "down.0", with * and ?.',
+    )
+    loaders: NonNegativeInt | None = Field(
+        None,
+        description="Processes that make the batches, which are the same for any number; 0: a thread "
+        "of the training. Default: one less than the cores, 1 to 4.",
     )
     precision: Literal["bf16", "fp16", "fp32"] = Field(
         "bf16", description="Of the network; fp16 for GPUs without bf16, with scaled losses."

@@ -11,10 +11,12 @@ from em_blocks.models.truth import LABELS
 
 
 class Foreground(StrictModel):
-    """Demand samples that hold enough of the objects of one label volume."""
+    """Demand samples that hold enough of the objects of one label volume or class."""
 
-    label: Name = Field(LABELS, description="Name of the label volume.")
-    fraction: Fraction = Field(description="Least share of the voxels that have an id there.")
+    label: Name = Field(LABELS, description="Name of the label volume or class.")
+    fraction: Fraction = Field(
+        description="Least share of the voxels that have an id there, or are of the class."
+    )
     probability: Schedule = Field(1.0, description="Share of the samples that must hold as much.")
 
 
@@ -22,7 +24,9 @@ class Sampling(StrictModel):
     """Choose which samples are used; others are drawn again."""
 
     labelled: Fraction = Field(
-        0.5, description="Least share of voxels that are labelled (in any of the label volumes)."
+        0.5,
+        description="Least share of voxels that are labelled in any of the label volumes; of classes, "
+        "those of which it is known whether they are of the class.",
     )
     masked: dict[Name, Fraction] = Field(
         {}, description="Least share of voxels inside of masks, by name."

@@ -14,10 +14,11 @@ from em_blocks.errors import ConfigError
 from em_blocks.models.setup import Setup
 from em_blocks.training.data.sources import TrainingData, describe
 
-_PLACES = ("raw", "labels", "masks", "synapses")
+_PLACES = ("raw", "labels", "masks", "synapses", "specimen")
 _IRRELEVANT = re.compile(
-    rf"config\.training\.(sources|validation)\.\d+\.({'|'.join(_PLACES)})(\.|$)"
-    r"|.*\.(name|initial|snapshot_every)$"
+    rf"config\.training\.(sources|validation)\.\d+\.({'|'.join(_PLACES)}|metric_masks)(\.|$)"
+    r"|config\.training\.(sources|validation)\.\d+\.classes\.\w+\.volume(\.|$)"
+    r"|.*\.(name|initial|snapshot_every|loaders)$"
 )
 _CHECKED_ONLY = "config.intensities."
 CHANGEABLE = frozenset(
@@ -60,11 +61,19 @@ def portable_config(setup: Setup, folder: Path | None = None) -> dict:
     """Dump the setup's config with paths relative to `folder` (default: the setup's)."""
     values = setup.config.model_dump(mode="json", exclude_none=True)
     for source in (*values["training"]["sources"], *values["training"]["validation"]):
-        for key in source.keys() & set(_PLACES):
-            source[key] = _relative(source[key], (folder or setup.folder).resolve())
+        _make_relative(source, (folder or setup.folder).resolve())
     if initial := values["training"].get("initial"):
         values["training"]["initial"] = _relative(initial, (folder or setup.folder).resolve())
     return values
+
+
+def _make_relative(source: dict, folder: Path) -> None:
+    for key in source.keys() & set(_PLACES):
+        source[key] = _relative(source[key], folder)
+    for labels in source.get("classes", {}).values():
+        labels["volume"] = _relative(labels["volume"], folder)
+    if masks := source.get("metric_masks"):
+        source["metric_masks"] = [_relative(mask, folder) for mask in masks]
 
 
 def _relative(said: str | dict, folder: Path) -> str | dict:

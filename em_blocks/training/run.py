@@ -19,16 +19,15 @@ from em_blocks.models.setup import Setup
 from em_blocks.nets.memory import MemoryGuard
 from em_blocks.training.beginning import begin_with_state, begin_with_weights, channels_of
 from em_blocks.training.checkpoints import BEST, TrainingFiles
-from em_blocks.training.checks import check_intensities, check_labels, check_synapses
-from em_blocks.training.data.needs import check_volumes
 from em_blocks.training.data.samples import SampleBatch
-from em_blocks.training.data.sources import open_sources
 from em_blocks.training.identity import differences, identity
+from em_blocks.training.loading.batches import Batches
 from em_blocks.training.lock import TrainingLock
 from em_blocks.training.log import TensorBoardRecord
 from em_blocks.training.objective import HeadsObjective
 from em_blocks.training.place import SetupCopy
 from em_blocks.training.records import Records
+from em_blocks.training.review.problems import open_data
 from em_blocks.training.scores.panels import FOLDER as PANELS
 from em_blocks.training.scores.panels import Panels
 from em_blocks.training.scores.reports import curves, log_validation
@@ -133,17 +132,13 @@ class TrainingRun:
         self.changes: list[dict] = []
         self.best: dict | None = None
         self.seconds = 0.0
+        self.batches: Batches | None = None
         self.done = self.saved = self._take_over(state) if state else 0
 
     def _open_data(self, context: tuple[int, int, int]) -> None:
         config = self.setup.config
-        self.sources = open_sources(self.config.sources, config)
-        boxes = open_sources(self.config.validation, config)
-        for key, data in (("sources", self.sources), ("validation", boxes)):
-            check_volumes(data, config, key)
-            check_labels(data, key)
-            check_intensities(data, config, key)
-            check_synapses(data, config, key)
+        self.sources, boxes = open_data(config)
+        self.context = context
         self.stream = BatchStream(config, self.sources, context)
         self.validation = Validation(config, boxes)
         self.panels = Panels(self.output / "training" / PANELS, config, self.validation.sets)
@@ -201,15 +196,15 @@ class TrainingRun:
         self.records.start(self.done, self._document())  # so that the folder says whose it is
         config, self.began = self.config, time.monotonic() - self.seconds
         last = self.done if self._is_out_of_patience() else config.iterations
-        batches = self.stream.batches(self.done, last)
+        self.batches = Batches(self.setup.config, self.stream, self.context, self.done, last)
         with (
             self.records, Progress(self.done, config.iterations) as progress,
-            closing(batches), interruption.later(),
+            closing(self.batches), interruption.later(),
         ):
             try:
                 if self._validate_if_due(interruption):  # it was stopped before that
                     self._save()
-                for batch in batches:
+                for batch in self.batches:
                     self._iterate(batch, progress)
                     due = self.done % config.checkpoint_every == 0 or self.done == config.iterations
                     if due:  # a validation may take minutes: if it is killed, no iteration is lost
@@ -270,7 +265,8 @@ class TrainingRun:
         if self.done % LOG_EVERY == 0:
             values = {
                 "loss": step.loss, "gradient_norm": step.gradient_norm,
-                "learning_rate": step.learning_rate, **step.per_head,
+                "learning_rate": step.learning_rate, "waiting": self.batches.waiting,
+                **step.per_head,
             }
             self.records.metrics(self.done, {f"train/{name}": v for name, v in values.items()})
 
@@ -344,6 +340,7 @@ class TrainingRun:
             "command": self.command,
             "iteration": self.done,
             "seconds": round(self.seconds, 1),
+            "waiting": round(self.batches.waiting, 4) if self.batches else 0.0,
             "best": self.best,
             "history": self.history,
             "changes": self.changes,

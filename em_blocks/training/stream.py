@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import gunpowder as gp
 import numpy as np
 
-from em_blocks.errors import GeometryError
 from em_blocks.models.config import SetupConfig
 from em_blocks.models.truth import POST, PRE, Truth
 from em_blocks.training.data.augment import largest_read
@@ -34,20 +34,31 @@ class BatchStream:
         All with the volumes and synapses that heads and sampling need.
     context : (3,) ints
         Voxels of raw that the network needs beyond its output, per side.
+    alive : function
+        Called before each attempt at a sample.
     """
 
     def __init__(
-        self, config: SetupConfig, sources: Sequence[TrainingData], context: Sequence[int]
+        self, config: SetupConfig, sources: Sequence[TrainingData], context: Sequence[int],
+        alive: Callable[[], None] = lambda: None,
     ):
         check_volumes(sources, config, "sources")
-        self.config, self.voxel_size = config.training, config.voxel_size
+        self.config, self.voxel_size, self.alive = config.training, config.voxel_size, alive
         needs, heads = needs_of(config), config.heads
         self.labels = {name: labels_key(name) for name in needs.labels}
         self.masks = {name: mask_key(name) for name in needs.masks}
         self.has_synapses = needs.points
+        self.classes = frozenset[str]().union(*(data.classes for data in sources))
         targets = [HeadTargets(name, head, config.voxel_size) for name, head in heads.items()]
         self.arrays = {name: key for node in targets for name, key in node.arrays.items()}
-        self.locations = [location(data, config.voxel_size) for data in sources]
+        size, output = world(config.voxel_size), gp.Coordinate(self.config.output_shape)
+        reaches = (head.reach(config.voxel_size) for head in heads.values())
+        sides = gp.Coordinate(np.max([context, *reaches], axis=0))
+        read = largest_read(output + sides * 2, config.voxel_size, self.config.augment)
+        self.locations = [
+            location(data, config.voxel_size, output, _fits(read, data)) for data in sources
+        ]
+        self.room = min(_room(data, output) for data in sources)
         self.graph = sample_graph(
             sources,
             voxel_size=config.voxel_size,
@@ -57,10 +68,6 @@ class BatchStream:
             targets=targets,
             locations=self.locations,
         )
-        size, output = world(config.voxel_size), gp.Coordinate(self.config.output_shape)
-        reaches = (head.reach(config.voxel_size) for head in heads.values())
-        sides = gp.Coordinate(np.max([context, *reaches], axis=0))
-        self._check_sizes(sources, output + sides * 2)
         self.request = gp.BatchRequest()
         self.request.add(RAW, (output + gp.Coordinate(context) * 2) * size)
         for key in (*self.labels.values(), *self.masks.values(), *self.arrays.values()):
@@ -69,32 +76,24 @@ class BatchStream:
             self.request.add(SYNAPSES, output * size)
         self.roi = self.request[next(iter(self.arrays.values()))].roi
 
-    def batches(self, first: int, last: int) -> Iterator[SampleBatch]:
+    def batches(self, first: int, last: int) -> Generator[SampleBatch, None, None]:
         """Yield the batches `first` ... `last` - 1."""
         with gp.build(self.graph):
-            yield from prefetch(self._batch, first, last)
+            yield from prefetch(self.batch, first, last)
 
-    def _check_sizes(self, sources: Sequence[TrainingData], shape: Sequence[int]) -> None:
-        needed = largest_read(shape, self.voxel_size, self.config.augment)
-        for data in sources:
-            size = tuple(last - first for first, last in zip(data.begin, data.end, strict=True))
-            if any(n > s for n, s in zip(needed, size, strict=True)):
-                raise GeometryError(
-                    f"{data.name}: a sample can need {needed} voxels (zyx) with its context and "
-                    f"its deformation, but the used box has only {size}. Lower "
-                    "training.output_shape or training.augment, or use a larger box."
-                )
-
-    def _batch(self, iteration: int) -> SampleBatch:
+    def batch(self, iteration: int) -> SampleBatch:
+        """Make the batch of an iteration; the graph must be built."""
         return SampleBatch([self._sample(iteration, n) for n in range(self.config.batch_size)])
 
     def _sample(self, iteration: int, place: int) -> Sample:
         """Draw the sample of a place in a batch; `ConfigError` if none holds what is demanded."""
         entropy = (self.config.seed, iteration, place)
-        demand = Demand(self.config.used_sampling, iteration, entropy)
+        demand = Demand(
+            self.config.used_sampling, iteration, entropy, classes=self.classes, room=self.room
+        )
         for chosen in self.locations:
             chosen.p_nonempty = float(demand.site)
-        sample = draw_sample(self._draw, demand.accepts, entropy)
+        sample = draw_sample(self._draw, demand.accepts, entropy, self.alive)
         if sample is None:
             raise demand.refusal()
         return sample
@@ -117,6 +116,20 @@ class BatchStream:
         pre, post = sites_of(batch[SYNAPSES])
         corner = offset_nm(self.roi)
         return {PRE: pre - corner, POST: post - corner}
+
+
+def _size(data: TrainingData) -> tuple[int, ...]:
+    return tuple(last - first for first, last in zip(data.begin, data.end, strict=True))
+
+
+def _fits(shape: Sequence[int], data: TrainingData) -> bool:
+    """Tell whether a sample that reads `shape` voxels has room in the used box."""
+    return all(n <= s for n, s in zip(shape, _size(data), strict=True))
+
+
+def _room(data: TrainingData, output: Sequence[int]) -> float:
+    """Compute the share of an output that the used box fills if it lies within."""
+    return math.prod(min(1.0, s / n) for n, s in zip(output, _size(data), strict=True))
 
 
 def intensities_of(config: SetupConfig, sources: Sequence[TrainingData]) -> Range:

@@ -13,6 +13,7 @@ from em_blocks.config import VolumeInput
 from em_blocks.errors import BlockAlignmentError, GeometryError, VolumeError
 from em_blocks.extras import needed_extras
 from em_blocks.geometry import BlockGrid, Box, Frame, Nm3, Roi, Triple, triple
+from em_blocks.kernels.transforms.reflection import reflected
 from em_blocks.volumes.formats.base import Layout, StorageFormat
 from em_blocks.volumes.formats.storage import arrays_below, check_free, detect, format_named
 from em_blocks.volumes.indexing import basic_index
@@ -346,7 +347,7 @@ class Volume:
         # Indices are mirrored in the whole volume, not in the part that was read: otherwise
         # the padding would depend on the block shape.
         indices = [
-            _reflected(o, e, n)
+            reflected(o, e, n)
             for o, e, n in zip(box.offset, box.end, self.shape, strict=True)
         ]
         needed = Box.between([i.min() for i in indices], [i.max() + 1 for i in indices])
@@ -354,13 +355,6 @@ class Volume:
         for axis, (index, begin) in enumerate(zip(indices, needed.offset, strict=True), start=-3):
             values = values.take(index - begin, axis=axis)
         return values
-
-
-def _reflected(begin: int, end: int, size: int) -> np.ndarray:
-    """Return indices begin..end folded into 0..size-1 by reflection at the border voxels."""
-    period = max(1, 2 * (size - 1))
-    index = np.arange(begin, end) % period
-    return np.where(index < size, index, period - index)
 
 
 def _spatial_view(array: ts.TensorStore, arrangement: Arrangement) -> ts.TensorStore:

@@ -158,12 +158,6 @@ def test_only_the_box_of_a_source_is_used():
     assert all((labels_of(batch) == 1).all() for batch in first(stream(small, half), 8))
 
 
-def test_a_source_smaller_than_a_sample_is_refused_before_training():
-    small = stripes()._replace(end=(40, 25, 64))
-    with pytest.raises(GeometryError, match="a sample can need"):
-        stream(config(), small)
-
-
 def test_the_largest_read_covers_rotation_scale_and_displacement():
     augment = config(augment={"jitter_nm": [0, 10, 10], "scale": 0.2}).training.augment
     assert largest_read((10, 30, 40), (40, 10, 10), augment) == (12, 79, 79)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from em_blocks.errors import GeometryError
-from em_blocks.geometry import TOLERANCE_VOXELS, Box, Frame, Nm3, Roi, Triple
+from em_blocks.geometry import TOLERANCE_VOXELS, Box, Frame, Nm3, Roi, Triple, triple
 from em_blocks.models.sources import DataSource
+from em_blocks.training.data.reading.placement import Placement
 from em_blocks.training.data.voxels import StoredVoxels
 
 VOXEL_SIZE_TOLERANCE = 0.01
@@ -30,36 +31,48 @@ def check_voxel_size(path: str, found: Nm3, voxel_size: Sequence[float]) -> None
     )
 
 
-def first_voxel(raw: StoredVoxels, other: StoredVoxels) -> Triple:
-    """Find the voxel of `other` (labels or a mask) that lies where the first one of raw does.
+def check_stated_size(raw: StoredVoxels, stated: Nm3 | None) -> None:
+    """Raise `GeometryError` if the voxels of raw are not as large as its source states."""
+    found = raw.frame.voxel_size
+    if stated is not None and not np.allclose(found, stated, rtol=SAME_VOXEL_SIZE, atol=0):
+        raise GeometryError(
+            f"{raw.path} has voxel size {found}, but its source states {stated} nm (zyx). With the "
+            "wrong one, regions and labels would lie elsewhere. Correct `voxel_size` of the source, or "
+            "the attribute of the array."
+        )
+
+
+def placement(raw: StoredVoxels, other: StoredVoxels) -> Placement:
+    """Find where the voxels of raw lie in `other` (labels or a mask).
 
     Raises
     ------
     GeometryError
-        If voxels have two sizes, or do not lie on one grid.
+        If voxels of one are no whole multiple of those of the other, or do not lie on one grid.
     """
-    size = np.array(raw.frame.voxel_size)
-    drift = np.subtract(other.frame.voxel_size, size) / size
-    if np.abs(drift).max() > SAME_VOXEL_SIZE:
+    size, found = np.array(raw.frame.voxel_size), np.array(other.frame.voxel_size)
+    coarser, finer = (np.maximum(1, np.rint(ratio)) for ratio in (found / size, size / found))
+    if np.abs(found / coarser * finer / size - 1).max() > SAME_VOXEL_SIZE:
         raise GeometryError(
             f"{raw.path} has voxel size {raw.frame.voxel_size} and {other.path}, which is trained with "
             f"it, has {other.frame.voxel_size} nm (zyx). A training pairs them voxel by voxel, so they "
-            "would drift apart. Correct the attribute `voxel_size` that is wrong, or resample one of "
+            "would drift apart; only whole ratios can be paired (labels twice as coarse or as fine, "
+            "for example). Correct the attribute `voxel_size` that is wrong, or resample one of "
             "them."
         )
-    apart = np.subtract(raw.frame.offset, other.frame.offset) / size
+    apart = np.subtract(raw.frame.offset, other.frame.offset) / size * finer
     whole = np.rint(apart)
     if np.abs(apart - whole).max() > TOLERANCE_VOXELS:
         further = tuple((np.round(-apart, 3) + 0.0).tolist())  # no -0.0
         raise GeometryError(
             f"{raw.path} has offset {raw.frame.offset} and {other.path}, which is trained with it, has "
-            f"{other.frame.offset} nm (zyx): with voxels of {raw.frame.voxel_size} nm they lie "
-            f"{further} voxels apart, which is no whole number. A training "
+            f"{other.frame.offset} nm (zyx): with voxels of {tuple((size / finer).tolist())} nm they "
+            f"lie {further} voxels apart, which is no whole number. A training "
             "pairs them voxel by voxel, so it would learn from labels that lie elsewhere. Correct the "
             "`offset` that is wrong (in the attributes, or in the config beside `path`), or resample "
             "one of them."
         )
-    return tuple(int(n) for n in whole)
+    return Placement(*(triple(map(int, values)) for values in (whole, coarser, finer)))
 
 
 def used_boxes(
@@ -79,7 +92,8 @@ def used_boxes(
     Raises
     ------
     GeometryError
-        If a box is not inside raw, or holds nothing of the labels or a mask.
+        If a box is not inside raw, holds nothing of the labels or a mask, or is a stated region with
+        classes that are not stored everywhere in it.
     """
     whole = Box((0, 0, 0), shape)
     if source.rois is None:
@@ -98,5 +112,13 @@ def used_boxes(
                 f"and masks together cover {common.offset} to {common.end} (voxels of raw, zyx; raw "
                 f"begins at {frame.offset} nm). Correct the `offset` that is wrong, or choose a region "
                 "that all of them cover."
+            )
+        if source.has_classes and source.rois is not None and not common.contains(box):
+            raise GeometryError(
+                f"{name}: the region from {box.offset} to {box.end} is not wholly covered by raw, "
+                f"classes and masks, which together have the voxels {common.offset} to {common.end} "
+                "(voxels of raw, zyx). All of a region is trained and measured on, so nothing would be "
+                "known in a part of it. Correct the region, or the `offset` of the "
+                "volume that is elsewhere."
             )
     return [box.intersect(common) for box in wanted]

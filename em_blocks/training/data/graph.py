@@ -8,13 +8,15 @@ from collections.abc import Sequence
 
 import gunpowder as gp
 import numpy as np
-from scipy.spatial import cKDTree
 
+from em_blocks.geometry import Box
 from em_blocks.models.config import AugmentConfig, Normalization
 from em_blocks.training.data.augment import Deform, intensity_changes, mirror_and_transpose
 from em_blocks.training.data.domain import Range
 from em_blocks.training.data.keys import RAW, SYNAPSES, labels_key, mask_key
 from em_blocks.training.data.points import SynapseSource, inside
+from em_blocks.training.data.reading.beyond import read_mirrored, read_within
+from em_blocks.training.data.reading.locations import LocationInside, RegionLocation
 from em_blocks.training.data.sources import TrainingData
 from em_blocks.training.data.units import UNITS_PER_NM, world
 from em_blocks.training.data.voxels import Voxels
@@ -44,7 +46,8 @@ def sample_graph(
     """
     size = world(voxel_size)
     branches = tuple(
-        _source(data, size) + location for data, location in zip(sources, locations, strict=True)
+        _source(data, size, endless=isinstance(location, RegionLocation)) + location
+        for data, location in zip(sources, locations, strict=True)
     )
     nodes = [
         gp.RandomProvider([data.weight for data in sources]),
@@ -71,30 +74,27 @@ def _from_unit(intensities: Range, normalization: Normalization) -> gp.BatchFilt
     )
 
 
-def location(data: TrainingData, voxel_size: Sequence[float]) -> gp.RandomLocation:
-    """Choose where samples of `data` are cut; near a synapse with the probability `p_nonempty`."""
+def location(
+    data: TrainingData, voxel_size: Sequence[float], output_shape: Sequence[int], fits: bool
+) -> LocationInside | RegionLocation:
+    """Choose where samples of `data` are cut; near a synapse with the probability `p_nonempty`.
+
+    Parameters
+    ----------
+    output_shape : (3,) int
+        Of the network, voxels.
+    fits : bool
+        Whether a sample with its context fits into the used box. Boxes with labels are then used
+        as they always were; of those with classes all voxels are output, and context lies beyond.
+    """
     box = _box(data, world(voxel_size))
     sites = [] if data.synapses is None else [data.synapses.pre, data.synapses.post]
+    if data.classes or not fits:
+        post = np.array(sites[1] if sites else (), float).reshape(-1, 3)
+        region = Box.between(data.begin, data.end)
+        return RegionLocation(region, world(voxel_size), output_shape, post / voxel_size)
     any_inside = any(inside(site * UNITS_PER_NM, box).any() for site in sites)
-    return _Location(box, ensure_nonempty=SYNAPSES if any_inside else None, p_nonempty=0.0)
-
-
-class _Location(gp.RandomLocation):
-    """Choose no place by a site beyond the box, where the other end of a pair may lie."""
-
-    def __init__(self, box: gp.Roi, **options):
-        super().__init__(**options)
-        self.box = box
-
-    def setup(self):
-        super().setup()
-        if self.ensure_nonempty is None:
-            return
-        kept = inside(self.points.data, self.box)
-        if not kept.all():
-            weights = np.diff(self.cumulative_weights, prepend=0.0)[kept]
-            self.points = cKDTree(self.points.data[kept])
-            self.cumulative_weights = np.cumsum(weights).tolist()
+    return LocationInside(box, ensure_nonempty=SYNAPSES if any_inside else None, p_nonempty=0.0)
 
 
 def _box(data: TrainingData, size: gp.Coordinate) -> gp.Roi:
@@ -130,20 +130,53 @@ class VoxelSource(gp.BatchProvider):
         spec = self.array_spec.copy()
         spec.roi = request[self.key].roi
         batch = gp.Batch()
-        batch[self.key] = gp.Array(self.voxels[(spec.roi / spec.voxel_size).to_slices()], spec)
+        batch[self.key] = gp.Array(self.read(spec.roi / spec.voxel_size), spec)
         return batch
 
+    def read(self, where: gp.Roi) -> np.ndarray:
+        """Read voxels."""
+        return self.voxels[where.to_slices()]
 
-def _source(data: TrainingData, size: gp.Coordinate) -> gp.Pipeline:
+
+class EndlessSource(VoxelSource):
+    """Provide voxels around a region, too: raw mirrored where it ends, all else 0 around it."""
+
+    def __init__(
+        self, key: gp.ArrayKey, voxels: Voxels, region: Box, voxel_size: gp.Coordinate,
+        interpolatable: bool,
+    ):
+        super().__init__(key, voxels, _ENDLESS, voxel_size, interpolatable)
+        self.region = region
+
+    def read(self, where: gp.Roi) -> np.ndarray:
+        box = Box(where.offset, where.shape)
+        if self.key == RAW:
+            return read_mirrored(self.voxels, box)
+        return read_within(self.voxels, self.region, box)
+
+
+_ENDLESS = gp.Roi((None,) * 3, (None,) * 3)
+
+
+def _source(data: TrainingData, size: gp.Coordinate, *, endless: bool) -> gp.Pipeline:
     box = _box(data, size)
     labels = {labels_key(name): voxels for name, voxels in data.labels.items()}
     masks = {mask_key(name): voxels for name, voxels in data.masks.items()}
     arrays = [(RAW, data.raw), *(labels | masks).items()]
-    # gunpowder derives the seeds of a request from the number of nodes that it has passed. The crop
-    # changes nothing else; without it, trainings that older versions began would see other samples.
-    branches = tuple(
-        VoxelSource(key, voxels, box, size, key == RAW) + gp.Crop(key, box) for key, voxels in arrays
-    )
+    if endless:
+        region = Box.between(data.begin, data.end)
+        branches = tuple(
+            EndlessSource(key, voxels, region, size, key == RAW) for key, voxels in arrays
+        )
+    else:
+        # gunpowder derives the seeds of a request from the number of nodes that it has passed. The
+        # crop changes nothing else; without it, trainings that older versions began would see other
+        # samples.
+        branches = tuple(
+            VoxelSource(key, voxels, box, size, key == RAW) + gp.Crop(key, box)
+            for key, voxels in arrays
+        )
     if data.synapses is not None:
-        branches = (*branches, SynapseSource(SYNAPSES, data.synapses, box))
+        synapses = SynapseSource(SYNAPSES, data.synapses, _ENDLESS if endless else box, box)
+        branches = (*branches, synapses)
     return branches + gp.MergeProvider()

@@ -32,7 +32,7 @@ def needs_of(config: SetupConfig, *, sampled: bool = True) -> Needs:
 
 
 def check_volumes(data: Sequence[TrainingData], config: SetupConfig, key: str) -> None:
-    """Raise `ConfigError` if a source lacks a label volume or mask that is needed.
+    """Raise `ConfigError` if a source lacks a label volume or mask, or means another thing by it.
 
     Parameters
     ----------
@@ -50,3 +50,11 @@ def check_volumes(data: Sequence[TrainingData], config: SetupConfig, key: str) -
                     f"`sampling` of the setup need {sorted(missing)} too. Name them in `{kind}` of "
                     'the source ({"name": path}), or leave the source out.'
                 )
+    for name in needs.labels:
+        known = {name in one.classes: one.name for one in data}
+        if len(known) == 2:
+            raise ConfigError(
+                f"training.{key}: {name!r} is a class in {known[True]} and ids of objects in "
+                f"{known[False]}, so the same values would mean different things. Name it in `classes` "
+                "of both sources, or in `labels` of both."
+            )

@@ -31,11 +31,15 @@ class SynapseSource(gp.BatchProvider):
     synapses : Synapses
         nm from the origin of the graph's world.
     roi : gunpowder.Roi
-        The region that is annotated.
+        The region that can be asked for.
+    annotated : gunpowder.Roi
+        The region that is annotated: pairs beyond it do not count.
     """
 
-    def __init__(self, key: gp.GraphKey, synapses: Synapses, roi: gp.Roi):
-        self.key, self.roi = key, roi
+    def __init__(
+        self, key: gp.GraphKey, synapses: Synapses, roi: gp.Roi, annotated: gp.Roi
+    ):
+        self.key, self.roi, self.annotated = key, roi, annotated
         self.pre, self.post = synapses.pre * UNITS_PER_NM, synapses.post * UNITS_PER_NM
 
     def setup(self):
@@ -44,7 +48,8 @@ class SynapseSource(gp.BatchProvider):
     def provide(self, request):
         spec = self.spec[self.key].copy()
         spec.roi = request[self.key].roi
-        rows = np.flatnonzero(inside(self.pre, spec.roi) | inside(self.post, spec.roi))
+        there = spec.roi.intersect(self.annotated)
+        rows = np.flatnonzero(inside(self.pre, there) | inside(self.post, there))
         nodes = [
             gp.Node(2 * row + end, points[row].copy())
             for row in rows.tolist()

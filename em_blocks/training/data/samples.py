@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +53,8 @@ class SampleBatch(dict[str, np.ndarray]):
 
 
 def draw_sample(
-    draw: Callable[[int], Sample], accept: Callable[[Sample], bool], entropy: Sequence[int]
+    draw: Callable[[int], Sample], accept: Callable[[Sample], bool], entropy: Sequence[int],
+    alive: Callable[[], None] = lambda: None,
 ) -> Sample | None:
     """Draw samples until one is accepted; None if `MAX_ATTEMPTS` were not.
 
@@ -69,8 +70,11 @@ def draw_sample(
     entropy : sequence of ints
         Seed, iteration and place in the batch: with the attempt, the only source of randomness,
         so a resumed training sees the batches it would have.
+    alive : function
+        Called before each attempt.
     """
     for attempt in range(MAX_ATTEMPTS):
+        alive()
         state = np.random.SeedSequence((*entropy, attempt)).generate_state(1)
         sample = draw(int(state[0]))
         if accept(sample):
@@ -78,11 +82,21 @@ def draw_sample(
     return None
 
 
-def prefetch(make: Callable[[int], SampleBatch], first: int, last: int) -> Iterator[SampleBatch]:
+def prefetch(
+    make: Callable[[int], SampleBatch], first: int, last: int,
+    cancel: Callable[[], None] = lambda: None,
+) -> Generator[SampleBatch, None, None]:
     """Yield ``make(first)`` ... ``make(last - 1)``, each prepared while the last is used.
 
     One thread in order, not gunpowder's PreCache: worker processes would draw
     their own seeds, and a stopped training could not be continued exactly.
+
+    Parameters
+    ----------
+    make : function
+    first, last : int
+    cancel : function
+        Called at the end, however it comes: `make` must not go on for long after it.
     """
     ready: queue.Queue = queue.Queue(maxsize=2)
     stop = threading.Event()
@@ -112,4 +126,5 @@ def prefetch(make: Callable[[int], SampleBatch], first: int, last: int) -> Itera
             yield item
     finally:
         stop.set()
+        cancel()
         worker.join()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from em_blocks.errors import ConfigError
 from em_blocks.models.sampling import Sampling
 from em_blocks.models.schedules import scheduled
-from em_blocks.models.truth import Truth
+from em_blocks.models.truth import OBJECT, Truth
 from em_blocks.training.data.samples import MAX_ATTEMPTS, Sample
 
 
@@ -27,6 +27,11 @@ class Demand:
         Whose probabilities hold.
     entropy : sequence of ints
         Seed, iteration and place in the batch.
+    classes : collection of str
+        Of the label volumes, those that say what is known of a class.
+    room : float
+        Share of a sample that the smallest of the used boxes fills. Shares that are demanded count of
+        that: a region smaller than a sample could never hold them else.
 
     Attributes
     ----------
@@ -34,8 +39,11 @@ class Demand:
         Whether a postsynaptic site is demanded.
     """
 
-    def __init__(self, sampling: Sampling, iteration: int, entropy: Sequence[int]):
-        self.sampling = sampling
+    def __init__(
+        self, sampling: Sampling, iteration: int, entropy: Sequence[int],
+        *, classes: Collection[str] = (), room: float = 1.0,
+    ):
+        self.sampling, self.classes, self.room = sampling, classes, room
         self.site = _random(entropy, 0) < scheduled(sampling.sites, iteration)
         self.foreground = [
             wanted for number, wanted in enumerate(sampling.foreground, start=1)
@@ -62,17 +70,21 @@ class Demand:
 
     def _lack(self, sample: Sample) -> str | None:
         truth, sampling = sample.truth, self.sampling
-        if _less(_labelled(truth), sampling.labelled):
+        if _less(_labelled(truth), sampling.labelled * self.room):
             return f"were labelled in less than {sampling.labelled:.0%} of their voxels"
         for name, least in sampling.masked.items():
-            if _less(truth.masks[name], least):
+            if _less(truth.masks[name], least * self.room):
                 return f"lay in the mask {name!r} with less than {least:.0%} of their voxels"
         for wanted in self.foreground:
-            if _less(truth.labels[wanted.label], wanted.fraction):
+            if _less(self._objects(truth, wanted.label), wanted.fraction * self.room):
                 return f"held {wanted.label!r} in less than {wanted.fraction:.2%} of their voxels"
         if self.site and not sample.sites:
             return "held no postsynaptic site"
         return None
+
+    def _objects(self, truth: Truth, label: str) -> np.ndarray:
+        labels = truth.labels[label]
+        return labels == OBJECT if label in self.classes else labels
 
 
 def _random(entropy: Sequence[int], number: int) -> float:

@@ -9,17 +9,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from em_blocks.errors import VolumeError
+from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Box, Frame, Nm3
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.kernels.synthetic.volume import phantom
 from em_blocks.models.config import SetupConfig
 from em_blocks.models.sources import DataSource
-from em_blocks.models.truth import LABELS
-from em_blocks.training.data.alignment import check_voxel_size, first_voxel, used_boxes
+from em_blocks.models.truth import BACKGROUND, LABELS, METRIC, UNKNOWN
+from em_blocks.training.data.alignment import (
+    check_stated_size,
+    check_voxel_size,
+    placement,
+    used_boxes,
+)
 from em_blocks.training.data.normalization import measured_normalization
 from em_blocks.training.data.raw_sample import RawSample
-from em_blocks.training.data.voxels import Slices, Voxels, open_ids, open_mask, open_raw
+from em_blocks.training.data.reading.states import AllOf, ClassVoxels, Constant, Within
+from em_blocks.training.data.voxels import (
+    Slices,
+    StoredVoxels,
+    Voxels,
+    open_ids,
+    open_mask,
+    open_raw,
+)
 from em_blocks.volumes import Volume
 from em_blocks.volumes.synapse_files import read_synapses
 
@@ -31,7 +44,7 @@ class TrainingData(NamedTuple):
 
     name: str
     raw: Voxels
-    labels: Mapping[str, Voxels]  # ids, 0 unknown
+    labels: Mapping[str, Voxels]  # ids, 0 unknown; of classes what is known, as in `Truth`
     begin: tuple[int, int, int]  # used voxels
     end: tuple[int, int, int]
     weight: float
@@ -39,6 +52,7 @@ class TrainingData(NamedTuple):
     masks: Mapping[str, Voxels] = NONE
     is_scaled: bool = False  # raw, to be what the setup is for
     data_set: str = ""  # name of the source, of which this may be one ROI
+    classes: frozenset[str] = frozenset()  # of the labels, those of what is known, not of ids
 
     @property
     def box(self) -> Slices:
@@ -60,23 +74,61 @@ class _Content(NamedTuple):
     masks: dict[str, Voxels]
     synapses: Synapses | None
     common: Box  # voxels that all volumes have
+    classes: frozenset[str] = frozenset()
 
 
-def open_sources(sources: Sequence[DataSource], config: SetupConfig) -> list[TrainingData]:
+def open_sources(
+    sources: Sequence[DataSource], config: SetupConfig, *, validation: bool = False,
+    check: bool = True,
+) -> list[TrainingData]:
     """Open or generate the sources of a setup, as many as they have ROIs.
 
     Raw of sources that have a `normalization` is scaled so that the setup's own one makes of it
-    what the source asks for. Errors are those of `open_source`; `ConfigError` also if intensities
-    cannot be measured.
+    what the source asks for. Classes that heads learn and a source does not name are unknown there.
+    Errors are those of `open_source`; `ConfigError` also if intensities cannot be measured.
+
+    Parameters
+    ----------
+    validation : bool
+        Whether scores are measured on them, so that `metric_masks` are read.
+    check : bool
+        Whether all values are read to find those that no training can use.
     """
-    found = []
-    for source in sources:
-        data = open_source(source, config.voxel_size)
-        if source.normalization is not None:
-            raw = _scaled(source, data[0].raw, config)
-            data = [one._replace(raw=raw, is_scaled=True) for one in data]
-        found += data
-    return found
+    return [
+        one for source in sources
+        for one in _opened(source, config, validation=validation, check=check)
+    ]
+
+
+def _opened(source: DataSource, config: SetupConfig, **options: bool) -> list[TrainingData]:
+    data = open_source(source, config.voxel_size, **options)
+    if source.normalization is not None:
+        raw = _scaled(source, data[0].raw, config)
+        data = [one._replace(raw=raw, is_scaled=True) for one in data]
+    return [_with_classes(one, classes_of(config)) for one in data]
+
+
+def classes_of(config: SetupConfig) -> list[str]:
+    """Name the classes that the heads of a setup learn."""
+    return list(dict.fromkeys(
+        name for head in config.heads.values() for name in getattr(head, "classes", ())
+    ))
+
+
+def _with_classes(data: TrainingData, names: Sequence[str]) -> TrainingData:
+    """Add the classes that heads learn and a source does not know."""
+    if ids := sorted(set(names) & data.labels.keys() - data.classes):
+        raise ConfigError(
+            f"{data.name} has {ids} among its `labels`, where every id is an object, but a head learns "
+            f"them as classes. Name them in `classes` of the source: "
+            f'{{"{ids[0]}": {{"volume": PATH}}}}, which says where they are annotated.'
+        )
+    unknown = {
+        name: Constant(UNKNOWN, data.raw.shape) for name in names if name not in data.labels
+    }
+    if not unknown:
+        return data
+    return data._replace(labels={**data.labels, **unknown}, classes=data.classes | unknown.keys())
 
 
 def _scaled(source: DataSource, raw: Voxels, config: SetupConfig) -> Voxels:
@@ -89,13 +141,19 @@ def _scaled(source: DataSource, raw: Voxels, config: SetupConfig) -> Voxels:
     )
 
 
-def open_source(source: DataSource, voxel_size: Nm3) -> list[TrainingData]:
+def open_source(
+    source: DataSource, voxel_size: Nm3, *, validation: bool = False, check: bool = True
+) -> list[TrainingData]:
     """Open or generate one source and check that it fits.
 
     Parameters
     ----------
     voxel_size : (3,) floats
         nm (z, y, x) that the setup is made for.
+    validation : bool
+        Whether `metric_masks` are read.
+    check : bool
+        Whether all values are read to find those that no training can use.
 
     Returns
     -------
@@ -112,7 +170,9 @@ def open_source(source: DataSource, voxel_size: Nm3) -> list[TrainingData]:
         If volumes do not lie on one voxel grid or have nothing in common, the voxel size is another
         than that of the setup, or a used box is outside.
     """
-    found = _phantom(source, voxel_size) if source.phantom else _stored(source, voxel_size)
+    found = (
+        _phantom(source, voxel_size) if source.phantom else _stored(source, voxel_size, validation)
+    )
     boxes = used_boxes(source, found.name, found.frame, found.raw.shape, found.common)
     total = sum(box.size for box in boxes)
     data = [
@@ -120,10 +180,11 @@ def open_source(source: DataSource, voxel_size: Nm3) -> list[TrainingData]:
             found.name if len(boxes) == 1 else f"{found.name}, ROI {number}", found.raw, found.labels,
             box.offset, box.end, source.weight * (box.size / total), found.synapses, found.masks,
             data_set=found.name,
+            classes=found.classes,
         )
         for number, box in enumerate(boxes, start=1)
     ]
-    for one in data:
+    for one in data if check else ():
         _check_values(one)
     return data
 
@@ -158,26 +219,47 @@ def _phantom(source: DataSource, voxel_size: Nm3) -> _Content:
     synapses = made.synapses if spec.synapses_per_um3 else None
     whole = Box((0, 0, 0), made.raw.shape)
     return _Content(
-        f"phantom of seed {spec.seed}", Frame(voxel_size), made.raw, {LABELS: made.neurons}, {},
-        synapses, whole,
+        source.name or f"phantom of seed {spec.seed}", Frame(voxel_size), made.raw,
+        {LABELS: made.neurons}, {}, synapses, whole,
     )
 
 
-def _stored(source: DataSource, voxel_size: Nm3) -> _Content:
-    raw = open_raw(source.raw)
+def _stored(source: DataSource, voxel_size: Nm3, validation: bool) -> _Content:
+    raw = open_raw(source.raw, source.voxel_size)
     check_voxel_size(raw.path, raw.frame.voxel_size, voxel_size)
-    labels = {name: open_ids(said, raw) for name, said in sorted(source.label_volumes.items())}
-    masks = {name: open_mask(said) for name, said in sorted((source.masks or {}).items())}
-    common = Box((0, 0, 0), raw.shape)
-    for volumes in (labels, masks):
-        for name, volume in volumes.items():
-            first = first_voxel(raw, volume)
-            volumes[name] = volume.counted_from(first)
-            common = common.intersect(Box(tuple(-n for n in first), volume.shape))
+    check_stated_size(raw, source.voxel_size)
+    place = _Places(raw)
+    labels = {
+        name: place(open_ids(said, raw)) for name, said in sorted(source.label_volumes.items())
+    }
+    masks = {name: place(open_mask(said)) for name, said in sorted((source.masks or {}).items())}
+    classes = {
+        name: ClassVoxels(place(open_ids(said.volume, raw)), said)
+        for name, said in sorted((source.classes or {}).items())
+    }
+    classes |= {name: Constant(BACKGROUND, raw.shape) for name in source.absent or ()}
+    labels |= classes
+    if source.specimen is not None:
+        specimen = place(open_mask(source.specimen))
+        labels = {name: Within(volume, specimen) for name, volume in labels.items()}
+    if validation and source.metric_masks:
+        masks[METRIC] = AllOf([place(open_mask(said)) for said in source.metric_masks])
     return _Content(
-        "/".join(raw.path.split("/")[-2:]), raw.frame, raw, labels, masks,
-        _synapses(source, raw.frame, voxel_size), common,
+        source.name or "/".join(raw.path.split("/")[-2:]), raw.frame, raw, labels, masks,
+        _synapses(source, raw.frame, voxel_size), place.common, frozenset(classes),
     )
+
+
+class _Places:
+    """Bring volumes to the voxels of raw; `common` are those that all of them have."""
+
+    def __init__(self, raw: StoredVoxels):
+        self.raw, self.common = raw, Box((0, 0, 0), raw.shape)
+
+    def __call__(self, volume: StoredVoxels) -> StoredVoxels:
+        where = placement(self.raw, volume)
+        self.common = self.common.intersect(where.covered(volume.shape))
+        return volume.placed(where)
 
 
 def _synapses(source: DataSource, raw: Frame, voxel_size: Nm3) -> Synapses | None:

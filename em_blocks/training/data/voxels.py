@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from em_blocks.config import VolumeInput, path_of
-from em_blocks.errors import ConfigError
-from em_blocks.geometry import Box, Frame, Triple
+from em_blocks.errors import ConfigError, VolumeError
+from em_blocks.geometry import Box, Frame, Nm3, Triple
+from em_blocks.training.data.reading.placement import Placement
 from em_blocks.volumes import Volume
 from em_blocks.volumes.imports.sources import ReadBox
 from em_blocks.volumes.labels import open_labels, placed
@@ -55,13 +56,13 @@ class StoredVoxels:
         self, read: ReadBox, *, path: str, shape: Triple, chunk_shape: Triple,
         dtype: np.dtype | str, frame: Frame, signed: bool = False, files: ExitStack | None = None,
     ):
-        self._read, self._files, self._first = read, files, (0, 0, 0)
+        self._read, self._files = read, files
         self.path, self.shape, self.chunk_shape = path, shape, chunk_shape
         self.dtype, self.frame, self.signed = np.dtype(dtype), frame, signed
 
     def __getitem__(self, where: Slices) -> np.ndarray:
         box = Box.between([axis.start for axis in where], [axis.stop for axis in where])
-        return self._read(box.shift(self._first)).astype(self.dtype, copy=False)
+        return self._read(box).astype(self.dtype, copy=False)
 
     def scaled(self, scale: float, shift: float) -> StoredVoxels:
         """Multiply slices by `scale` and add `shift`; they become float32."""
@@ -70,15 +71,22 @@ class StoredVoxels:
         made.dtype = np.dtype(np.float32)
         return made
 
-    def counted_from(self, first: Triple) -> StoredVoxels:
-        """Count slices from the voxel `first` of the volume, which may lie outside of it."""
-        moved = copy.copy(self)
-        moved._first = first
-        return moved
+    def placed(self, placement: Placement) -> StoredVoxels:
+        """Count and size voxels as the volume does that `placement` lies in this one."""
+        made = copy.copy(self)
+        made._read = lambda box: placement.pick(self._read(placement.box(box)), box)
+        made.shape = placement.covered(self.shape).end
+        made.chunk_shape = placement.pieces(self.chunk_shape)
+        return made
 
 
-def open_raw(said: str | VolumeInput) -> StoredVoxels:
+def open_raw(said: str | VolumeInput, voxel_size: Nm3 | None = None) -> StoredVoxels:
     """Open intensities in any format of `Volume`; floats are read as float32.
+
+    Parameters
+    ----------
+    voxel_size : (3,) floats, optional
+        nm (z, y, x), for volumes that do not say it.
 
     Raises
     ------
@@ -87,7 +95,7 @@ def open_raw(said: str | VolumeInput) -> StoredVoxels:
     IncompleteInputError
         If a run has not made all of it.
     """
-    volume = _open_volume(said)
+    volume = _open_volume(_sized(said, voxel_size))
     if volume.channels is not None or volume.dtype.kind not in "uif" or volume.dtype.itemsize > 4:
         raise ConfigError(
             f"The raw data {volume.path} are {volume.dtype} with {volume.channels or 'no'} channels; "
@@ -140,6 +148,17 @@ def open_ids(said: str | VolumeInput, raw: StoredVoxels) -> StoredVoxels:
         dtype=f"u{labels.dtype.itemsize}", frame=labels.frame, signed=labels.dtype.kind == "i",
         files=files,
     )
+
+
+def _sized(said: str | VolumeInput, voxel_size: Nm3 | None) -> str | VolumeInput:
+    """A volume with the voxel size that is told, if it says none itself."""
+    if voxel_size is None or isinstance(said, VolumeInput):
+        return said
+    try:
+        Volume.open(said)
+    except VolumeError:  # its own message if it is not only the voxel size that is missing
+        return VolumeInput(path=said, voxel_size=voxel_size)
+    return said
 
 
 def _open_volume(said: str | VolumeInput) -> Volume:

@@ -47,6 +47,26 @@ def test_a_voxel_is_labelled_if_it_is_in_any_of_the_label_volumes():
     assert not accepts({"labelled": 0.71}, sample(labelled=40, mito=30))
 
 
+def test_of_a_class_the_voxels_of_the_object_count_and_of_labelled_the_known_ones():
+    states = np.repeat([0, 1, 2], [30, 60, 10]).astype("u1").reshape(SHAPE)
+    made = Sample(np.zeros(SHAPE, "f4"), Truth((40, 4, 4), {"mito": states}), {})
+    wanted = Sampling(labelled=0.7, foreground=[{"label": "mito", "fraction": 0.1}])
+    assert Demand(wanted, 0, (1,), classes={"mito"}).accepts(made)
+    for more in ({"labelled": 0.71}, {"foreground": [{"label": "mito", "fraction": 0.11}]}):
+        stricter = Sampling(**wanted.model_dump() | more)
+        assert not Demand(stricter, 0, (1,), classes={"mito"}).accepts(made)
+
+
+def test_shares_count_of_what_the_smallest_region_can_fill():
+    wanted = Sampling(
+        labelled=0.8, masked={"tissue": 0.4}, foreground=[{"label": "mito", "fraction": 0.2}]
+    )
+    enough = {"labelled": 20, "mask": 10, "mito": 5}
+    assert Demand(wanted, 0, (1,), room=0.25).accepts(sample(**enough))
+    for less in ({"labelled": 14}, {"mask": 9}, {"mito": 4}):
+        assert not Demand(wanted, 0, (1,), room=0.25).accepts(sample(**enough | less))
+
+
 def test_all_demands_hold_at_once():
     both = {"labelled": 0.5, "foreground": [{"label": "mito", "fraction": 0.1}], "sites": 1.0}
     full = {"labelled": 50, "mito": 10, "sites": 1}

@@ -1,0 +1,128 @@
+"""Sizes of a U-Net and of its samples, worked out from voxel size, memory and crops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from em_blocks.geometry import Triple, triple
+from em_blocks.nets.shapes import UNetShapes
+
+LEVELS = 4
+"""With three poolings the coarsest voxels of 5 nm data are 40 nm: a mitochondrion is 10 of them."""
+SAMPLE_VOXELS = 2**17
+"""Output of a sample: more takes time from iterations, less spends it on context."""
+FEATURES = ((0.0, 12), (12.0, 24), (40.0, 32))
+"""Channels of the finest level by GB of memory; each level has twice as many."""
+DEEPEST_SAMPLE = 4
+"""Sections of a sample if sections are thick: more of them are nearly unrelated."""
+BYTES_PER_ACTIVATION = 12
+"""Of training: the value, its gradient, and what a convolution needs at the same time (measured)."""
+
+
+class NetworkPlan(NamedTuple):
+    """A U-Net, and shapes that fit to it, voxels (z, y, x).
+
+    Attributes
+    ----------
+    sample_bytes : float
+        Estimated memory of training with one sample.
+    """
+
+    features: tuple[int, ...]
+    kernels: tuple[tuple[Triple, ...], ...]
+    pooling: tuple[Triple, ...]
+    output_shape: Triple
+    tile_shape: Triple
+    context: Triple
+    sample_bytes: float
+
+
+def plan_network(
+    voxel_size: Sequence[float], memory_gb: float, smallest_box: Sequence[int]
+) -> NetworkPlan:
+    """Work out a network and its samples.
+
+    Parameters
+    ----------
+    voxel_size : (3,) floats
+        nm (z, y, x).
+    memory_gb : float
+        Of the device that trains.
+    smallest_box : (3,) ints
+        The smallest of the crops along every axis, voxels.
+    """
+    base = max(channels for least, channels in FEATURES if memory_gb >= least)
+    features = tuple(base * 2**level for level in range(LEVELS))
+    kernels, pooling = _levels(voxel_size)
+    shapes = UNetShapes(kernels, pooling)
+    largest = _largest(shapes, features, memory_gb * 1e9 / 2)
+    output = _output(shapes, smallest_box, largest, voxel_size)
+    tile = _tile(shapes, output, largest)
+    return NetworkPlan(
+        features, kernels, pooling, output, tile, shapes.context,
+        _bytes(shapes, features, output),
+    )
+
+
+def _levels(
+    voxel_size: Sequence[float],
+) -> tuple[tuple[tuple[Triple, ...], ...], tuple[Triple, ...]]:
+    """Kernels and poolings with which voxels become as long as wide before axes are treated alike."""
+    size, kernels, pooling = list(voxel_size), [], []
+    for level in range(LEVELS):
+        finest = min(size)
+        near = triple(3 if length <= 2 * finest else 1 for length in size)
+        alike = triple(3 if length <= 1.34 * finest else 1 for length in size)
+        kernels.append((near, alike))
+        if level < LEVELS - 1:
+            pool = triple(2 if length < 2 * finest else 1 for length in size)
+            pooling.append(pool)
+            size = [length * step for length, step in zip(size, pool, strict=True)]
+    return tuple(kernels), tuple(pooling)
+
+
+def _output(
+    shapes: UNetShapes, box: Sequence[int], largest: float, voxel_size: Sequence[float]
+) -> Triple:
+    """The output of a sample: cubic in nm, thin where sections are thick; no larger than crops."""
+    factor = shapes.tile_factor
+    thick = voxel_size[0] > 2 * voxel_size[2]
+    depth = min(DEEPEST_SAMPLE, max(1, box[0] // 2)) if thick else None
+    target = min(SAMPLE_VOXELS, largest)
+    side = (target / depth) ** 0.5 if depth else target ** (1 / 3)
+    wanted = [depth or side, side, side]
+    return triple(
+        max(f, min(round(n / f), -(-b // f)) * f)
+        for n, f, b in zip(wanted, factor, box, strict=True)
+    )
+
+
+def _tile(shapes: UNetShapes, output: Triple, largest: float) -> Triple:
+    """A tile of a prediction: outputs of samples, twice as large in the plane if memory holds it."""
+    double = triple((output[0], 2 * output[1], 2 * output[2]))
+    return double if math.prod(double) <= largest else output
+
+
+def _largest(shapes: UNetShapes, features: Sequence[int], memory: float) -> float:
+    """Voxels of the largest output of which training fits into so many bytes, as a cube."""
+    factor = shapes.tile_factor
+    shape, found = factor, float(math.prod(factor))
+    while _bytes(shapes, features, shape) < memory:
+        found = math.prod(shape)
+        shape = triple(n + max(f, n // 4 // f * f) for n, f in zip(shape, factor, strict=True))
+    return found
+
+
+def _bytes(shapes: UNetShapes, features: Sequence[int], output: Sequence[int]) -> float:
+    """Estimate the memory of training with one sample: activations of all convolutions."""
+    size = list(shapes.input_shape(output))
+    total, below = 0.0, [list(pool) for pool in shapes.pooling]
+    for channels, kernels, pool in zip(
+        features, shapes.kernels, [*below, [1, 1, 1]], strict=True
+    ):
+        for _ in kernels:  # the way down, and about as much on the way up
+            total += 2 * channels * math.prod(size)
+        size = [n / step for n, step in zip(size, pool, strict=True)]
+    return BYTES_PER_ACTIVATION * total

@@ -1,0 +1,1 @@
+"""How voxels of other grids, of classes and beyond the end of a volume are read."""

@@ -1,0 +1,87 @@
+"""All that is wrong with the data of a training is told at once, before it starts."""
+
+import numpy as np
+import pytest
+
+from em_blocks.errors import ConfigError, GeometryError
+from em_blocks.geometry import Frame
+from em_blocks.models.config import SetupConfig
+from em_blocks.training.review.problems import check_classes, inspect_data, open_data
+from em_blocks.volumes import Volume
+from tiny_setup import PHANTOM, tiny_config
+
+SIZE = (10.0, 10.0, 10.0)
+
+
+def stored(path, values):
+    volume = Volume.create(
+        str(path), shape=values.shape, dtype=values.dtype, frame=Frame(SIZE), chunk_shape=(4, 4, 4)
+    )
+    volume.write(volume.box, values)
+    return str(path)
+
+
+@pytest.fixture
+def good(tmp_path):
+    rng = np.random.default_rng(1)
+    return {
+        "raw": stored(tmp_path / "raw", rng.integers(0, 255, (4, 9, 9)).astype("u1")),
+        "labels": stored(tmp_path / "ids", rng.integers(0, 3, (4, 9, 9)).astype("u1")),
+    }
+
+
+def config(sources, validation=({"phantom": PHANTOM},)):
+    values = tiny_config()
+    values["training"] |= {"sources": list(sources), "validation": list(validation)}
+    return SetupConfig.from_dict(values)
+
+
+class Learning:
+    """What the checks read of a head of classes."""
+
+    classes = ("mito",)
+    needs = frozenset({"labels/mito"})
+
+
+def learning(*sources):
+    made = config(sources)
+    return made.model_copy(update={"heads": {"classes": Learning()}})
+
+
+def test_errors_of_all_sources_and_of_the_validation_are_listed_together(good, tmp_path):
+    dark = stored(tmp_path / "dark", np.zeros((4, 9, 9), "u1"))
+    sources = [good | {"raw": "/nowhere"}, good, good | {"voxel_size": [1, 2, 3]}, good | {"raw": dark}]
+    empty = stored(tmp_path / "empty", np.zeros((4, 9, 9), "u1"))
+    with pytest.raises(
+        ConfigError,
+        match=r"4 errors\. \(1\).*/nowhere.*\(2\).*\(1\.0, 2\.0, 3\.0\).*\(3\).*dark.*\(4\).*"
+        "validation: no voxel is labelled",
+    ):
+        open_data(config(sources, [good | {"labels": empty}]))
+
+
+def test_a_single_error_stays_what_it_is_and_good_data_are_opened(good):
+    with pytest.raises(GeometryError, match="states"):
+        open_data(config([good, good | {"voxel_size": [1, 2, 3]}]))
+    data, errors = inspect_data(config([good]))
+    assert not errors and [len(found) for found in data] == [1, 1]
+    assert data.sources[0].raw.shape == (4, 9, 9)
+
+
+def test_a_class_must_occur_and_something_else_too(good):
+    def source(**more):
+        return {"raw": good["raw"], "classes": {"mito": {"volume": good["labels"]} | more}}
+
+    made = learning(source(), source(ids=[7]))
+    check_classes(inspect_data(made)[0].sources, made)  # it occurs in one of them
+    for more, found in (
+        ({"ids": [7]}, r"no source has a voxel of it: 0 voxels of the class and 324"),
+        ({"unpainted": "unknown"}, "no source has a voxel that is certainly something else"),
+    ):
+        made = learning(source(**more))
+        with pytest.raises(ConfigError, match=found):
+            check_classes(inspect_data(made)[0].sources, made)
+    other = {"raw": good["raw"], "labels": good["labels"]}
+    made = learning(other)
+    with pytest.raises(ConfigError, match="'mito', but no source"):
+        check_classes(inspect_data(made)[0].sources, made)
