@@ -22,6 +22,7 @@ from em_blocks.training.checkpoints import BEST, TrainingFiles
 from em_blocks.training.data.samples import SampleBatch
 from em_blocks.training.identity import differences, identity
 from em_blocks.training.loading.batches import Batches
+from em_blocks.training.loading.stream import BatchStream
 from em_blocks.training.lock import TrainingLock
 from em_blocks.training.log import TensorBoardRecord
 from em_blocks.training.objective import HeadsObjective
@@ -35,7 +36,6 @@ from em_blocks.training.scores.selection import UNDEFINED
 from em_blocks.training.scores.snapshots import FOLDER, Snapshots
 from em_blocks.training.session.interruption import Interruption
 from em_blocks.training.session.progress import Progress
-from em_blocks.training.stream import BatchStream
 from em_blocks.training.trainer import Step, Trainer
 from em_blocks.training.validation import Validation, choice_of
 

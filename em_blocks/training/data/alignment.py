@@ -10,7 +10,7 @@ from em_blocks.errors import GeometryError
 from em_blocks.geometry import TOLERANCE_VOXELS, Box, Frame, Nm3, Roi, Triple, triple
 from em_blocks.models.sources import DataSource
 from em_blocks.training.data.reading.placement import Placement
-from em_blocks.training.data.voxels import StoredVoxels
+from em_blocks.training.data.reading.voxels import StoredVoxels
 
 VOXEL_SIZE_TOLERANCE = 0.01
 """Of the voxel size of data against that of the setup: such a difference changes no picture."""

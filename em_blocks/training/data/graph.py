@@ -14,12 +14,12 @@ from em_blocks.models.config import AugmentConfig, Normalization
 from em_blocks.training.data.augment import Deform, intensity_changes, mirror_and_transpose
 from em_blocks.training.data.domain import Range
 from em_blocks.training.data.keys import RAW, SYNAPSES, labels_key, mask_key
+from em_blocks.training.data.locations import LocationInside, RegionLocation
 from em_blocks.training.data.points import SynapseSource, inside
 from em_blocks.training.data.reading.beyond import read_mirrored, read_within
-from em_blocks.training.data.reading.locations import LocationInside, RegionLocation
+from em_blocks.training.data.reading.voxels import Voxels
 from em_blocks.training.data.sources import TrainingData
 from em_blocks.training.data.units import UNITS_PER_NM, world
-from em_blocks.training.data.voxels import Voxels
 
 
 def sample_graph(

@@ -25,7 +25,7 @@ from em_blocks.training.data.alignment import (
 from em_blocks.training.data.normalization import measured_normalization
 from em_blocks.training.data.raw_sample import RawSample
 from em_blocks.training.data.reading.states import AllOf, ClassVoxels, Constant, Within
-from em_blocks.training.data.voxels import (
+from em_blocks.training.data.reading.voxels import (
     Slices,
     StoredVoxels,
     Voxels,

@@ -9,7 +9,7 @@ from contextlib import closing
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.samples import SampleBatch, prefetch
 from em_blocks.training.loading.loaders import Loaders, usual_loaders
-from em_blocks.training.stream import BatchStream
+from em_blocks.training.loading.stream import BatchStream
 
 
 class Batches:

@@ -17,7 +17,7 @@ import gunpowder as gp
 from em_blocks.errors import RunFailedError
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.sources import open_sources
-from em_blocks.training.stream import BatchStream
+from em_blocks.training.loading.stream import BatchStream
 
 ALIVE_S = 1.0
 """Seconds between signs of life while samples are drawn."""

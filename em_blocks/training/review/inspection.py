@@ -8,8 +8,8 @@ from typing import NamedTuple
 from em_blocks.errors import EmBlocksError
 from em_blocks.models.config import SetupConfig
 from em_blocks.models.sources import DataSource
-from em_blocks.training.checks import check_labels
 from em_blocks.training.data.sources import TrainingData, open_source
+from em_blocks.training.review.checks import check_labels
 from em_blocks.training.review.problems import Data, inspect_data
 from em_blocks.training.review.table import Crop, comparisons, crop_of
 

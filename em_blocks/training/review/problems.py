@@ -8,9 +8,9 @@ from typing import NamedTuple
 from em_blocks.errors import ConfigError, EmBlocksError
 from em_blocks.models.config import SetupConfig
 from em_blocks.models.sources import DataSource
-from em_blocks.training.checks import check_intensities, check_labels, check_synapses
 from em_blocks.training.data.needs import check_volumes
 from em_blocks.training.data.sources import TrainingData, classes_of, open_sources
+from em_blocks.training.review.checks import check_intensities, check_labels, check_synapses
 from em_blocks.training.review.shares import class_shares
 
 

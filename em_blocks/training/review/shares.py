@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from em_blocks.models.truth import BACKGROUND, OBJECT, UNKNOWN
+from em_blocks.training.data.reading.voxels import Voxels
 from em_blocks.training.data.sources import TrainingData
-from em_blocks.training.data.voxels import Voxels
 
 
 class ClassShares(NamedTuple):

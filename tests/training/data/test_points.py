@@ -7,7 +7,7 @@ from em_blocks.errors import ConfigError
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.sources import TrainingData
-from em_blocks.training.stream import BatchStream
+from em_blocks.training.loading.stream import BatchStream
 from tiny_setup import tiny_config
 
 VOXEL = np.array([40.0, 4.0, 4.0])

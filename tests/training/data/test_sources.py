@@ -21,10 +21,10 @@ from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.models.config import SetupConfig
 from em_blocks.models.normalization import NormalizationChoice
 from em_blocks.models.sources import DataSource
-from em_blocks.training.checks import check_intensities
 from em_blocks.training.data.normalization import measured_normalization
 from em_blocks.training.data.raw_sample import RawSample
 from em_blocks.training.data.sources import describe, open_source, open_sources
+from em_blocks.training.review.checks import check_intensities
 from em_blocks.training.scores.inference import truth_of_box
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.ledger import Ledger, write_ledger

@@ -14,7 +14,7 @@ from em_blocks.training.data.sources import open_sources
 from em_blocks.training.loading import loaders as module
 from em_blocks.training.loading.batches import Batches
 from em_blocks.training.loading.loaders import Loaders, usual_loaders
-from em_blocks.training.stream import BatchStream
+from em_blocks.training.loading.stream import BatchStream
 from tiny_setup import tiny_config
 
 CONTEXT = (0, 2, 2)

@@ -6,7 +6,7 @@ import numpy as np
 
 from em_blocks.geometry import Box
 from em_blocks.kernels.transforms.reflection import reflected
-from em_blocks.training.data.voxels import Voxels
+from em_blocks.training.data.reading.voxels import Voxels
 
 
 def read_mirrored(voxels: Voxels, box: Box) -> np.ndarray:

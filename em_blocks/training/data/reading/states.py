@@ -9,7 +9,7 @@ import numpy as np
 from em_blocks.geometry import Triple
 from em_blocks.models.sources import ClassLabels
 from em_blocks.models.truth import BACKGROUND, OBJECT, UNKNOWN
-from em_blocks.training.data.voxels import Slices, Voxels
+from em_blocks.training.data.reading.voxels import Slices, Voxels
 
 STATE = np.dtype(np.uint8)
 

@@ -9,7 +9,7 @@ from em_blocks.errors import GeometryError
 from em_blocks.geometry import Box, Frame
 from em_blocks.training.data.alignment import placement
 from em_blocks.training.data.reading.placement import Placement
-from em_blocks.training.data.voxels import StoredVoxels
+from em_blocks.training.data.reading.voxels import StoredVoxels
 
 RAW = Frame((40.0, 4.6, 4.6), (400.0, 46.0, 9.2))
 

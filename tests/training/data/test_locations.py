@@ -6,7 +6,7 @@ import pytest
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.sources import TrainingData
-from em_blocks.training.stream import BatchStream
+from em_blocks.training.loading.stream import BatchStream
 from tiny_setup import tiny_config
 
 STILL = {"contrast": 0, "brightness": 0, "noise": 0, "blur": 0, "elastic": 0.0}

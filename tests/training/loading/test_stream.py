@@ -15,7 +15,7 @@ from em_blocks.training.data.needs import check_volumes
 from em_blocks.training.data.samples import prefetch
 from em_blocks.training.data.sources import TrainingData, open_sources
 from em_blocks.training.data.units import world
-from em_blocks.training.stream import BatchStream
+from em_blocks.training.loading.stream import BatchStream
 from em_blocks.volumes import Volume
 from tiny_setup import tiny_config
 

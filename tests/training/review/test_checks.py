@@ -7,8 +7,8 @@ import zarr
 from em_blocks.errors import ConfigError
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.models.config import SetupConfig
-from em_blocks.training.checks import check_intensities, check_labels, check_synapses
 from em_blocks.training.data.sources import TrainingData
+from em_blocks.training.review.checks import check_intensities, check_labels, check_synapses
 from tiny_setup import synapse_config, tiny_config
 
 VOXEL = np.array([40.0, 4.0, 4.0])  # of synapse_config
