@@ -58,7 +58,8 @@ def read_data(
     path = data / "config.json" if data.is_dir() else data
     if {"heads", "network"} <= read_json(path).keys():
         config = SetupConfig.from_file(path, overrides)
-        return Named(config, config.training.sources, config.training.validation)
+        training = config.to_train()
+        return Named(config, training.sources, training.validation)
     said = {"data": str(path.resolve()), "classes": classes}
     if folder is not None:
         said["folder"] = str(folder.resolve())

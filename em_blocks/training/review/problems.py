@@ -36,7 +36,7 @@ def open_data(config: SetupConfig) -> Data:
 
 def inspect_data(config: SetupConfig) -> tuple[Data, list[EmBlocksError]]:
     """Open what can be opened, and collect everything that refuses a training."""
-    training, errors = config.training, []
+    training, errors = config.to_train(), []
     opened = [
         _open_each(sources, config, validation, errors)
         for sources, validation in ((training.sources, False), (training.validation, True))
