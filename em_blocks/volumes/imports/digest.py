@@ -1,4 +1,4 @@
-"""Identity of files at bounded cost: by their size and bytes at places that are always the same."""
+"""Identity at bounded cost: by bytes, or values, at places that are always the same."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+from em_blocks.volumes.imports.sources import USUAL_CHUNK, Source
+from em_blocks.volumes.stores.signature import sign
 
 BYTES_READ = 1 << 20
 """Bytes of a piece."""
@@ -31,3 +34,13 @@ def identity_of(*files: Path) -> dict:
         for piece in pieces(file, MOST_PIECES):
             digest.update(piece)
     return {"bytes": sum(file.stat().st_size for file in files), "sha256": digest.hexdigest()}
+
+
+def signed_values(source: Source) -> dict:
+    """Return what identifies the values of a source: a checksum of a bounded sample."""
+    header = source.header()
+    with source.open() as read:
+        found = sign(
+            read, header.shape, header.chunk_shape or USUAL_CHUNK, header.voxel_bytes
+        )
+    return {"values_crc32": found.crc32}

@@ -25,17 +25,11 @@ from em_blocks.volumes.imports.arrays import (
     read_box,
     unreadable,
 )
-from em_blocks.volumes.imports.sources import (
-    USUAL_CHUNK,
-    ReadBox,
-    Source,
-    SourceHeader,
-    StoredAxes,
-)
+from em_blocks.volumes.imports.digest import signed_values
+from em_blocks.volumes.imports.sources import ReadBox, Source, SourceHeader, StoredAxes
 from em_blocks.volumes.metadata import Stored
 from em_blocks.volumes.metadata.arrangement import Arrangement
 from em_blocks.volumes.metadata.claims import SPACE, Axes
-from em_blocks.volumes.stores.signature import sign
 
 
 class Hdf5Dataset(Source):
@@ -256,13 +250,3 @@ def _read(
         return read_box(dataset, arrangement, dtype, box)
     except OSError as error:
         raise unreadable(f"{dataset.name} in {dataset.file.filename}", box, error) from error
-
-
-def signed_values(source: Hdf5Dataset | Hdf5Transforms) -> dict:
-    """Return what identifies the values of a source: a checksum of a bounded sample."""
-    header = source.header()
-    with source.open() as read:
-        found = sign(
-            read, header.shape, header.chunk_shape or USUAL_CHUNK, header.voxel_bytes
-        )
-    return {"values_crc32": found.crc32}

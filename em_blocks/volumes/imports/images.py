@@ -15,13 +15,20 @@ from pydantic import Field
 from em_blocks.config import LocalPath, VolumeInput
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Box
+from em_blocks.volumes.imports.arrays import header_of
 from em_blocks.volumes.imports.digest import pieces
 from em_blocks.volumes.imports.image_files import Section, read_header, read_section
 from em_blocks.volumes.imports.sections import Gaps, SectionPattern, Sections, find_sections
 from em_blocks.volumes.imports.sources import Counter, ReadBox, Source, SourceHeader
+from em_blocks.volumes.metadata import Stored
+from em_blocks.volumes.metadata.claims import SPACE
+from em_blocks.volumes.stores.store import read_json
 
 MOST_FILES_READ = 64
 """Of a stack, for its identity."""
+
+PLACE_FILE = "em_blocks.json"
+"""Beside the images: where the stack lies, as `em_blocks.volumes.metadata.attributes` writes it."""
 
 MOST_NAMED = 10
 """Filled sections that a message names."""
@@ -58,7 +65,10 @@ class ImageStack(Source):
     )
 
     def header(self, told: VolumeInput | None = None) -> SourceHeader:
-        """Read shape and dtype, from the number of files and the first one; the place as told.
+        """Read shape and dtype, from the number of files and the first one.
+
+        The place is as told, or as a file ``em_blocks.json`` in the common folder states it, by
+        ``voxel_size`` and ``offset``.
 
         Raises
         ------
@@ -67,14 +77,16 @@ class ImageStack(Source):
         """
         sections = self._sections()
         first = self._read_header(sections.files[0])
-        place = (told.voxel_size, told.offset) if told else (None, None)
-        return SourceHeader(
-            (len(sections.planes), *first.shape), first.dtype, *place, None, first.samples
-        )
+        lead = () if first.samples is None else (first.samples,)
+        shape = (*lead, len(sections.planes), *first.shape)
+        axes = SPACE if first.samples is None else ("c", *SPACE)
+        place = read_json(str(sections.root), PLACE_FILE) or {}
+        place = {name: place[name] for name in ("voxel_size", "offset") if name in place}
+        return header_of(Stored(str(self.path), shape, place), first.dtype, axes, told)
 
     def check(self) -> None:
         """Raise `ConfigError` unless all images can be read and have one shape and dtype."""
-        names, files, *_ = self._sections()
+        _, names, files, *_ = self._sections()
         expected = self._read_header(files[0])
         for name, file in zip(names, files, strict=True):
             found = self._read_header(file)
@@ -90,7 +102,7 @@ class ImageStack(Source):
 
         A digest of all pixels would read a terabyte twice; times change with every copy.
         """
-        names, files, *_ = self._sections()
+        _, names, files, *_ = self._sections()
         digest = hashlib.sha256()
         for name, file in zip(names, files, strict=True):
             digest.update(f"{name} {file.stat().st_size}\n".encode())

@@ -48,6 +48,7 @@ class Filled(NamedTuple):
 class Sections(NamedTuple):
     """The sections of a stack, in order."""
 
+    root: Path  # folder that all files lie in, below it
     names: list[str]  # of the files that there are, relative to their common folder
     files: list[Path]  # as many
     planes: list[Path | None]  # for every section of the volume its file; None: zeros
@@ -90,7 +91,7 @@ def find_sections(path: Path, pattern: str | None = None, gaps: Gaps = "refuse")
     if missing := missing_numbers(numbers):
         _check_gaps(path, names, missing, numbers, gaps)
     planes, filled = _filled(numbers, files, gaps)
-    return Sections(names, files, planes, filled)
+    return Sections(root, names, files, planes, filled)
 
 
 def missing_numbers(numbers: Sequence[int], at_most: int = 10) -> str:

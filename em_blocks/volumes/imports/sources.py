@@ -115,6 +115,7 @@ SOURCES = Registry(
         "volume": "em_blocks.volumes.stored_volume:StoredVolume",
         "mrc": f"{_HERE}.mrc:MrcFile",
         "nifti": f"{_HERE}.nifti:NiftiFile",
+        "webknossos": f"{_HERE}.webknossos.source:WebKnossosLayer",
         "numpy": f"{_HERE}.numpy_file:NumpyFile",
         "xz_array": f"{_HERE}.xz_array:XzArray",
         "hdf5": f"{_HERE}.hdf5:Hdf5Dataset",

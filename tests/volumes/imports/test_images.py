@@ -1,5 +1,6 @@
 """Image stacks: kinds of images, damage, identity."""
 
+import json
 import os
 import shutil
 import struct
@@ -11,9 +12,11 @@ import pytest
 import tifffile
 from PIL import Image
 
+from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, VolumeError
-from em_blocks.geometry import Box
+from em_blocks.geometry import Box, Frame
 from em_blocks.volumes.imports.images import ImageStack
+from em_blocks.volumes.metadata.attributes import frame_attributes
 
 
 def section(seed, shape=(6, 7), dtype=np.uint8):
@@ -250,6 +253,22 @@ def test_sections_larger_than_pillow_likes_are_read_silently(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert stack(tmp_path).header().shape == (1, 10_000, 20_000)
+
+
+# -- the place in the world ------------------------------------------------------------
+
+
+def test_a_file_beside_the_images_says_where_they_lie_and_the_config_wins(tmp_path):
+    write_png(tmp_path, s1=section(1), s2=section(2))
+    assert stack(tmp_path).header().voxel_size is None
+    (tmp_path / "em_blocks.json").write_text(json.dumps(
+        frame_attributes(Frame((50, 4.6, 4.6), (-100, 46, 9.2)), channels=False)
+    ))
+    for path in (tmp_path, tmp_path / "s*.png"):
+        header = stack(path).header()
+        assert (header.voxel_size, header.offset) == ((50, 4.6, 4.6), (-100, 46, 9.2))
+    header = stack(tmp_path).header(VolumeInput(path="a", voxel_size=(40, 4, 4), offset=(1, 2, 3)))
+    assert (header.voxel_size, header.offset) == ((40, 4, 4), (1, 2, 3))
 
 
 # -- damage ----------------------------------------------------------------------------

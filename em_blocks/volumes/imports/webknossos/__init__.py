@@ -1,0 +1,1 @@
+"""Data sets of WEBKNOSSOS: its folder of layers and magnifications."""
