@@ -20,7 +20,7 @@ from em_blocks.tasks.components.find_parts import identity_of
 from em_blocks.tasks.reduce import Reduce, joined, read_tables
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores import store
-from em_blocks.volumes.stores.tables import BlockTables, Columns
+from em_blocks.volumes.stores.tables import BlockTables, Columns, checksum_of_columns
 
 
 class Decided(NamedTuple):
@@ -158,6 +158,10 @@ class JoinBlocks(Reduce):
                 report.write_table("changes", tables, block, columns)
             else:
                 tables.write(self._keys[first], columns)
+        # Of all tables: the readers of any of them are due again when it has changed.
+        report.checksums["changes of all rows"] = checksum_of_columns(
+            {"voxel": voxels[changed], "id": ids[changed]}
+        )
 
     def _read(self, name: str) -> list[Columns]:
         """Return a table of all blocks, in the order of the blocks."""

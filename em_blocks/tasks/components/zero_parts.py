@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -61,6 +61,8 @@ class FindZeroParts(_OfZeros, FindParts):
 
 class ApplyZeroParts(_OfZeros, ApplyParts):
     """As `ApplyParts`, of the voxels that are 0: 1 where they stay, else 0."""
+
+    name: ClassVar[str] = "mask"
 
     kind: Literal["apply_zero_parts"]
 

@@ -171,6 +171,28 @@ def test_blocks_done_again_on_workers_change_nothing(tmp_path):
     np.testing.assert_array_equal(made.read(made.box), slow_clean(labels()))
 
 
+def test_a_change_of_any_row_of_blocks_is_one_of_the_block_that_decides(tmp_path):
+    """Its checksums decide whether blocks that read its tables are due again."""
+    values = np.zeros(SHAPE, "uint8")
+    values[:5, :5, :5], values[12:, :5, :2], values[12, 20:, 20:] = 7, 8, 9
+    source = volume(tmp_path, values)
+    find, join, _ = clean(source, tmp_path, block_shape=(5, 32, 48), min_size=100).steps()
+
+    def decided():
+        for step in (find, join):
+            with step.open(RunContext()) as process:
+                for block in step.grid().blocks():
+                    process(block, report := BlockReport())
+        return report.checksums
+
+    before = decided()
+    assert decided() == before
+    values[10:12, :5, :2] = 8  # now large enough, in later rows than the first
+    source.write(source.box, values)
+    after = decided()
+    assert after["changes"] == before["changes"] and after != before
+
+
 # -- what is refused ---------------------------------------------------------------------
 
 
