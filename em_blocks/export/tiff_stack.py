@@ -16,13 +16,13 @@ from em_blocks.errors import ConfigError, RefusedError
 from em_blocks.geometry import Box
 from em_blocks.json_text import json_text
 from em_blocks.volumes import Volume
+from em_blocks.volumes.imports.images import PLACE_FILE
 from em_blocks.volumes.predictions import channel_of
 from em_blocks.volumes.stores.whole_files import written_whole
 
 Form = Literal["stored", "uint8", "float32"]
 """Values as they are stored, or probabilities as 0..255 or 0..1."""
 
-SIDECAR = "volume.json"
 MOST_BYTES = 1 << 29
 """Of the sections that are held at once, at least one."""
 
@@ -131,7 +131,7 @@ def check_folder(stack: TiffStack, folder: Path, *, overwrite: bool = False) -> 
     """
     if overwrite or not folder.is_dir():
         return
-    sidecar, files = folder / SIDECAR, sorted(folder.glob("*.tif*"))
+    sidecar, files = folder / PLACE_FILE, sorted(folder.glob("*.tif*"))
     same = sidecar.is_file() and sidecar.read_text() == _text(stack)
     if files and not same:
         raise RefusedError(
@@ -153,7 +153,7 @@ def write_stack(
     if overwrite:
         for file in folder.glob("section_*.tif"):
             file.unlink()
-    with written_whole(folder / SIDECAR) as partial:
+    with written_whole(folder / PLACE_FILE) as partial:
         partial.write_text(_text(stack))
     done = 0
     for slab in stack.slabs():

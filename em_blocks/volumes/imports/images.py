@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,14 +21,15 @@ from em_blocks.volumes.imports.image_files import Section, read_header, read_sec
 from em_blocks.volumes.imports.sections import Gaps, SectionPattern, Sections, find_sections
 from em_blocks.volumes.imports.sources import Counter, ReadBox, Source, SourceHeader
 from em_blocks.volumes.metadata import Stored
+from em_blocks.volumes.metadata.attributes import MEANINGS
 from em_blocks.volumes.metadata.claims import SPACE
 from em_blocks.volumes.stores.store import read_json
 
 MOST_FILES_READ = 64
 """Of a stack, for its identity."""
 
-PLACE_FILE = "em_blocks.json"
-"""Beside the images: where the stack lies, as `em_blocks.volumes.metadata.attributes` writes it."""
+PLACE_FILE = "volume.json"
+"""Beside the images: where the stack lies (voxel_size, offset; nm, zyx), and what its values mean."""
 
 MOST_NAMED = 10
 """Filled sections that a message names."""
@@ -67,8 +68,8 @@ class ImageStack(Source):
     def header(self, told: VolumeInput | None = None) -> SourceHeader:
         """Read shape and dtype, from the number of files and the first one.
 
-        The place is as told, or as a file ``em_blocks.json`` in the common folder states it, by
-        ``voxel_size`` and ``offset``.
+        The place is as told, or as a file ``volume.json`` in the common folder states it, which
+        `em-blocks export tiff` writes.
 
         Raises
         ------
@@ -80,8 +81,7 @@ class ImageStack(Source):
         lead = () if first.samples is None else (first.samples,)
         shape = (*lead, len(sections.planes), *first.shape)
         axes = SPACE if first.samples is None else ("c", *SPACE)
-        place = read_json(str(sections.root), PLACE_FILE) or {}
-        place = {name: place[name] for name in ("voxel_size", "offset") if name in place}
+        place = _stated(sections, ("voxel_size", "offset"))
         return header_of(Stored(str(self.path), shape, place), first.dtype, axes, told)
 
     def check(self) -> None:
@@ -121,16 +121,16 @@ class ImageStack(Source):
         yield partial(_read, sections.planes, self._read_header(sections.files[0]))
 
     def attributes(self) -> dict:
-        """Return the sections that stand in for missing ones, as ``filled_sections``; {} for none.
+        """Return what values mean (`MEANINGS`), and the ``filled_sections`` in place of missing ones.
 
-        Each has its ``z`` in the volume, the missing ``number``, and the number that it is copied
-        ``from`` (null: zeros).
+        Each of these has its ``z`` in the volume, the missing ``number``, and the number that it is
+        copied ``from`` (null: zeros).
         """
+        sections = self._sections()
         filled = [
-            {"z": z, "number": number, "from": source}
-            for z, number, source in self._sections().filled
+            {"z": z, "number": number, "from": source} for z, number, source in sections.filled
         ]
-        return {"filled_sections": filled} if filled else {}
+        return _stated(sections, MEANINGS) | ({"filled_sections": filled} if filled else {})
 
     def counter(self) -> Counter:
         """Return a function that counts the ``filled_sections`` in a box of whole sections."""
@@ -155,6 +155,12 @@ class ImageStack(Source):
 
     def _read_header(self, file: Path) -> Section:
         return read_header(file, colours=self.colours == "channels")
+
+
+def _stated(sections: Sections, names: Iterable[str]) -> dict:
+    """Return values of the file beside the images, where it has them."""
+    found = read_json(str(sections.root), PLACE_FILE) or {}
+    return {name: found[name] for name in names if found.get(name) is not None}
 
 
 def _read(planes: list[Path | None], expected: Section, box: Box) -> np.ndarray:

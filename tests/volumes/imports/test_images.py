@@ -14,9 +14,8 @@ from PIL import Image
 
 from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, VolumeError
-from em_blocks.geometry import Box, Frame
+from em_blocks.geometry import Box
 from em_blocks.volumes.imports.images import ImageStack
-from em_blocks.volumes.metadata.attributes import frame_attributes
 
 
 def section(seed, shape=(6, 7), dtype=np.uint8):
@@ -261,9 +260,9 @@ def test_sections_larger_than_pillow_likes_are_read_silently(tmp_path):
 def test_a_file_beside_the_images_says_where_they_lie_and_the_config_wins(tmp_path):
     write_png(tmp_path, s1=section(1), s2=section(2))
     assert stack(tmp_path).header().voxel_size is None
-    (tmp_path / "em_blocks.json").write_text(json.dumps(
-        frame_attributes(Frame((50, 4.6, 4.6), (-100, 46, 9.2)), channels=False)
-    ))
+    place = {"voxel_size": [50, 4.6, 4.6], "offset": [-100, 46, 9.2], "scale": 255, "channel": None}
+    (tmp_path / "volume.json").write_text(json.dumps(place))
+    assert stack(tmp_path).attributes() == {"scale": 255}
     for path in (tmp_path, tmp_path / "s*.png"):
         header = stack(path).header()
         assert (header.voxel_size, header.offset) == ((50, 4.6, 4.6), (-100, 46, 9.2))
