@@ -19,6 +19,9 @@ from em_blocks.volumes.volume import Volume
 CLASSES = "classes"
 """Attribute of a volume: names of its channels, or of its ids 1, 2, ..."""
 
+BACKGROUND = "background"
+"""Name of the first channel of classes that exclude one another."""
+
 SMALL = ("uint8", "uint16")
 """Integers that may hold probabilities."""
 
@@ -70,7 +73,9 @@ def names_of(volume: Volume) -> list[str]:
     names = volume.attributes.get(CLASSES)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return []
-    return ["", *names] if volume.channels == len(names) + 1 else names
+    if volume.channels is not None and names[:1] == [BACKGROUND]:
+        return ["", *names[1:]]
+    return names
 
 
 def channel_of(volume: Volume, channel: int | str | None) -> int | None:

@@ -22,6 +22,7 @@ from em_blocks.tasks.region import box_of
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.storage import Format, block_shards
 from em_blocks.volumes.predictions import (
+    BACKGROUND,
     CLASSES,
     Prediction,
     channel_of,
@@ -108,7 +109,7 @@ class Threshold(BlockwiseTask):
         names = names_of(self._volume)
         if not names:
             return []
-        return [names[number or 0] or "background" for number in self._numbers]
+        return [names[number or 0] or BACKGROUND for number in self._numbers]
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[ProcessBlock]:

@@ -220,6 +220,15 @@ def test_one_class_and_a_threshold_of_each(tmp_path, predicted):
     assert Volume.open(f"{two.output}/mask").attributes["classes"] == ["mito", "membrane"]
 
 
+def test_the_background_of_a_softmax_is_no_class(tmp_path):
+    values = np.concatenate([np.full((1, *SHAPE), 200, "uint8"), probabilities()])
+    source = volume(tmp_path, values, scale=255.0, classes=["background", "mito", "membrane"])
+    task = objects(source, tmp_path)
+    assert task.steps()[0].names == ["mito", "membrane"]
+    counts = done(task)
+    assert counts["threshold", "voxels"] == (slow_classes(probabilities()) > 0).sum()
+
+
 # -- the table -----------------------------------------------------------------------------
 
 
