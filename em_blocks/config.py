@@ -134,7 +134,7 @@ class StrictModel(BaseModel):
         path = Path(path)
         values = read_json(path)
         for override in overrides:
-            _apply_override(values, override)
+            apply_override(values, override)
         return cls.from_dict(values, folder=path.resolve().parent, source=str(path))
 
 
@@ -225,7 +225,7 @@ def read_json(path: Path) -> dict:
     return values
 
 
-def _apply_override(values: dict, override: str) -> None:
+def apply_override(values: dict, override: str) -> None:
     """Set ``a.b.c=value`` in nested dicts; the value is JSON, else a string."""
     key, equals, text = override.partition("=")
     if not equals or not key:

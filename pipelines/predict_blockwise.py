@@ -1,8 +1,6 @@
 """Predict a volume, block by block: ``predict_blockwise.py CONFIG``."""
 
-from em_blocks.cli.steps import kind_command
-
-main = kind_command("predict")
+from em_blocks.cli.predict import main
 
 if __name__ == "__main__":
     main()

@@ -14,7 +14,7 @@ from em_blocks.errors import EmBlocksError
 
 
 @click.command()
-@click.argument("setup", type=click.Path(exists=True, path_type=Path))
+@click.argument("setup", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option("--resume", is_flag=True, help="Continue the training in the output folder.")
 @click.option("--iterations", type=click.IntRange(min=1), help="Instead of the config's number.")
 @click.option(
@@ -23,12 +23,34 @@ from em_blocks.errors import EmBlocksError
     help="Folder for the trained setup [default: that of SETUP].",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE")
+@click.option(
+    "--db", metavar="ADDRESS",
+    help="Run database that records the training: a MongoDB host or URI, file:PATH of a private file "
+    "with one, or a folder [default: $EM_BLOCKS_DB, else only the training's folder].",
+)
+@click.option(
+    "--continue", "continued", metavar="RUN",
+    help="Continue a recorded training (its number in the run database, or its folder) with the config "
+    "that it was trained with; instead of SETUP and --resume.",
+)
+@click.option(
+    "--repeat", "repeated", metavar="RUN",
+    help="Train anew with the config of a recorded training, into --output; instead of SETUP.",
+)
+@click.option(
+    "--check-commit", is_flag=True,
+    help="With --continue or --repeat: refuse other code than the git commit that was recorded.",
+)
 def main(
-    setup: Path,
+    setup: Path | None,
     resume: bool,
     iterations: int | None,
     output: Path | None,
     overrides: tuple[str, ...],
+    db: str | None,
+    continued: str | None,
+    repeated: str | None,
+    check_commit: bool,
 ) -> None:
     """Train the network of SETUP: a folder, or the config.json in it.
 
@@ -45,17 +67,25 @@ def main(
         overrides = (*overrides, f"training.iterations={iterations}")
     try:
         # Imported late: --help should not load torch and gunpowder.
-        from em_blocks.models.setup import CONFIG, Setup
+        from em_blocks.cli.trainings.chosen import Asked, chosen_training
+        from em_blocks.db.connect import scrub
+        from em_blocks.db.run_database import run_database_if
         from em_blocks.training.run import train
         from em_blocks.volumes.stores.apart import check_outside, paths_in
 
-        config = setup / CONFIG if setup.is_dir() else setup
-        opened = Setup.from_folder(config.parent, overrides, name=config.name)
-        read = dict(paths_in(opened.config.to_train().model_dump(mode="json")))
-        check_outside(read, output or opened.folder)
+        asked = Asked(setup, continued, repeated, output, resume, check_commit, overrides)
         typed = shlex.join(["python", *sys.argv])
-        go_on = shlex.join([*_program(), *sys.argv[1:], *([] if resume else ["--resume"])])
-        ended = train(opened, output or opened.folder, typed, resume=resume, go_on=go_on)
+        with run_database_if(db) as store:  # once it is open, `scrub` knows its password
+            if store is not None:
+                store.prepare()
+            chosen = chosen_training(asked, store)
+            read = dict(paths_in(chosen.setup.config.to_train().model_dump(mode="json")))
+            check_outside(read, chosen.output)
+            go_on = shlex.join([*_program(), *chosen.go_on(sys.argv[1:], db)])
+            ended = train(
+                chosen.setup, chosen.output, scrub(typed), resume=chosen.resume, go_on=scrub(go_on),
+                store=store, lineage=chosen.lineage,
+            )
         click.echo(ended)
     except EmBlocksError as error:
         click.echo(f"Error: {error}", err=True)

@@ -22,7 +22,7 @@ VERBS: dict[str, tuple[str | None, str]] = {
     "check-data": ("em_blocks.cli.data.check", "Look at the data of a training before it starts."),
     "new": ("em_blocks.cli.data.organelle", "Write a setup for your data, every choice explained."),
     "train": ("em_blocks.pipelines.train", "Train the network of a setup."),
-    "predict": (None, "Apply a trained network to a volume."),
+    "predict": ("em_blocks.cli.predict", "Apply a trained network to a volume."),
     "segment": ("em_blocks.pipelines.segment_blockwise", "Segment a volume of affinities."),
     "extract-synapses": (None, "Find synaptic partners in predictions."),
     "threshold": (None, "Turn probabilities into a volume of classes."),
@@ -47,6 +47,7 @@ VERBS: dict[str, tuple[str | None, str]] = {
     "replay": ("em_blocks.cli.runs.replay", "Compute one block in this process, changing nothing."),
     "verify": ("em_blocks.cli.runs.verify", "Compare stored outputs with the database."),
     "forget": ("em_blocks.cli.runs.forget", "Remove a run, its rows and its outputs for good."),
+    "runs": ("em_blocks.cli.trainings.main", "Show recorded trainings: list, compare, draw, export."),
     "db": ("em_blocks.cli.runs.database", "Start, stop or find the embedded database of a run."),
 }
 

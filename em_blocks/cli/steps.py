@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from em_blocks.runtime.runs.report import RunReport
 
 
-_CONFIG = """CONFIG is a JSON file of the keys in docs/configs.md. Blocks that the database lists as done
-are skipped, so a stopped command is simply repeated."""
+CONFIG_HELP = """CONFIG is a JSON file of the keys in docs/configs.md. Blocks that the database lists
+as done are skipped, so a stopped command is simply repeated."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class ExtraOption:
 def kind_command(kind: str) -> click.Command:
     """Return ``KIND CONFIG`` for a kind of task; its class says what it does."""
     task_type = task_class(kind)
-    return steps_command(task_type, kind.replace("_", "-"), f"{inspect.getdoc(task_type)}\n\n{_CONFIG}")
+    help = f"{inspect.getdoc(task_type)}\n\n{CONFIG_HELP}"
+    return steps_command(task_type, kind.replace("_", "-"), help)
 
 
 def steps_command(

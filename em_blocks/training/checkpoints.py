@@ -6,6 +6,7 @@ leaves whole files only.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Collection
@@ -19,8 +20,8 @@ from torch import nn
 from em_blocks.errors import CheckpointError, ConfigError, RefusedError
 from em_blocks.models.config import Retention
 from em_blocks.models.setup import CHECKPOINTS, numbered_checkpoints
-from em_blocks.training.records import JsonRecord
-from em_blocks.training.whole_file import write_whole
+from em_blocks.training.records.json_record import JsonRecord, record_of
+from em_blocks.training.records.whole_file import write_whole
 
 BEST = "best.safetensors"
 STATES = 2  # that are kept: the newest may be the one that a full disk or a crash spoiled
@@ -39,10 +40,11 @@ class TrainingFiles:
 
     def __init__(self, folder: Path, keep: Retention | None = None):
         self.folder, self.keep = folder / CHECKPOINTS, keep or Retention()
+        self._sums: dict[tuple, str] = {}
 
     @property
     def record(self) -> JsonRecord:
-        return JsonRecord(self.folder / "record.json")
+        return record_of(self.folder.parent)
 
     def refuse_if_used(self) -> None:
         """Raise `RefusedError` if the folder holds another training."""
@@ -103,6 +105,26 @@ class TrainingFiles:
         best = self.folder / BEST
         iteration = _iteration_of(best) if best.is_file() else None
         return numbered if iteration is None else numbered | {iteration: best}
+
+    def described(self) -> list[dict]:
+        """Describe the weights that are there, by iteration: file, iteration, sha256 (hex), bytes."""
+        numbered, best = numbered_checkpoints(self.folder), self.folder / BEST
+        files = [(iteration, numbered[iteration]) for iteration in sorted(numbered)]
+        if best.is_file() and (iteration := _iteration_of(best)) is not None:
+            files.append((iteration, best))
+        return [
+            {"file": file.name, "iteration": iteration, "sha256": self._sha256(file),
+             "bytes": file.stat().st_size}
+            for iteration, file in files
+        ]
+
+    def _sha256(self, file: Path) -> str:
+        """Compute the sha256 of a file, once for as long as it stays the same."""
+        status = file.stat()
+        key = (file.name, status.st_ino, status.st_mtime_ns, status.st_size)
+        if key not in self._sums:
+            self._sums[key] = hashlib.sha256(file.read_bytes()).hexdigest()
+        return self._sums[key]
 
     def make_best(self, iteration: int) -> None:
         """Make the weights of `iteration`, one of `weights_at_hand`, best.safetensors."""

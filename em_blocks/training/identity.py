@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from em_blocks.config import is_url
 from em_blocks.errors import ConfigError
 from em_blocks.models.setup import Setup
 from em_blocks.training.data.sources import TrainingData, describe
+from em_blocks.training.records.compare import leaves
 
 _PLACES = ("raw", "labels", "masks", "synapses", "specimen")
 _IRRELEVANT = re.compile(
@@ -108,7 +109,7 @@ def differences(before: dict, now: dict) -> Differences:
 
     Paths do not count, nor what only decides what can be looked at.
     """
-    old, new = dict(_leaves(before)), dict(_leaves(now))
+    old, new = dict(leaves(before)), dict(leaves(now))
     found = Differences([], [])
     for key in sorted(old.keys() | new.keys()):
         if _IRRELEVANT.match(key) or key.startswith(_CHECKED_ONLY):
@@ -118,12 +119,3 @@ def differences(before: dict, now: dict) -> Differences:
             where = found.changeable if changeable else found.deciding
             where.append(f"{key}: {old.get(key)} -> {new.get(key)}")
     return found
-
-
-def _leaves(values: dict | list, prefix: str = "") -> Iterator[tuple[str, object]]:
-    items = values.items() if isinstance(values, dict) else enumerate(values)
-    for key, value in items:
-        if isinstance(value, (dict, list)):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -9,7 +9,7 @@ from pathlib import Path
 from em_blocks.errors import RefusedError
 from em_blocks.models.setup import CONFIG, NETWORK, Setup
 from em_blocks.training.identity import portable_config
-from em_blocks.training.whole_file import write_whole
+from em_blocks.training.records.whole_file import write_whole
 
 _OF_THE_NETWORK = {"voxel_size", "network", "heads", "normalization"}
 """Keys of config.json that a prediction reads and that the weights do not hold."""

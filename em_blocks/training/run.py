@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 import time
 from contextlib import closing
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from em_blocks.db.trainings import TrainingStore
 from em_blocks.errors import ConfigError, RefusedError, RunFailedError
 from em_blocks.models.initial import CHANNELS
 from em_blocks.models.setup import Setup
@@ -24,10 +23,14 @@ from em_blocks.training.identity import differences, identity
 from em_blocks.training.loading.batches import Batches
 from em_blocks.training.loading.stream import BatchStream
 from em_blocks.training.lock import TrainingLock
-from em_blocks.training.log import TensorBoardRecord
 from em_blocks.training.objective import HeadsObjective
 from em_blocks.training.place import SetupCopy
-from em_blocks.training.records import Records
+from em_blocks.training.records.base import FINISHED, RUNNING, STOPPED, Records, TrainingRecord
+from em_blocks.training.records.importing import refuse_copy
+from em_blocks.training.records.metrics_file import metrics_of
+from em_blocks.training.records.mongo import MongoRecord
+from em_blocks.training.records.origin import Origin, now
+from em_blocks.training.records.tensorboard import TensorBoardRecord
 from em_blocks.training.review.problems import open_data
 from em_blocks.training.scores.panels import FOLDER as PANELS
 from em_blocks.training.scores.panels import Panels
@@ -37,15 +40,17 @@ from em_blocks.training.scores.snapshots import FOLDER, Snapshots
 from em_blocks.training.session.interruption import Interruption
 from em_blocks.training.session.progress import Progress
 from em_blocks.training.trainer import Step, Trainer
-from em_blocks.training.validation import Validation, choice_of
+from em_blocks.training.validation import Validation, best_of_each, choice_of
 
 logger = logging.getLogger(__name__)
 
 LOG_EVERY = 10
-PACKAGES = ("torch", "gunpowder", "numpy", "scipy", "zarr", "waterz")
 
 
-def train(setup: Setup, output: Path, command: str, *, resume: bool, go_on: str) -> str:
+def train(
+    setup: Setup, output: Path, command: str, *, resume: bool, go_on: str,
+    store: TrainingStore | None = None, lineage: dict | None = None,
+) -> str:
     """Train a setup into a folder, which no other training may write meanwhile.
 
     Parameters
@@ -60,6 +65,10 @@ def train(setup: Setup, output: Path, command: str, *, resume: bool, go_on: str)
         Go on from the newest state in `output`.
     go_on : str
         The command that continues this training, for messages.
+    store : TrainingStore, optional
+        Run database that records the training too.
+    lineage : dict, optional
+        What a new training is made from: JSON values, for its record.
 
     Returns
     -------
@@ -80,7 +89,10 @@ def train(setup: Setup, output: Path, command: str, *, resume: bool, go_on: str)
     with Interruption() as interruption:
         try:
             with TrainingLock(files.folder):
-                return TrainingRun(setup, output, command, resume=resume).train(interruption, go_on)
+                run = TrainingRun(
+                    setup, output, command, resume=resume, store=store, lineage=lineage
+                )
+                return run.train(interruption, go_on)
         except ConfigError:
             if not resume:  # a folder that cannot be written may be used as well: say that
                 files.refuse_if_used()
@@ -95,17 +107,22 @@ def train(setup: Setup, output: Path, command: str, *, resume: bool, go_on: str)
 class TrainingRun:
     """One training of one setup into one folder; parameters and errors as of `train`."""
 
-    def __init__(self, setup: Setup, output: Path, command: str, *, resume: bool):
+    def __init__(
+        self, setup: Setup, output: Path, command: str, *, resume: bool,
+        store: TrainingStore | None = None, lineage: dict | None = None,
+    ):
         self.setup, self.config = setup, setup.config.to_train()
         self.output, self.command = output, command
         self.files = TrainingFiles(output, self.config.keep)
         self.snapshots = Snapshots(output / "training" / FOLDER, setup.config)
-        self.records = Records([self.files.record, TensorBoardRecord(output / "training")])
+        self.records = Records(self._records(store))
         self.copy = SetupCopy(setup, output)
         # Before any data is opened or made, which can take a while.
         state, record = self.files.load_state() if resume else None, self.files.record.read()
         if not resume:
             self.files.refuse_if_used()
+        elif store is not None:
+            refuse_copy(store, record.get("uid"), output)
         if not resume or record.get("made"):  # older records do not say what was made
             self.copy.refuse_foreign(record)
         choice_of(setup.config)  # raises before anything is made
@@ -134,6 +151,13 @@ class TrainingRun:
         self.seconds = 0.0
         self.batches: Batches | None = None
         self.done = self.saved = self._take_over(state) if state else 0
+        self.origin = Origin(record if resume else {}, self.done, command, setup.folder, lineage or {})
+
+    def _records(self, store: TrainingStore | None) -> list[TrainingRecord]:
+        """Make the receivers of what happens: files of the folder, perhaps the run database."""
+        curves = metrics_of(self.output)
+        files = [self.files.record, curves, TensorBoardRecord(self.output / "training")]
+        return files if store is None else [*files, MongoRecord(store, self.output, curves.read)]
 
     def _open_data(self, context: tuple[int, int, int]) -> None:
         config = self.setup.config
@@ -217,6 +241,7 @@ class TrainingRun:
                         break
                     if interruption.requested and self.done < config.iterations:
                         raise KeyboardInterrupt
+                self.records.state = FINISHED
             except KeyboardInterrupt:
                 self._stop(interruption, go_on)
         return self._outcome()
@@ -249,6 +274,7 @@ class TrainingRun:
         if self.validation.choice.better(entry, self.best):
             self.files.save_best(self.trainer.average, self._about())
             self.best = entry
+            self.records.checkpoint(self.done, self.files.folder / BEST, self._document())
         for name, picture in self.panels.write(self.trainer.average, self.done).items():
             self.records.picture(self.done, f"validation/{name}", picture)
         return True
@@ -293,6 +319,7 @@ class TrainingRun:
 
     def _stop(self, interruption: Interruption, go_on: str) -> None:
         """Save what is done, and say how to go on."""
+        self.records.state = STOPPED
         if self.done > self.saved:
             self._save()
         kept = (
@@ -335,19 +362,27 @@ class TrainingRun:
         }
 
     def _document(self) -> dict:
+        config = self.setup.config
         return {
-            "setup": self.setup.config.name,
+            "setup": config.name,
             "command": self.command,
+            "state": RUNNING,
+            "reason": None,
+            "updated": now(),
             "iteration": self.done,
+            "iterations": self.config.iterations,
             "seconds": round(self.seconds, 1),
             "waiting": round(self.batches.waiting, 4) if self.batches else 0.0,
+            "seed": self.config.seed,
             "best": self.best,
+            "best_of_each": best_of_each(config, self.history),
+            "checkpoints": self.files.described(),
             "history": self.history,
             "changes": self.changes,
             **self._identity,
             "made": self.copy.checksums(),
-            "versions": {"python": platform.python_version()}
-            | {package: version(package) for package in PACKAGES},
+            **self.origin.document(),
+            "panels": f"training/{FOLDER}",
             "device": str(self.trainer.device),
             "threads": torch.get_num_threads(),
         }

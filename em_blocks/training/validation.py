@@ -117,6 +117,16 @@ def all_scores(config: SetupConfig) -> dict[str, Better]:
     return score_names(config)
 
 
+def best_of_each(config: SetupConfig, history: Sequence[dict]) -> dict[str, dict]:
+    """Find the best entry of a history by every score that is good or bad: its iteration and value."""
+    found = {}
+    for name, better in all_scores(config).items():
+        best = Choice(name, lower_wins=better == "lower").best_of(history)
+        if better != "neither" and best is not None:
+            found[name] = {"iteration": best["iteration"], "value": best[name]}
+    return found
+
+
 def choosing(config: SetupConfig) -> set[str]:
     """Name the scores that can choose a checkpoint."""
     return {name for name, better in all_scores(config).items() if better != "neither"}

@@ -117,15 +117,26 @@ def score_curves(
 @contextmanager
 def figure():
     """Axes, and a function that draws them as (y, x, 3) uint8."""
+    with figures(1) as ((axes,), picture):
+        yield axes, picture
+
+
+@contextmanager
+def figures(n: int, columns: int = 1):
+    """As `figure`, for a list of `n` axes in so many columns."""
     # Imported here: it takes a third of a second that no other command should wait for.
     # Without pyplot there is neither a display nor a state that other code could share.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_INCHES, dpi=_PIXELS_PER_INCH, layout="constrained")
+    rows, (width, height) = -(-n // columns), _INCHES
+    figure = Figure(
+        figsize=(width * columns, height * rows), dpi=_PIXELS_PER_INCH, layout="constrained"
+    )
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.grid(alpha=0.2)
+    axes = [figure.add_subplot(rows, columns, place + 1) for place in range(n)]
+    for one in axes:
+        one.grid(alpha=0.2)
 
     def picture() -> np.ndarray:
         canvas.draw()

@@ -11,6 +11,9 @@ from em_blocks.runtime.launchers.base import launcher_class
 from em_blocks.runtime.launchers.environment import contained, worker_variables
 from em_blocks.tasks.base import BlockwiseTask
 
+_ADDRESSES = ("db_host=", "training_db=")
+"""Overrides that may hold a password."""
+
 
 def job_script(task: BlockwiseTask, command: list[str], lines: Sequence[str]) -> str:
     """Return a bash script that starts one worker by `command`. Nothing in it is secret.
@@ -49,7 +52,7 @@ def hand_script(
         Its first step.
     """
     # Workers learn the database from the session file: its password must not stand in a script.
-    shown = [override for override in overrides if not override.startswith("db_host=")]
+    shown = [override for override in overrides if not override.startswith(_ADDRESSES)]
     sets = [part for override in shown for part in ("--set", override)]
     program = "em-blocks" if task.container else str(Path(sys.executable).with_name("em-blocks"))
     command = [program, "join", str(config.absolute()), *sets, "--wait-min=60"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -28,11 +29,34 @@ def _resolve_checkpoint(value: Any, info: ValidationInfo) -> Any:
     return path
 
 
+def _resolve_training(value: Any, info: ValidationInfo) -> Any:
+    """A folder becomes absolute like every path of a config; a number stays."""
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        return value
+    return resolve_path(value, (info.context or {}).get("folder"))
+
+
+_NUMBER = re.compile(r"\d+(:\w+)?")
+
 CHECKPOINT_WORDS = ("best", "latest")
 
 Checkpoint = Annotated[str | PositiveInt, BeforeValidator(_resolve_checkpoint)]
 """Which weights: a word of `CHECKPOINT_WORDS`, an iteration, or a file (``./best`` if it has the
 name of a word), absolute once the model is made."""
+
+
+class Lineage(StrictModel):
+    """Weights of a training, as they were found."""
+
+    number: int | None = Field(description="Of the training in the run database.")
+    uid: str | None = Field(description="Identity of the training.")
+    setup: str = Field(description="Name of the setup.")
+    iteration: int = Field(description="Of the weights.")
+    sha256: str = Field(description="Of the weights.")
+
+
+Training = Annotated[PositiveInt | str | Lineage, BeforeValidator(_resolve_training)]
+"""A training by its number (3, "3:2500") or folder, until its setup and weights are found."""
 
 
 class HeadOutput(StrictModel):

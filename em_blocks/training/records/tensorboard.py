@@ -55,7 +55,7 @@ class TensorBoardRecord:
 
     def checkpoint(self, iteration: int, weights: Path, document: dict) -> None: ...
 
-    def finish(self) -> None:
+    def finish(self, state: str, reason: str | None) -> None:
         if self._events is not None:
             with self._given_up_on_errors():
                 self._events.close()

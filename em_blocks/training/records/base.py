@@ -1,22 +1,22 @@
-"""Records of a running training: a JSON file and TensorBoard curves; a database can be added."""
+"""What a training tells of itself, and to whom."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from em_blocks.training.whole_file import write_whole
+RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
+"""States of a training in its document. One that is running but silent counts as dead."""
 
 
 class TrainingRecord(Protocol):
     """Receiver of the events of a training; `document` (JSON values) describes it up to now."""
 
     def start(self, iteration: int, document: dict) -> None:
-        """Begin, or go on after `iteration`."""
+        """Begin, or go on after `iteration`: what was noted of later ones is void."""
 
     def metrics(self, iteration: int, values: Mapping[str, float]) -> None:
         """Note values that were measured after `iteration`."""
@@ -27,40 +27,8 @@ class TrainingRecord(Protocol):
     def checkpoint(self, iteration: int, weights: Path, document: dict) -> None:
         """Note that `weights` of `iteration` are saved."""
 
-    def finish(self) -> None:
-        """End, also after an error."""
-
-
-class JsonRecord:
-    """One JSON file of the newest document; curves and pictures are not in it.
-
-    Parameters
-    ----------
-    path : Path
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def read(self) -> dict:
-        """Read the record of the training in this folder; empty if there is none."""
-        return json.loads(self.path.read_text()) if self.path.is_file() else {}
-
-    def start(self, iteration: int, document: dict) -> None:
-        self._write(document)
-
-    def metrics(self, iteration: int, values: Mapping[str, float]) -> None: ...
-
-    def picture(self, iteration: int, name: str, picture: np.ndarray) -> None: ...
-
-    def checkpoint(self, iteration: int, weights: Path, document: dict) -> None:
-        self._write(document)
-
-    def finish(self) -> None: ...
-
-    def _write(self, document: dict) -> None:
-        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-        write_whole(self.path, lambda path: path.write_text(text))
+    def finish(self, state: str, reason: str | None) -> None:
+        """End as finished, stopped or failed; `reason` says why, unless finished."""
 
 
 class Records:
@@ -69,16 +37,21 @@ class Records:
     Parameters
     ----------
     records : sequence of TrainingRecord
+
+    Attributes
+    ----------
+    state : str
+        How the training counts as ended; failed until something else is said.
     """
 
     def __init__(self, records: Sequence[TrainingRecord]):
-        self.records = records
+        self.records, self.state = records, FAILED
 
     def __enter__(self) -> Records:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.finish()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.finish(self.state, None if error is None else f"{type(error).__name__}: {error}")
 
     def start(self, iteration: int, document: dict) -> None:
         for record in self.records:
@@ -96,6 +69,6 @@ class Records:
         for record in self.records:
             record.checkpoint(iteration, weights, document)
 
-    def finish(self) -> None:
+    def finish(self, state: str, reason: str | None) -> None:
         for record in self.records:
-            record.finish()
+            record.finish(state, reason)

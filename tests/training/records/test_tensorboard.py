@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from em_blocks.training.log import TensorBoardRecord
+from em_blocks.training.records.tensorboard import TensorBoardRecord
 
 
 def events(folder):
@@ -27,7 +27,7 @@ def running(folder, iteration=0):
     log = TensorBoardRecord(folder)
     log.start(iteration, {})
     yield log
-    log.finish()
+    log.finish("finished", None)
 
 
 def test_points_and_pictures_are_there_when_it_is_closed(tmp_path):

@@ -1,0 +1,1 @@
+"""Recorded trainings for other programs: CSV, TensorBoard, MLflow, Sacred."""

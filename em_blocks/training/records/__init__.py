@@ -1,0 +1,1 @@
+"""Records of trainings: files in their folder, TensorBoard curves, and the run database."""

@@ -1,0 +1,55 @@
+"""The newest document of a training as a JSON file beside its weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from em_blocks.json_text import json_text
+from em_blocks.training.records.origin import now
+from em_blocks.training.records.whole_file import write_whole
+
+_RECORD = Path("checkpoints") / "record.json"
+
+
+def record_of(folder: Path) -> JsonRecord:
+    """Return the record of the training in `folder`, which need not exist."""
+    return JsonRecord(folder / _RECORD)
+
+
+class JsonRecord:
+    """One JSON file of the newest document; curves and pictures are not in it.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._document: dict = {}
+
+    def read(self) -> dict:
+        """Read the record of the training in this folder; empty if there is none."""
+        return json.loads(self.path.read_text()) if self.path.is_file() else {}
+
+    def start(self, iteration: int, document: dict) -> None:
+        self._write(document)
+
+    def metrics(self, iteration: int, values: Mapping[str, float]) -> None: ...
+
+    def picture(self, iteration: int, name: str, picture: np.ndarray) -> None: ...
+
+    def checkpoint(self, iteration: int, weights: Path, document: dict) -> None:
+        self._write(document)
+
+    def finish(self, state: str, reason: str | None) -> None:
+        self._write(self._document | {"state": state, "reason": reason, "updated": now()})
+
+    def _write(self, document: dict) -> None:
+        self._document = document
+        text = json_text(document, indent=2) + "\n"
+        write_whole(self.path, lambda path: path.write_text(text))

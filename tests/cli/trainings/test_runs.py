@@ -1,0 +1,86 @@
+"""`em-blocks runs`: list, show and import on recorded trainings."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from em_blocks.cli.main import main
+from em_blocks.db.run_database import VARIABLE, run_database
+from recorded_training import write_training
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    address = str(tmp_path_factory.mktemp("runs"))
+    with run_database(address):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, address):
+    """Two trainings, 1 and 2 of the run database."""
+    root = tmp_path_factory.mktemp("trainings")
+    found = [write_training(root / "one"), write_training(root / "two", seed=1)]
+    assert runs("import", *found, "--db", address).output.splitlines() == [
+        f"training 1: {found[0]}", f"training 2: {found[1]}"
+    ]
+    return found
+
+
+def runs(*arguments):
+    result = CliRunner().invoke(main, ["runs", *map(str, arguments)], catch_exceptions=False)
+    return result
+
+
+def listed(*arguments):
+    result = runs("list", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+def test_a_list_has_the_trainings_of_the_database_in_order(address, folders):
+    one, two = listed("--db", address)
+    assert (one["id"], two["id"]) == (1, 2)
+    assert (one["setup"], one["state"]) == ("tiny", "finished")
+    assert one["iteration"] == one["iterations"] == 8
+    assert one["best"] == {"iteration": 4, "score": "affinities/cut_ap", "value": 0.25}
+    assert [one["folder"], two["folder"]] == [str(folder) for folder in folders]
+
+
+def test_without_a_database_the_trainings_below_a_folder_are_listed(folders, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.chdir(folders[0].parent)
+    assert listed() == listed(folders[0].parent)
+    assert [(one["id"], one["folder"]) for one in listed()] == [(None, str(f)) for f in folders]
+    assert listed(folders[1])[0]["folder"] == str(folders[1])
+
+
+def test_the_list_is_a_table_for_people(address, folders, monkeypatch):
+    monkeypatch.setenv(VARIABLE, address)
+    monkeypatch.setenv("COLUMNS", "200")
+    said = runs("list").output
+    assert "affinities/cut_ap 0.2500 at 4" in said and "finished" in said
+
+
+def test_one_training_is_shown_whole_by_number_and_by_folder(address, folders):
+    shown = json.loads(runs("show", 1, "--db", address, "--json").output)
+    assert shown["curves"] == {"train/loss": 8, "validation/affinities/cut_ap": 2}
+    assert (shown["id"], shown["config"]["name"], len(shown["checkpoints"])) == (1, "tiny", 3)
+    assert shown["predictions"] == []
+    same = json.loads(runs("show", folders[0], "--json").output)
+    assert same["uid"] == shown["uid"] and same["id"] is None
+    text = runs("show", 1, "--db", address).output
+    assert "best affinities/cut_ap" in text and "checkpoint_8.safetensors" in text
+
+
+@pytest.mark.parametrize("arguments", [("show", "9"), ("show", "nowhere")])
+def test_what_is_not_there_is_one_paragraph(address, folders, arguments):
+    result = runs(*arguments, "--db", address)
+    assert result.exit_code == 2 and result.output.count("\n") == 1
+
+
+def test_an_import_without_a_database_says_what_to_do(folders, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    result = runs("import", folders[0])
+    assert result.exit_code == 2 and "EM_BLOCKS_DB" in result.output
