@@ -69,7 +69,7 @@ def main(
         # Imported late: --help should not load torch and gunpowder.
         from em_blocks.cli.trainings.chosen import Asked, chosen_training
         from em_blocks.db.connect import scrub
-        from em_blocks.db.run_database import run_database_if
+        from em_blocks.db.trainings.run_database import run_database_if
         from em_blocks.training.run import train
         from em_blocks.volumes.stores.apart import check_outside, paths_in
 

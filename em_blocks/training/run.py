@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from em_blocks.db.trainings import TrainingStore
+from em_blocks.db.trainings.store import TrainingStore
 from em_blocks.errors import ConfigError, RefusedError, RunFailedError
 from em_blocks.models.initial import CHANNELS
 from em_blocks.models.setup import Setup

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from em_blocks.db.trainings import TrainingStore
+from em_blocks.db.trainings.store import TrainingStore
 from em_blocks.errors import ConfigError
 from em_blocks.models.setup import CONFIG, Setup
 from em_blocks.training.records.again import check_commit, lineage_of, setup_of

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from em_blocks.db.run_database import run_database_if
+from em_blocks.db.trainings.run_database import run_database_if
 from em_blocks.training.records.recorded import Recorded, find_recorded
 
 db_option = click.option(

@@ -8,7 +8,7 @@ import click
 
 from em_blocks.cli.common import shows_errors
 from em_blocks.cli.trainings.common import db_option
-from em_blocks.db.run_database import run_database_if
+from em_blocks.db.trainings.run_database import run_database_if
 from em_blocks.errors import ConfigError
 
 

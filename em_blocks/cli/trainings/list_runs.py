@@ -11,7 +11,7 @@ from rich.table import Table
 
 from em_blocks.cli.common import json_option, shows_errors
 from em_blocks.cli.trainings.common import db_option
-from em_blocks.db.run_database import run_database_if
+from em_blocks.db.trainings.run_database import run_database_if
 from em_blocks.json_text import json_text
 from em_blocks.training.records.recorded import of_database, recorded_below, summary
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from em_blocks.cli.common import shows_errors
 from em_blocks.cli.trainings.common import RUN, db_option, found_runs, runs_argument
-from em_blocks.db.series import Series
+from em_blocks.db.trainings.series import Series
 from em_blocks.errors import ConfigError
 from em_blocks.training.records.recorded import Recorded
 

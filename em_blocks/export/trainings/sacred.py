@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from em_blocks.db.sacred import sacred_database, write_run
+from em_blocks.db.trainings.sacred import sacred_database, write_run
 from em_blocks.errors import ConfigError
 from em_blocks.training.records.recorded import Recorded
 

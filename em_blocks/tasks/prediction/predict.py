@@ -9,26 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import (
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     PrivateAttr,
-    ValidationInfo,
-    model_validator,
 )
 
 from em_blocks.config import LocalPath, RoiConfig, Shape3, StorePath, VolumeRef, is_url
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Triple
 from em_blocks.models.normalization import Normalization, NormalizationChoice
 from em_blocks.outputs import RunContext, VolumeOutput
-from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
+from em_blocks.tasks.base import BlockReport, ProcessBlock
 from em_blocks.tasks.prediction.checks import (
     check_heads,
     check_precision,
@@ -41,8 +38,8 @@ from em_blocks.tasks.prediction.domain import (
     check_sample,
     check_voxel_size,
 )
-from em_blocks.tasks.prediction.options import Checkpoint, HeadOutput, Training
-from em_blocks.tasks.prediction.trained import of_training, record_prediction
+from em_blocks.tasks.prediction.options import Checkpoint, HeadOutput
+from em_blocks.tasks.prediction.trained import OfTraining
 from em_blocks.tasks.region import box_of
 from em_blocks.tasks.usual_chunk import usual_chunk
 from em_blocks.training.data.normalization import measured_normalization
@@ -53,20 +50,14 @@ from em_blocks.volumes.formats.storage import block_shards
 log = logging.getLogger(__name__)
 
 
-def _setup_or_training(schema: dict) -> None:
-    schema["required"].remove("setup")
-    schema["anyOf"] = [{"required": ["setup"]}, {"required": ["training"]}]
-
-
-class Predict(BlockwiseTask):
+class Predict(OfTraining):
     """Apply a trained setup to one raw volume."""
 
     worker_module: ClassVar[str] = "em_blocks.workers.predict_worker"
     concurrent_blocks: ClassVar[int] = 3  # one is read, one computed, one written
-    operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {
-        "batch_size", "voxel_size_tolerance", "worker_memory_gb", "training", "training_db",
+    operational: ClassVar[frozenset[str]] = OfTraining.operational | {
+        "batch_size", "voxel_size_tolerance", "worker_memory_gb",
     }
-    model_config = ConfigDict(json_schema_extra=_setup_or_training)
 
     reads: ClassVar[tuple[str, ...]] = ("raw",)
 
@@ -76,16 +67,6 @@ class Predict(BlockwiseTask):
     raw: VolumeRef = Field(description="Raw volume: path or URL of the array.")
     roi: RoiConfig | None = Field(None, description="Region to predict; default: all of raw.")
     setup: LocalPath = Field(description="Folder with config.json and checkpoints/.")
-    training: Training | None = Field(
-        None,
-        description="Instead of `setup`: a training of the run database by its number, perhaps with the "
-        'weights ("3:2500"), or its folder. Setup and weights are verified to belong together.',
-    )
-    training_db: str | None = Field(
-        None,
-        description="Run database of `training`: MongoDB host or URI, file:PATH of a private file with "
-        "one, or a folder. Default: the environment variable EM_BLOCKS_DB.",
-    )
     checkpoint: Checkpoint = Field(
         "best",
         description='"best", "latest", an iteration, or the path of a file, relative to the config.',
@@ -129,14 +110,6 @@ class Predict(BlockwiseTask):
         description="Default: the fastest of those that the device computes in hardware, timed once "
         "per run; fp32 where others gain less than 5 %.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_training(cls, values: Any, info: ValidationInfo) -> Any:
-        """Find setup and weights of a training that was not found yet."""
-        if not isinstance(values, dict) or not isinstance(values.get("training"), (int, str)):
-            return values
-        return of_training(values, (info.context or {}).get("folder"))
 
     # -- what the blocks are ----------------------------------------------------------
 
@@ -289,12 +262,6 @@ class Predict(BlockwiseTask):
             report.counts["saturated"] = saturated
 
         yield process
-
-    def stored_config(self) -> dict:
-        return {k: v for k, v in super().stored_config().items() if k != "training_db"}
-
-    def publish(self) -> None:
-        record_prediction(self)
 
     def said(self, measured: dict) -> str | None:
         from em_blocks.tasks.prediction.ways import said

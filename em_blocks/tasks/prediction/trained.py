@@ -5,17 +5,55 @@ from __future__ import annotations
 import logging
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, Field, ValidationInfo, model_validator
 
 from em_blocks.config import resolve_path
 from em_blocks.db.connect import ServerError
-from em_blocks.db.run_database import run_address, run_database
+from em_blocks.db.trainings.run_database import run_address, run_database
 from em_blocks.errors import ConfigError, DatabaseError
-
-if TYPE_CHECKING:
-    from em_blocks.tasks.prediction.predict import Predict
+from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.prediction.options import Training
 
 log = logging.getLogger(__name__)
+
+
+def _setup_or_training(schema: dict) -> None:
+    schema["required"].remove("setup")
+    schema["anyOf"] = [{"required": ["setup"]}, {"required": ["training"]}]
+
+
+class OfTraining(BlockwiseTask):
+    """A task with a network: a setup and a checkpoint, or the training that made them."""
+
+    operational: ClassVar[frozenset[str]] = BlockwiseTask.operational | {"training", "training_db"}
+    model_config = ConfigDict(json_schema_extra=_setup_or_training)
+
+    training: Training | None = Field(
+        None,
+        description="Instead of `setup`: a training of the run database by its number, perhaps with the "
+        'weights ("3:2500"), or its folder. Setup and weights are verified to belong together.',
+    )
+    training_db: str | None = Field(
+        None,
+        description="Run database of `training`: MongoDB host or URI, file:PATH of a private file with "
+        "one, or a folder. Default: the environment variable EM_BLOCKS_DB.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_training(cls, values: Any, info: ValidationInfo) -> Any:
+        """Find setup and weights of a training that was not found yet."""
+        if not isinstance(values, dict) or not isinstance(values.get("training"), (int, str)):
+            return values
+        return of_training(values, (info.context or {}).get("folder"))
+
+    def stored_config(self) -> dict:
+        return {k: v for k, v in super().stored_config().items() if k != "training_db"}
+
+    def publish(self) -> None:
+        record_prediction(self)
 
 
 def of_training(values: dict[str, Any], folder: Path | None) -> dict[str, Any]:
@@ -48,17 +86,18 @@ def of_training(values: dict[str, Any], folder: Path | None) -> dict[str, Any]:
     }
 
 
-def record_prediction(task: Predict) -> None:
+def record_prediction(task: OfTraining) -> None:
     """Record a prediction that is done in the run database of its training, if it has one."""
     address = run_address(task.training_db)
     if address is None or task.training is None or task.training.number is None:
         return
     document = {
-        "training": task.training.model_dump(), "run": task.run, "output": task.output,
-        "outputs": {spec.name: spec.path for spec in task.output_specs()}, "raw": str(task.raw),
+        "training": task.training.model_dump(), "run": task.run, "output": task.outputs_root(),
+        "outputs": {spec.name: spec.path for spec in task.output_specs()},
+        "sources": {name: str(said) for name, said in task.sources().items()},
         "config": task.stored_config(), "host": socket.gethostname(), "state": "done",
     }
-    key = f"{task.training.uid}/{task.training.sha256}/{task.run}/{task.output}"
+    key = f"{task.training.uid}/{task.training.sha256}/{task.run}/{task.outputs_root()}"
     try:
         with run_database(address) as store:
             store.prepare()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from em_blocks.db.connect import with_patience
-from em_blocks.db.trainings import TrainingStore
+from em_blocks.db.trainings.store import TrainingStore
 from em_blocks.errors import ConfigError, RefusedError
 from em_blocks.training.records.json_record import record_of
 from em_blocks.training.records.mongo import MongoRecord

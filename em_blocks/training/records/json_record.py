@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from em_blocks.json_text import json_text
 from em_blocks.training.records.origin import now
 from em_blocks.training.records.whole_file import write_whole
 
@@ -51,5 +50,5 @@ class JsonRecord:
 
     def _write(self, document: dict) -> None:
         self._document = document
-        text = json_text(document, indent=2) + "\n"
+        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
         write_whole(self.path, lambda path: path.write_text(text))

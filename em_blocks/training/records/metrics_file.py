@@ -11,7 +11,7 @@ from typing import IO
 
 import numpy as np
 
-from em_blocks.db.series import Series
+from em_blocks.db.trainings.series import Series
 from em_blocks.errors import RunFailedError
 from em_blocks.json_text import json_text
 from em_blocks.training.records.whole_file import write_whole

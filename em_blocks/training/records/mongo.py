@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from em_blocks.db.connect import ServerError, with_patience
-from em_blocks.db.series import CHUNK, Series
-from em_blocks.db.trainings import TrainingStore
+from em_blocks.db.trainings.series import CHUNK, Series
+from em_blocks.db.trainings.store import TrainingStore
 from em_blocks.errors import DatabaseError
 from em_blocks.training.records.origin import now
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from em_blocks.db.series import Series
-from em_blocks.db.trainings import DEAD, DEAD_AFTER_S, RUNNING, TrainingStore
+from em_blocks.db.trainings.series import Series
+from em_blocks.db.trainings.store import DEAD, DEAD_AFTER_S, RUNNING, TrainingStore
 from em_blocks.errors import ConfigError
 from em_blocks.training.records.json_record import record_of
 from em_blocks.training.records.metrics_file import metrics_of

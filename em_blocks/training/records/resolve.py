@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from em_blocks.db.run_database import run_database_if
+from em_blocks.db.trainings.run_database import run_database_if
 from em_blocks.errors import CheckpointError, ConfigError
 from em_blocks.training.records.json_record import record_of
 from em_blocks.training.records.recorded import Recorded, find_recorded

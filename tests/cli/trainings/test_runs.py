@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from em_blocks.cli.main import main
-from em_blocks.db.run_database import VARIABLE, run_database
+from em_blocks.db.trainings.run_database import VARIABLE, run_database
 from recorded_training import write_training
 
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from em_blocks.cli.predict import main
-from em_blocks.db.run_database import VARIABLE, run_database
+from em_blocks.db.trainings.run_database import VARIABLE, run_database
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Frame
 from em_blocks.tasks.prediction.predict import Predict
@@ -74,7 +74,8 @@ def test_a_prediction_by_number_has_the_bytes_and_the_fingerprint_of_an_explicit
 ):
     explicit = job("explicit", setup=str(folder))
     named = job("named", setup="somewhere/else")
-    assert predict(explicit) == (0, predict(explicit)[1])
+    code, said = predict(explicit)
+    assert code == 0, said
     code, said = predict(named, "--run-id", number, "--db", address)
     assert code == 0, said
     assert stored(named) == stored(explicit) and len(stored(named)) > 1

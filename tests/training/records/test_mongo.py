@@ -6,8 +6,8 @@ import time
 import pytest
 
 from em_blocks.db.connect import connect
-from em_blocks.db.series import CHUNK
-from em_blocks.db.trainings import TrainingStore
+from em_blocks.db.trainings.series import CHUNK
+from em_blocks.db.trainings.store import TrainingStore
 from em_blocks.training.records import mongo
 from em_blocks.training.records.mongo import MongoRecord
 from mongods import mongod

@@ -9,7 +9,7 @@ import pytest
 
 from em_blocks.db.connect import connect
 from em_blocks.db.server import embedded_server
-from em_blocks.db.trainings import TrainingStore
+from em_blocks.db.trainings.store import TrainingStore
 from em_blocks.errors import ConfigError, RefusedError
 from em_blocks.training.records.importing import import_training
 from em_blocks.training.records.json_record import record_of

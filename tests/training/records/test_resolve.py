@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from em_blocks.db.run_database import run_database
+from em_blocks.db.trainings.run_database import run_database
 from em_blocks.errors import CheckpointError, ConfigError
 from em_blocks.training.records.importing import import_training
 from em_blocks.training.records.json_record import record_of

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from bson import ObjectId
 from pymongo.database import Database
 
-from em_blocks.db.run_database import run_database
-from em_blocks.db.series import Series
-from em_blocks.db.trainings import storable
+from em_blocks.db.trainings.run_database import run_database
+from em_blocks.db.trainings.series import Series
+from em_blocks.db.trainings.store import storable
 
 _NAME = "sacred"
 

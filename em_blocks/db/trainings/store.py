@@ -16,7 +16,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from em_blocks.db.leases import DURABLE
 from em_blocks.db.problems import not_writable
-from em_blocks.db.series import Series
+from em_blocks.db.trainings.series import Series
 from em_blocks.errors import DatabaseError
 
 RUNNING, DEAD = "running", "dead"

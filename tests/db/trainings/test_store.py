@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 
 from em_blocks.db.connect import connect
-from em_blocks.db.series import CHUNK, Series
 from em_blocks.db.server import embedded_server
-from em_blocks.db.trainings import DEAD_AFTER_S, TrainingStore
+from em_blocks.db.trainings.series import CHUNK, Series
+from em_blocks.db.trainings.store import DEAD_AFTER_S, TrainingStore
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from em_blocks.db.connect import connect, database_uri
-from em_blocks.db.trainings import TrainingStore
+from em_blocks.db.trainings.store import TrainingStore
 from em_blocks.errors import DatabaseError
 
 VARIABLE = "EM_BLOCKS_DB"

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from em_blocks.db.series import CHUNK, Series
+from em_blocks.db.trainings.series import CHUNK, Series
 
 
 def series(steps):

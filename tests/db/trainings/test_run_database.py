@@ -2,8 +2,8 @@
 
 import pytest
 
-from em_blocks.db.run_database import VARIABLE, run_address, run_database, run_database_if
 from em_blocks.db.server import embedded_server
+from em_blocks.db.trainings.run_database import VARIABLE, run_address, run_database, run_database_if
 from em_blocks.errors import DatabaseError
 
 

@@ -1,0 +1,1 @@
+"""The run database: trainings, their curves, and the predictions made with them."""
