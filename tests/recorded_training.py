@@ -42,7 +42,7 @@ def write_training(folder, *, values=None, iterations=(4, 8), seed=0, lineage=No
         "checkpoints": checkpoints, "history": history, "changes": [],
         "config": json.loads((folder / "config.json").read_text()), "network_py": code,
         "data": {"sources": sources, "validation": sources}, "made": {}, **origin.document(),
-        "panels": "training/snapshots", "device": "cpu", "threads": 1,
+        "panels": ["training/panels", "training/snapshots"], "device": "cpu", "threads": 1,
     }
     record, curves = record_of(folder), metrics_of(folder)
     for one in (record, curves):

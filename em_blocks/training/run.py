@@ -35,9 +35,9 @@ from em_blocks.training.review.problems import open_data
 from em_blocks.training.scores.panels import FOLDER as PANELS
 from em_blocks.training.scores.panels import Panels
 from em_blocks.training.scores.reports import curves, log_validation
-from em_blocks.training.scores.selection import UNDEFINED
 from em_blocks.training.scores.snapshots import FOLDER, Snapshots
 from em_blocks.training.session.interruption import Interruption
+from em_blocks.training.session.outcome import outcome
 from em_blocks.training.session.progress import Progress
 from em_blocks.training.trainer import Step, Trainer
 from em_blocks.training.validation import Validation, best_of_each, choice_of
@@ -244,7 +244,9 @@ class TrainingRun:
                 self.records.state = FINISHED
             except KeyboardInterrupt:
                 self._stop(interruption, go_on)
-        return self._outcome()
+        return outcome(
+            config, self.done, self.history, self.best, self.files.folder / BEST
+        )
 
     def _iterate(self, batch: SampleBatch, progress: Progress) -> None:
         with self.guard.step():
@@ -331,26 +333,6 @@ class TrainingRun:
             f"{self.config.iterations}. {kept}"
         )
 
-    def _outcome(self) -> str:
-        config, folder = self.config, self.files.folder
-        if self.best is None:
-            why = {entry.get(UNDEFINED, {}).get(config.score) for entry in self.history} - {None}
-            raise RunFailedError(
-                f"{self.done} iterations are done, but there is no best checkpoint: "
-                f"{config.score} had no value in any of {len(self.history)} validations "
-                f"({'; '.join(sorted(why)) or 'its weights were not kept'}). The last weights are in "
-                f"{folder}/checkpoint_{self.done}.safetensors; look at them before you use them. "
-                "--resume with another training.score and more iterations goes on."
-            )
-        early = (
-            "" if self.done == config.iterations else
-            f", not all {config.iterations}: {config.patience} validations were no better"
-        )
-        return (
-            f"{self.done} iterations are done{early}. Best checkpoint: {folder / BEST}, of iteration "
-            f"{self.best['iteration']} with {config.score} {self.best[config.score]:.4f}."
-        )
-
     def _about(self) -> dict[str, str]:
         """Metadata of a weights file; safetensors takes strings only."""
         named = channels_of(self.setup.config.heads)
@@ -382,7 +364,7 @@ class TrainingRun:
             **self._identity,
             "made": self.copy.checksums(),
             **self.origin.document(),
-            "panels": f"training/{FOLDER}",
+            "panels": [f"training/{PANELS}", f"training/{FOLDER}"],
             "device": str(self.trainer.device),
             "threads": torch.get_num_threads(),
         }
