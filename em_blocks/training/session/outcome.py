@@ -28,10 +28,11 @@ def outcome(
     if best is None:
         why = {entry.get(UNDEFINED, {}).get(config.score) for entry in history} - {None}
         raise RunFailedError(
-            f"{done} iterations are done, but there is no best checkpoint: {config.score} had no value in "
-            f"any of {len(history)} validations ({'; '.join(sorted(why)) or 'its weights were not kept'}). "
-            f"The last weights are in {weights.parent}/checkpoint_{done}.safetensors; look at them before "
-            "you use them. --resume with another training.score and more iterations goes on."
+            f"{done} iterations are done, but there is no best checkpoint: {config.score} had no value "
+            f"in any of {len(history)} validations "
+            f"({'; '.join(sorted(why)) or 'its weights were not kept'}). The last weights are in "
+            f"{weights.parent}/checkpoint_{done}.safetensors; look at them before you use them. "
+            "--resume with another training.score and more iterations goes on."
         )
     early = (
         "" if done == config.iterations else
