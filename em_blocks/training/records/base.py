@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -70,5 +71,6 @@ class Records:
             record.checkpoint(iteration, weights, document)
 
     def finish(self, state: str, reason: str | None) -> None:
-        for record in self.records:
-            record.finish(state, reason)
+        with ExitStack() as all_of_them:  # also if one of them fails
+            for record in reversed(self.records):
+                all_of_them.callback(record.finish, state, reason)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from em_blocks.errors import RunFailedError
 from em_blocks.training.records.origin import now
 from em_blocks.training.records.whole_file import write_whole
+
+logger = logging.getLogger(__name__)
 
 _RECORD = Path("checkpoints") / "record.json"
 
@@ -46,7 +50,10 @@ class JsonRecord:
         self._write(document)
 
     def finish(self, state: str, reason: str | None) -> None:
-        self._write(self._document | {"state": state, "reason": reason, "updated": now()})
+        try:
+            self._write(self._document | {"state": state, "reason": reason, "updated": now()})
+        except RunFailedError as error:  # it must not hide the one that ended the training
+            logger.warning("the record does not say how the training ended: %s", error)
 
     def _write(self, document: dict) -> None:
         self._document = document
