@@ -419,3 +419,43 @@ def test_storage_formats_of_another_package_are_like_any_other(packages, em_bloc
     for format in ("npy", "lz4"):  # the reader first: it is known by its input
         em_blocks("forget", configs[format], "--yes")
         assert not [p for p in (tmp_path / f"{format}.zarr/p/s0").rglob("*") if p.is_file()]
+
+
+SOURCE_IMPORTS = '''
+"""A source of voxels."""
+
+import math
+from contextlib import contextmanager
+from typing import Literal
+
+import numpy as np
+
+from em_blocks.config import LocalPath, Shape3
+from em_blocks.errors import ConfigError
+from em_blocks.volumes.imports.digest import identity_of
+from em_blocks.volumes.imports.sources import Source, SourceHeader
+
+
+'''
+
+
+def test_a_source_of_another_package_is_the_one_file_of_the_page(packages, em_blocks, tmp_path):
+    page = (Path(__file__).parents[1] / "docs/ingest.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    distribution(packages, "rawbytes", SOURCE_IMPORTS + code, sources="raw_bytes = rawbytes:RawBytes")
+    values = np.random.default_rng(0).integers(0, 255, (6, 7, 8)).astype(np.uint8)
+    (tmp_path / "values.bin").write_bytes(values.tobytes())
+    source = {"type": "raw_bytes", "path": "values.bin", "shape": [6, 7, 8]}
+    config = tmp_path / "ingest.json"
+    config.write_text(json.dumps({
+        "kind": "ingest", "run": "bytes", "source": source, "output": "a.zarr/raw",
+        "voxel_size": [40, 4.6, 4.6], "chunk_shape": [4, 8, 8], "block_shape": [4, 8, 8],
+    }))
+    told = em_blocks("ingest", config, "--set", "source.shape=[8,7,8]", code=2)
+    assert "does not have 448 bytes" in told
+    told = em_blocks("ingest", config, "--set", "source.type=raw_bits", code=2)
+    assert "`type` must be one of images" in told and "raw_bytes" in told
+    em_blocks("ingest", config)
+    volume = Volume.open(str(tmp_path / "a.zarr/raw"))
+    assert volume.voxel_size == (40, 4.6, 4.6)
+    np.testing.assert_array_equal(volume[...], values)
