@@ -38,6 +38,15 @@ from em_blocks.errors import EmBlocksError
     help="Train anew with the config of a recorded training, into --output; instead of SETUP.",
 )
 @click.option(
+    "--start-from", metavar="RUN[:CHECKPOINT]",
+    help="Begin with the weights of a training: its number in the run database or its folder, and best "
+    "(the default), latest or an iteration. What of it fits is loaded; the rest is random.",
+)
+@click.option(
+    "--full-state", is_flag=True,
+    help="With --start-from: take over the optimiser too [default checkpoint: latest].",
+)
+@click.option(
     "--check-commit", is_flag=True,
     help="With --continue or --repeat: refuse other code than the git commit that was recorded.",
 )
@@ -50,6 +59,8 @@ def main(
     db: str | None,
     continued: str | None,
     repeated: str | None,
+    start_from: str | None,
+    full_state: bool,
     check_commit: bool,
 ) -> None:
     """Train the network of SETUP: a folder, or the config.json in it.
@@ -73,7 +84,10 @@ def main(
         from em_blocks.training.run import train
         from em_blocks.volumes.stores.apart import check_outside, paths_in
 
-        asked = Asked(setup, continued, repeated, output, resume, check_commit, overrides)
+        asked = Asked(
+            setup, continued, repeated, output, resume, check_commit, overrides, start_from,
+            full_state, db,
+        )
         typed = shlex.join(["python", *sys.argv])
         with run_database_if(db) as store:  # once it is open, `scrub` knows its password
             if store is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,57 +14,53 @@ from em_blocks.errors import CheckpointError
 from em_blocks.models.config import SetupConfig
 from em_blocks.models.head import Head
 from em_blocks.models.initial import load_initial_weights
-from em_blocks.models.setup import Setup, weight_differences
+from em_blocks.models.setup import weight_differences
 from em_blocks.training.checkpoints import TrainingFiles, read_state
+from em_blocks.training.records.resolve import LATEST, resolve_training
 from em_blocks.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+_CHECKPOINT = re.compile(r":(best|latest|\d+)$")
 
 
 class Start(NamedTuple):
     """File that a training begins with, and where it comes from, for the record."""
 
     path: Path
-    lineage: dict[str, str]
+    lineage: dict
 
 
-def start_of(said: str, *, full_state: bool) -> Start:
-    """Find the file that ``--start-from FOLDER[:CHECKPOINT]`` means.
+def start_of(said: str, *, full_state: bool = False, db: str | None = None) -> Start:
+    """Find the file that ``--start-from RUN[:CHECKPOINT]`` means, and verify it.
 
     Parameters
     ----------
     said : str
-        A folder of a training, and "best" (the default), "latest" or an iteration.
+        As of `resolve_training`: a number in the run database or a folder; best, latest or an iteration.
     full_state : bool
-        Whether the optimiser's state is wanted too; by default the newest.
+        Whether the optimiser's state is wanted too: that of the iteration, by default of the latest.
+    db : str or None
+        Address of the run database.
 
     Raises
     ------
-    ConfigError, CheckpointError
-        If there is no such folder or file; lists those that exist.
+    ConfigError, CheckpointError, DatabaseError
+        If there is no such training or file, or it is not what was recorded.
     """
-    folder, colon, which = said.rpartition(":")
-    if not colon or Path(said).is_dir():
-        folder, which = said, ""
-    setup = Setup.from_folder(folder)
-    path = _state_of(setup, which) if full_state else setup.checkpoint_path(which or "best")
-    return Start(path, {
-        "setup": setup.config.name, "folder": str(setup.folder), "file": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-    })
-
-
-def _state_of(setup: Setup, which: str) -> Path:
-    states = TrainingFiles(setup.folder).states()
-    if not states or (which and which not in map(str, states)):
-        found = ", ".join(path.name for _, path in sorted(states.items()))
-        wanted = f"iteration {which}" if which else "any iteration"
+    named = _CHECKPOINT.search(said) is not None
+    run = resolve_training(db, said, LATEST if full_state and not named else None)
+    if not full_state:
+        return Start(run.checkpoint, {"start_from": run.lineage()})
+    states = TrainingFiles(run.folder).states()
+    if run.iteration not in states:
+        found = ", ".join(states[iteration].name for iteration in sorted(states))
         raise CheckpointError(
-            f"--full-state needs the state of {wanted} of {setup.folder}, but there are: "
+            f"--full-state needs the state of iteration {run.iteration} of {run.folder}, but there are: "
             f"{found or 'none'}. Of a training, the newest two stay. Name one of these, or leave "
             "--full-state out to begin with weights only."
         )
-    return states[int(which)] if which else states[max(states)]
+    return Start(states[run.iteration], {"start_from": {**run.lineage(), "full_state": True}})
 
 
 def is_state(path: Path) -> bool:
@@ -80,7 +76,7 @@ def channels_of(heads: Mapping[str, Head]) -> dict[str, list[str]]:
 
 def begin_with_weights(network: nn.Module, config: SetupConfig) -> None:
     """Load the weights that `training.initial` names; a full state is left to `begin_with_state`."""
-    path = config.training.initial
+    path = config.to_train().initial
     if path is None or is_state(path):
         return
     found = load_initial_weights(network, path, channels_of(config.heads))

@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+import re
+import runpy
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -14,6 +18,8 @@ from em_blocks.models.setup import Setup
 from em_blocks.training.beginning import start_of
 from em_blocks.training.run import train
 from tiny_setup import tiny_config, write_setup
+
+ROOT = Path(__file__).parents[2]
 
 
 def trained(folder, *overrides, resume=False):
@@ -59,12 +65,12 @@ def started(tmp_path, start, **training):
 def test_a_folder_means_its_best_weights_and_a_number_those_of_an_iteration(first):
     best = start_of(str(first), full_state=False)
     assert best.path == first / "checkpoints/best.safetensors"
-    assert best.lineage == {
-        "setup": "tiny", "folder": str(first), "file": "best.safetensors",
-        "sha256": hashlib.sha256(best.path.read_bytes()).hexdigest(),
-    }
-    assert start_of(f"{first}:6", full_state=False).path.name == "checkpoint_6.safetensors"
-    assert start_of(f"{first}:latest", full_state=False).path.name == "checkpoint_8.safetensors"
+    lineage = best.lineage["start_from"]
+    assert lineage["setup"] == "tiny" and lineage["number"] is None and "full_state" not in lineage
+    assert lineage["sha256"] == hashlib.sha256(best.path.read_bytes()).hexdigest()
+    assert start_of(f"{first}:6").path.name == "checkpoint_6.safetensors"
+    assert start_of(f"{first}:latest").path.name == "checkpoint_8.safetensors"
+    assert start_of(str(first), full_state=True).lineage["start_from"]["full_state"] is True
     assert start_of(str(first), full_state=True).path.name == "state_8.pt"
     assert start_of(f"{first}:6", full_state=True).path.name == "state_6.pt"
 
@@ -72,15 +78,30 @@ def test_a_folder_means_its_best_weights_and_a_number_those_of_an_iteration(firs
 @pytest.mark.parametrize(
     ("said", "full_state", "error", "message"),
     [
-        ("{}:5", False, CheckpointError, r"checkpoint '5'.*best.safetensors.*checkpoint_8"),
-        ("{}:2", True, CheckpointError, r"state of iteration 2 .*there are: state_6.pt, state_8.pt"),
-        ("{}/nowhere", False, ConfigError, r"is not a folder"),
-        ("{}/nowhere:7", True, ConfigError, r"nowhere is not a folder"),
+        ("{}:5", False, CheckpointError, r"5.*6.*8"),
+        ("{}:2", True, CheckpointError, r"2.*6.*8"),
+        ("{}/nowhere", False, ConfigError, r"There is no training in .*nowhere"),
+        ("{}/nowhere:7", True, ConfigError, r"There is no training in .*nowhere"),
     ],
 )
 def test_what_is_not_there_is_refused_with_what_is(first, said, full_state, error, message):
     with pytest.raises(error, match=message):
         start_of(said.format(first), full_state=full_state)
+
+
+def test_a_state_that_was_pruned_is_named_with_those_that_stay(first, tmp_path):
+    copy = shutil.copytree(first, tmp_path / "copy")
+    (copy / "checkpoints/state_6.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"state of iteration 6 .*there are: state_8.pt\."):
+        start_of(f"{copy}:6", full_state=True)
+
+
+def test_weights_that_are_not_those_of_the_record_are_refused(first, tmp_path):
+    copy = shutil.copytree(first, tmp_path / "copy")
+    best = copy / "checkpoints/best.safetensors"
+    best.write_bytes(best.read_bytes() + b"\0")
+    with pytest.raises(CheckpointError, match=r"sha256"):
+        start_of(str(copy))
 
 
 def test_weights_alone_begin_with_a_fresh_optimiser(first, tmp_path):
@@ -148,3 +169,39 @@ def test_something_else_is_no_state(first, tmp_path):
     values["training"]["initial"] = str(path)
     with pytest.raises(CheckpointError, match=r"is no state of a training"):
         trained(write_setup(tmp_path / "wrong", values))
+
+
+# -- by the command -------------------------------------------------------------------------------
+
+
+def command(*arguments):
+    main = runpy.run_path(str(ROOT / "pipelines" / "train.py"))["main"]
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_command_begins_with_a_training_and_records_it(first, tmp_path):
+    done = command(
+        first, "--output", tmp_path / "tuned", "--start-from", f"{first}:6", "--iterations", 2,
+        "--set", "training.learning_rate=1e-12",
+    )
+    assert done.exit_code == 0, done.stderr
+    record = json.loads((tmp_path / "tuned/checkpoints/record.json").read_text())
+    assert record["lineage"]["start_from"]["iteration"] == 6
+    for key, value in weights(tmp_path / "tuned", "checkpoint_2").items():
+        torch.testing.assert_close(value, weights(first, "checkpoint_6")[key], atol=1e-9, rtol=0)
+    again = command(tmp_path / "tuned", "--resume", "--iterations", 3)
+    assert again.exit_code == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["{}", "--full-state"], r"--full-state does not fit here: it belongs to --start-from"),
+        (["--repeat", "{}", "--start-from", "{}"], r"--start-from does not fit here"),
+        (["{}", "--start-from", "{}:5"], r"5"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(first, tmp_path, options, message):
+    said = command(*(option.format(first) for option in options), "--output", tmp_path / "out")
+    assert said.exit_code == 2 and re.search(message, said.stderr)
+    assert not (tmp_path / "out").exists()

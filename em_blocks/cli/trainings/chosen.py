@@ -9,6 +9,7 @@ from typing import NamedTuple
 from em_blocks.db.trainings.store import TrainingStore
 from em_blocks.errors import ConfigError
 from em_blocks.models.setup import CONFIG, Setup
+from em_blocks.training.beginning import start_of
 from em_blocks.training.records.again import check_commit, lineage_of, setup_of
 from em_blocks.training.records.recorded import find_recorded
 
@@ -23,6 +24,9 @@ class Asked(NamedTuple):
     resume: bool
     check_commit: bool
     overrides: tuple[str, ...]
+    start_from: str | None = None
+    full_state: bool = False
+    db: str | None = None
 
 
 class Chosen(NamedTuple):
@@ -62,6 +66,7 @@ def chosen_training(asked: Asked, store: TrainingStore | None) -> Chosen:
         )
     if asked.setup is not None:
         return _setup(asked, asked.setup)
+    _refuse("--start-from", asked.start_from is not None, "--continue and --repeat begin as recorded")
     training = find_recorded(store, str(asked.continued or asked.repeated))
     setup = setup_of(training, asked.overrides)
     if asked.check_commit:
@@ -80,9 +85,13 @@ def chosen_training(asked: Asked, store: TrainingStore | None) -> Chosen:
 def _setup(asked: Asked, said: Path) -> Chosen:
     _refuse("--check-commit", asked.check_commit, "it compares with the record that --continue and "
             "--repeat read")
-    config = said / CONFIG if said.is_dir() else said
-    setup = Setup.from_folder(config.parent, asked.overrides, name=config.name)
-    return Chosen(setup, asked.output or setup.folder, asked.resume, {})
+    _refuse("--full-state", asked.full_state and not asked.start_from, "it belongs to --start-from")
+    config, overrides, lineage = said / CONFIG if said.is_dir() else said, asked.overrides, {}
+    if asked.start_from is not None:
+        start = start_of(asked.start_from, full_state=asked.full_state, db=asked.db)
+        overrides, lineage = (*overrides, f"training.initial={start.path}"), start.lineage
+    setup = Setup.from_folder(config.parent, overrides, name=config.name)
+    return Chosen(setup, asked.output or setup.folder, asked.resume, lineage)
 
 
 def _refuse(option: str, given: bool, why: str) -> None:
