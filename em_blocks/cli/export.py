@@ -22,6 +22,7 @@ from em_blocks.cli.common import (
     shows_errors,
 )
 from em_blocks.cli.export_tiff import tiff
+from em_blocks.cli.export_webknossos import webknossos
 from em_blocks.cli.filters import FORMS, FilterType
 from em_blocks.cli.params import ThreePositive
 from em_blocks.errors import ConfigError
@@ -47,6 +48,8 @@ def main() -> None:
 
 
 main.add_command(tiff)
+main.add_command(webknossos)
+
 
 def selection_options(command: Callable) -> Callable:
     """CONFIG, and which of its synapses are meant."""

@@ -122,7 +122,10 @@ def _magnification(
     return Magnification(
         name, folder / (path or f"{layer['name']}/{name}"), str(layer["dataFormat"]),
         tuple(sorted(order, key=order.__getitem__)), triple(voxel[::-1]),
-        triple([b * v for b, v in zip(begin, voxel, strict=True)][::-1]), triple(begin[::-1]),
+        triple([
+            b * v + m for b, v, m in zip(begin, voxel, _moved(layer, _scale(scale)), strict=True)
+        ][::-1]),
+        triple(begin[::-1]),
         triple([e - b for b, e in zip(begin, end, strict=True)][::-1]),
     )
 
@@ -135,3 +138,21 @@ def _scale(scale: Any) -> list[float]:
     if factor is None:
         raise ValueError(f"the unit of 'scale' is {scale['unit']!r}")
     return [number(value) * factor for value in scale["factor"]]
+
+
+def _moved(layer: dict, scale: Sequence[float]) -> list[float]:
+    """Return how far a layer is moved within its data set, nm (x, y, z)."""
+    moved = [0.0, 0.0, 0.0]
+    for step in layer.get("coordinateTransformations") or []:
+        rows = step["matrix"] if step.get("type") == "affine" else []
+        straight = rows and all(
+            abs(number(rows[n][m]) - (n == m)) < 1e-9 for n in range(3) for m in range(3)
+        )
+        if not straight:
+            raise ConfigError(
+                f"The layer {layer['name']!r} is transformed by its data set ({step.get('type')}), and "
+                "not only moved, so its axes are not those of the world. Apply the transformation in "
+                "WEBKNOSSOS, or take it out of the description."
+            )
+        moved = [m + number(rows[n][3]) * scale[n] for n, m in enumerate(moved)]
+    return moved
