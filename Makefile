@@ -50,14 +50,17 @@ system-packages:
 test-slurm: install system-packages
 	$(BIN)/python -m pytest -m slurm -n 3 tests/slurm
 
-# zarr 3 and gunpowder exclude each other.
+# zarr 3 and gunpowder exclude each other, sacred and a new setuptools too.
 $(VALIDATORS)/.installed: Makefile
 	$(PYTHON) -m venv $(VALIDATORS)
-	$(VALIDATORS)/bin/python -m pip install -q ome-zarr-models==1.7 'xarray[io]==2026.9.0' cloud-volume==12.15.2
+	$(VALIDATORS)/bin/python -m pip install -q ome-zarr-models==1.7 'xarray[io]==2026.9.0' cloud-volume==12.15.2 \
+	  sacred==0.8.7 'setuptools<81' pymongo pyrsistent matplotlib ipython
+	$(VALIDATORS)/bin/python -m pip install -q --no-deps incense==0.0.15  # its jupyterlab is not needed
 	@touch $@
 
 test-validators: install $(VALIDATORS)/.installed
-	EM_BLOCKS_VALIDATORS=$(VALIDATORS)/bin/python $(BIN)/python -m pytest tests/volumes/test_validators.py
+	EM_BLOCKS_VALIDATORS=$(VALIDATORS)/bin/python $(BIN)/python -m pytest tests/volumes/test_validators.py \
+	  tests/export/trainings/test_sacred.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from em_blocks.cli.main import main
 from em_blocks.db.trainings.run_database import VARIABLE, run_database
@@ -84,3 +85,34 @@ def test_an_import_without_a_database_says_what_to_do(folders, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     result = runs("import", folders[0])
     assert result.exit_code == 2 and "EM_BLOCKS_DB" in result.output
+
+
+def test_differences_are_settings_data_and_code_not_what_was_measured(address, folders):
+    shown = json.loads(runs("diff", 1, folders[1], "--db", address, "--json").output)
+    assert shown["runs"] == ["1 (tiny)", "two (tiny)"]
+    assert shown["differences"] == {"seed": [0, 1]}
+    assert "They do not differ" in runs("diff", 1, folders[0], "--db", address).output
+    assert "seed" in runs("diff", 1, 2, "--db", address).output
+
+
+def test_curves_are_drawn_over_each_other(address, folders, tmp_path):
+    one, all_ = tmp_path / "one.png", tmp_path / "all.png"
+    assert runs("plot", 1, 2, "--db", address, "--output", one).output == f"{one}\n"
+    done = runs("plot", 1, "--metric", "*", "--smooth", 3, "--db", address, "--output", all_)
+    assert done.exit_code == 0, done.output
+    with Image.open(one) as picture:
+        assert picture.size == (1728, 576)  # the loss and the score, side by side
+    failed = runs("plot", 1, "--metric", "beauty", "--db", address)
+    assert failed.exit_code == 2
+    assert "train/loss, validation/affinities/cut_ap" in failed.output
+
+
+def test_an_export_says_where_it_is(address, folders, tmp_path):
+    path = tmp_path / "curves.csv"
+    done = runs("export", 1, 2, "--to", "csv", "--output", path, "--db", address)
+    assert done.output == f"{path}\n" and len(path.read_text().splitlines()) == 1 + 2 * 10
+    done = runs("export", 2, "--to", "sacred", "--output", tmp_path / "sacred", "--db", address)
+    assert done.output == "runs 1 of Sacred\n"
+    log = tmp_path / "logs"
+    assert runs("export", 2, "--to", "tensorboard", "--output", log, "--db", address).exit_code == 0
+    assert [path.name for path in log.iterdir()] == ["2_tiny"]
