@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     from em_blocks.tasks.objects.objects import Objects
     from em_blocks.tasks.objects.threshold import Threshold
     from em_blocks.tasks.prediction.predict import Predict
+    from em_blocks.tasks.prediction.predict_checkpoints import PredictCheckpoints
     from em_blocks.tasks.preparation.convert import Convert
     from em_blocks.tasks.preparation.equalize import Equalize
     from em_blocks.tasks.preparation.metric_mask import MetricMask
@@ -39,9 +40,9 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
 __all__ = [
     "BlockwiseTask", "Box", "Clean", "ClusterClefts", "Convert", "CountMask", "CountOverlaps",
     "CreditSynapses", "Downsample", "EmBlocksError", "Equalize", "ExtractSynapses", "Frame", "Ingest",
-    "MapSynapses", "MetricMask", "Objects", "Predict", "Relabel", "Report", "Roi", "Segment",
-    "Threshold", "TissueMask", "Volume", "VolumeInput", "__version__", "generate", "load", "open",
-    "run", "shipped_setup",
+    "MapSynapses", "MetricMask", "Objects", "Predict", "PredictCheckpoints", "Relabel", "Report",
+    "Roi", "Segment", "Threshold", "TissueMask", "Volume", "VolumeInput", "__version__", "generate",
+    "load", "open", "run", "shipped_setup",
 ]
 
 

@@ -19,6 +19,7 @@ TASKS = Registry("em_blocks.tasks", {
     "clean": "em_blocks.tasks.components.clean:Clean",
     "downsample": "em_blocks.tasks.volumes.downsample:Downsample",
     "predict": "em_blocks.tasks.prediction.predict:Predict",
+    "predict_checkpoints": "em_blocks.tasks.prediction.predict_checkpoints:PredictCheckpoints",
     "threshold": "em_blocks.tasks.objects.threshold:Threshold",
     "objects": "em_blocks.tasks.objects.objects:Objects",
     "segment": "em_blocks.tasks.segmentation.segment:Segment",

@@ -62,8 +62,12 @@ class Validation:
         have it. One without value is None, and "undefined" says why. Of several data sets,
         "data_sets" lists the scores of each, with its name as "data_set".
         """
+        return self.entry_of(lambda data: predict_box(network, data, self.config), iteration)
+
+    def entry_of(self, predict: Predict, iteration: int) -> dict:
+        """Entry, as of `entry`, of what `predict` returns for the boxes, or parts of them."""
         try:
-            found = self._entry(lambda data: predict_box(network, data, self.config))
+            found = self._entry(predict)
         except ArithmeticError as error:  # of one box, but then the network is no good for any
             found = dict.fromkeys(self.names)
             found[UNDEFINED] = dict.fromkeys(self.names, str(error))

@@ -1,0 +1,119 @@
+"""``em-blocks evaluate checkpoints``: the scores of many checkpoints, to choose one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from em_blocks.cli.common import json_option, print_report, shows_errors
+from em_blocks.cli.evaluation.common import folder_of, print_written, with_progress
+from em_blocks.cli.params import Steps
+from em_blocks.config import read_json
+from em_blocks.errors import ConfigError
+from em_blocks.evaluation.checkpoints import (
+    ScoredCheckpoints,
+    drawn,
+    score_checkpoints,
+    write_results,
+)
+from em_blocks.json_text import json_text
+from em_blocks.tasks.prediction.predict_checkpoints import PredictCheckpoints
+
+CONFIG = "config.json"
+_ITERATIONS = Steps(int, "1000,2000 or first:last:step such as 1000:10000:1000", least=1)
+
+
+@click.command()
+@click.argument("setup", type=click.Path(exists=True, path_type=Path), metavar="SETUP|CONFIG")
+@click.option("--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+              help="Validation data: a data config, or JSON as of the key training.validation. Default: "
+              "those of the setup.")
+@click.option("--iterations", type=_ITERATIONS, metavar="LIST",
+              help="Checkpoints: 1000,2000 or 1000:10000:1000. Default: all that are there.")
+@click.option("--score", help="Score that chooses the best. Default: training.score of the setup.")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+              help="Predictions, scores and a picture; needed with a SETUP.")
+@click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Worker processes.")
+@json_option
+@shows_errors
+def checkpoints(setup: Path, output: Path | None, as_json: bool, **options) -> None:
+    """Score the checkpoints of SETUP on validation data, and name the best.
+
+    Each checkpoint predicts the data block by block (blocks that are done are skipped, so a stopped
+    command is simply repeated), and is scored as a validation in a training does. FOLDER/config.json
+    is the job: `em-blocks status`, `plan` and `retry` take it, and so does this command.
+    """
+    from em_blocks.runtime.scheduler.pipeline import run_config
+
+    task = _task(setup, output, options)
+    reports = run_config(task)
+    if not reports[-1].ok:
+        print_report(reports[-1], as_json)
+        sys.exit(reports[-1].exit_code)
+    n = len(task.checkpoints)
+    found = score_checkpoints(task, with_progress(task.checkpoints, n, "Scoring checkpoints"))
+    written = write_results(folder_of(task), found)
+    if as_json:
+        click.echo(json_text(found.document(), indent=2))
+    else:
+        _show(found, written)
+
+
+def _task(setup: Path, output: Path | None, options: dict) -> PredictCheckpoints:
+    """Return the job of a config, or that of a setup, whose config is written to the output."""
+    if setup.is_file():
+        return PredictCheckpoints.from_file(setup)
+    if output is None:
+        raise click.UsageError("Name --output FOLDER, which gets predictions and scores.")
+    values = {
+        "kind": "predict_checkpoints", "run": "checkpoints", "setup": str(setup.absolute()),
+        "output": str(output.absolute()), "run_dir": str(output.absolute()),
+        "num_workers": options["num_workers"], "score": options["score"],
+        "iterations": None if options["iterations"] is None else list(options["iterations"]),
+        "validation": _validation(options["data"]),
+    }
+    task = PredictCheckpoints.from_dict(values, source="The command line")
+    for step in task.steps():  # what is wrong is said before anything is written
+        step.check()
+    output.mkdir(parents=True, exist_ok=True)
+    (output / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
+    return task
+
+
+def _validation(data: Path | None) -> list | dict | None:
+    """Return the key `validation` for a file, which may be a data config or name one."""
+    if data is None:
+        return None
+    try:
+        values = json.loads(data.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{data} is no JSON ({error}), but a data config is needed.") from error
+    if isinstance(values, list):
+        return values
+    names_one = isinstance(read_json(data).get("data"), str)
+    return values if names_one else {"data": str(data.absolute())}
+
+
+def _show(found: ScoredCheckpoints, written: list[Path]) -> None:
+    console, names = Console(), drawn(found)
+    table = Table(title=f"Checkpoints by {found.choice.score}")
+    table.add_column("iteration", justify="right")
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    for entry in found.entries:
+        values = ("-" if entry[name] is None else f"{entry[name]:.4f}" for name in names)
+        style = "bold" if entry is found.best else None
+        table.add_row(str(entry["iteration"]), *values, style=style)
+    console.print(table)
+    if found.best is not None:
+        console.print(
+            f"Best: iteration {found.best['iteration']}, {found.choice.score} "
+            f"{found.best[found.choice.score]:.4f}", markup=False,
+        )
+    print_written(console, written)
