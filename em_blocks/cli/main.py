@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import Any
 
 import click
@@ -52,6 +54,9 @@ VERBS: dict[str, tuple[str | None, str]] = {
 }
 
 
+_WIDTH_OF_FILES = 200
+
+
 class _Verbs(click.Group):
     """Imports a verb when it is used: `em-blocks status` needs no torch."""
 
@@ -70,6 +75,8 @@ class _Verbs(click.Group):
         return kind_command(kinds[name])
 
     def invoke(self, ctx: click.Context) -> Any:
+        if not sys.stdout.isatty():  # a file, a pipe: a table of 80 columns would break its words
+            os.environ.setdefault("COLUMNS", str(_WIDTH_OF_FILES))
         try:
             with needed_extras():
                 return super().invoke(ctx)
