@@ -1,0 +1,61 @@
+"""`em-blocks model` as its user types it."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from em_blocks.cli.main import main
+from travelling import trained_setup
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return trained_setup(tmp_path_factory.mktemp("setups") / "tiny")
+
+
+def call(*arguments, code=0):
+    done = CliRunner().invoke(main, ["model", *map(str, arguments)])
+    assert done.exit_code == code, (done.output, done.exception)
+    return done.output
+
+
+def test_a_model_is_exported_imported_and_tested(trained, tmp_path):
+    about = tmp_path / "about.json"
+    about.write_text(json.dumps({"license": "CC0-1.0", "authors": [{"name": "Ada Tester"}]}))
+    output = tmp_path / "tiny.zip"
+    assert "tiny.zip: tiny, " in call("export", trained, "--output", output, "--about", about)
+    assert "test output is reproduced" in call("import", output, "--output", tmp_path / "setup")
+    said = call("test", tmp_path / "setup")
+    assert "the same values; affinities differs by 0 at most (1e-05 is accepted)" in said
+    report = json.loads(call("test", tmp_path / "setup", "--json"))
+    assert report["ok"] is True and report["heads"]["affinities"]["largest_difference"] == 0
+
+
+def test_a_difference_is_said_and_is_exit_code_1(trained, tmp_path):
+    call("export", trained, "--output", tmp_path / "model")
+    path = tmp_path / "model/sample/affinities.npy"
+    np.save(path, np.load(path) + np.float32(0.125))
+    assert "other values; affinities differs by 0.125" in call("test", tmp_path / "model", code=1)
+    report = json.loads(call("test", tmp_path / "model", "--json", code=1))
+    assert report["ok"] is False
+    assert report["heads"]["affinities"]["largest_difference"] == pytest.approx(0.125)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "bioimageio"])
+def test_other_formats_come_back_too(trained, tmp_path, kind):
+    call("export", trained, "--output", tmp_path / "model", "--format", kind)
+    call("import", tmp_path / "model", "--output", tmp_path / "setup")
+    assert "the same values" in call("test", tmp_path / "setup")
+
+
+def test_what_is_no_model_is_refused_with_the_exit_code_of_bad_input(trained, tmp_path):
+    assert "is no model that travels" in call("import", trained, "--output", tmp_path / "s", code=2)
+    assert "does not exist" in call("import", tmp_path / "no", "--output", tmp_path / "s", code=2)
+    assert "is not a folder" in call("export", tmp_path / "no", "--output", tmp_path / "s", code=2)
+    said = call("export", trained, "--output", tmp_path / "s", "--checkpoint", "77", code=2)
+    assert "checkpoint_77.safetensors" in said
+    call("export", trained, "--output", tmp_path / "model")
+    said = call("export", trained, "--output", tmp_path / "model", code=3)
+    assert "is not overwritten" in said
