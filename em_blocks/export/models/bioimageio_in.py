@@ -14,7 +14,7 @@ from em_blocks.config import VoxelSize
 from em_blocks.errors import CheckpointError, ConfigError, RefusedError
 from em_blocks.export.models.bioimageio_setup import Described, described_setup
 from em_blocks.export.models.package import sha256
-from em_blocks.export.models.rdf import File, OnnxWeights, Rdf, TensorDescription, read_rdf
+from em_blocks.export.models.rdf import File, Rdf, TensorDescription, read_rdf
 from em_blocks.export.models.sample import write_sample
 from em_blocks.models.networks.onnx_file import OnnxFile
 from em_blocks.models.setup import CONFIG
@@ -60,15 +60,16 @@ def import_bioimageio(folder: Path, made: Path, voxel_size: VoxelSize | None) ->
 
 
 def _copy_weights(folder: Path, rdf: Rdf, made: Path) -> None:
-    if "onnx" not in rdf.weights:
-        found = "; ".join(f"{kind}, {_CODE.get(kind, 'unknown here')}" for kind in rdf.weights)
+    weights = rdf.weights.onnx
+    if weights is None:
+        kinds = rdf.weights.model_extra or {}
+        found = "; ".join(f"{kind}, {_CODE.get(kind, 'unknown here')}" for kind in kinds)
         raise RefusedError(
             f"The model {rdf.name!r} of bioimage.io brings its weights only as {found or 'nothing'}. "
             "em_blocks runs none of it: whoever made the file could do everything that you can. Nothing "
             "was written. Ask for weights of ONNX (`bioimageio add-weights` of the package "
             "bioimageio.core converts them, in an environment that you trust it with)."
         )
-    weights = OnnxWeights.model_validate(rdf.weights["onnx"])
     file = _checked(folder, weights)
     if weights.external_data is not None:
         _checked(folder, weights.external_data)

@@ -54,9 +54,8 @@ def described_setup(
     ConfigError
         If the network has other axes, steps or sizes than em_blocks can give it.
     """
-    if own := rdf.config.get(OWN):
-        config = dict(own["config"])
-        return Described(config, list(config["heads"]), (0, 0, 0), [])
+    if OWN in rdf.config:
+        return _own(rdf)
     given = rdf.inputs[0]
     axes = _letters(given)
     size = voxel_size or _voxel_size(given)
@@ -85,6 +84,21 @@ def described_setup(
         "tile_shape": list(_tile(given, lost, crop)),
     }
     return Described(config, names, crop, remarks)
+
+
+def _own(rdf: Rdf) -> Described:
+    """Take the config that em_blocks wrote, for the network of the package and no other file."""
+    config = rdf.config[OWN].get("config") if isinstance(rdf.config[OWN], dict) else None
+    parts = [config.get(key) for key in ("network", "heads")] if isinstance(config, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts):
+        raise ConfigError(
+            f"The description says under config.{OWN} that em_blocks wrote it, but there is no "
+            "`config` of a setup with network and heads. It was changed; download the package again."
+        )
+    kept = {k: parts[0][k] for k in ("context", "crop", "tile_factor") if k in parts[0]}
+    network = {"kind": "onnx", "file": "model.onnx", **kept}
+    values = {key: value for key, value in config.items() if key != "training"}
+    return Described(values | {"network": network}, list(parts[1]), (0, 0, 0), [])
 
 
 def _letters(tensor: TensorDescription) -> str:

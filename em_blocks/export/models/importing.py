@@ -122,6 +122,12 @@ def check_model(folder: Path, tolerance: float = TOLERANCE) -> list[Difference]:
         If it has no test input, or cannot be loaded.
     """
     setup = Setup.from_folder(folder)
+    own = setup.config.network.weights
+    if own is not None and not own.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"The config of the model names the network {own}, which is not a file of the model. A "
+            "model that travels has its network in its folder; correct `network.file`."
+        )
     raw, expected = read_sample(folder, setup.config)
     network = setup.load(setup.checkpoint_path())
     return compare(expected, sample_outputs(network, setup.config, raw), tolerance)

@@ -100,6 +100,14 @@ class OnnxWeights(File):
     external_data: File | None = None
 
 
+class Weights(BaseModel):
+    """Weights of ONNX, and whatever else there is."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    onnx: OnnxWeights | None = None
+
+
 class Rdf(_Part):
     """A model of bioimage.io."""
 
@@ -108,7 +116,7 @@ class Rdf(_Part):
     name: str
     inputs: list[TensorDescription]
     outputs: list[TensorDescription]
-    weights: dict[str, dict[str, Any]]
+    weights: Weights
     config: dict[str, Any] = Field(default_factory=dict)
 
 

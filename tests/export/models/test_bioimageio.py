@@ -60,6 +60,22 @@ def test_our_package_comes_back_with_its_heads(package, trained, tmp_path):
     assert all(d.ok for d in check_model(imported.setup))
 
 
+def test_our_config_in_a_package_cannot_name_other_files_or_networks(package, tmp_path):
+    folder = tmp_path / "p"
+    with zipfile.ZipFile(package) as archive:
+        archive.extractall(folder)
+    rdf = yaml.safe_load((folder / "rdf.yaml").read_text())
+    rdf["config"]["em_blocks"]["config"]["network"]["file"] = "/etc/passwd"
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(rdf))
+    setup = Setup.from_folder(import_model(folder, tmp_path / "setup").setup)
+    assert setup.config.network.file == tmp_path / "setup/model.onnx"
+    for wrong in (None, {"config": 3}, {"config": {"network": {}}}):
+        rdf["config"]["em_blocks"] = wrong
+        (folder / "rdf.yaml").write_text(yaml.safe_dump(rdf))
+        with pytest.raises(ConfigError, match=r"says under config\.em_blocks"):
+            import_model(folder, tmp_path / "again")
+
+
 # -- packages of others -----------------------------------------------------------------------
 
 

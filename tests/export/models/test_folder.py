@@ -15,6 +15,7 @@ from em_blocks.export.models.importing import check_model, import_model
 from em_blocks.export.models.model import Model, channel_names
 from em_blocks.export.models.package import write_checksums
 from em_blocks.models.setup import Setup
+from foreign_networks import blurring
 from tiny_setup import NETWORK
 from travelling import trained_setup, two_headed
 
@@ -222,6 +223,16 @@ def test_a_model_that_does_not_give_its_test_output_is_refused(exported, tmp_pat
     with pytest.raises(CheckpointError, match=r"own test output.*affinities differs by 0\.01"):
         import_model(exported, tmp_path / "setup")
     assert not (tmp_path / "setup").exists()
+
+
+def test_a_model_whose_network_is_another_file_of_this_machine_is_refused(exported, tmp_path):
+    secret, _ = blurring(tmp_path / "secret.onnx", padding=True)
+    config = json.loads((exported / "config.json").read_text())
+    config["network"] = {"kind": "onnx", "file": str(secret)}
+    (exported / "config.json").write_text(json.dumps(config))
+    write_checksums(exported)
+    with pytest.raises(ConfigError, match=r"secret\.onnx, which is not a file of the model"):
+        import_model(exported, tmp_path / "setup")
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "a/../../outside.txt"])
