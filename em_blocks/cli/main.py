@@ -26,7 +26,6 @@ VERBS: dict[str, tuple[str | None, str]] = {
     "train": ("em_blocks.pipelines.train", "Train the network of a setup."),
     "predict": ("em_blocks.cli.predict", "Apply a trained network to a volume."),
     "model": ("em_blocks.cli.models.model", "Export, import and test a trained network."),
-    "predict": (None, "Apply a trained network to a volume."),
     "segment": ("em_blocks.pipelines.segment_blockwise", "Segment a volume of affinities."),
     "extract-synapses": (None, "Find synaptic partners in predictions."),
     "threshold": (None, "Turn probabilities into a volume of classes."),
