@@ -15,6 +15,7 @@ from em_blocks.errors import CheckpointError, ConfigError
 from em_blocks.evaluation.checkpoints import score_checkpoints
 from em_blocks.models.setup import Setup
 from em_blocks.tasks.prediction.predict_checkpoints import PredictCheckpoints
+from em_blocks.training.records.json_record import record_of
 from em_blocks.training.run import train
 from tiny_setup import tiny_config, write_setup
 
@@ -103,6 +104,8 @@ def test_the_command_writes_a_table_a_picture_and_its_job(trained, tmp_path):
     with open(output / "checkpoints.csv") as file:
         assert [row["iteration"] for row in csv.DictReader(file)] == ["4", "8"]
     assert (output / "checkpoints.png").stat().st_size > 5000
+    noted = json.loads((trained / "checkpoints/record.json").read_text())["notes"]["checkpoints"]
+    assert noted["best"] == document["best"] and noted["data"] == ["left", "right"]
     again = CliRunner().invoke(main, ["evaluate", "checkpoints", str(output / "config.json")])
     assert again.exit_code == 0 and "Best: iteration" in again.output
     status = CliRunner().invoke(main, ["status", str(output / "config.json")])
@@ -122,6 +125,30 @@ def test_other_data_are_scored_where_they_are_named(trained, tmp_path):
     assert result.exit_code == 0, result.output
     right = history(trained)[1]["data_sets"][1]["organelles/mito_f1"]
     assert json.loads(result.stdout)["best"]["value"] == pytest.approx(right, abs=1e-5)
+
+
+def test_a_note_stays_when_the_training_goes_on(tmp_path):
+    record = record_of(tmp_path)
+    assert not record.note("checkpoints", 1) and not record.path.exists()
+    record.path.parent.mkdir()
+    record.start(0, {"uid": "a", "iteration": 4})
+    assert record.note("checkpoints", {"best": 4}) and record.note("other", 1)
+    record_of(tmp_path).checkpoint(8, tmp_path, {"uid": "a", "iteration": 8})
+    assert record.read() == {
+        "uid": "a", "iteration": 8, "notes": {"checkpoints": {"best": 4}, "other": 1}
+    }
+
+
+def test_a_training_by_its_number_gets_the_note(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("EM_BLOCKS_DB", str(tmp_path / "database"))
+    imported = CliRunner().invoke(main, ["runs", "import", str(trained)])
+    assert imported.exit_code == 0, imported.output
+    arguments = ["1", "--iterations", "8", "--output", str(tmp_path / "sweep")]
+    result = CliRunner().invoke(main, ["evaluate", "checkpoints", *arguments])
+    assert result.exit_code == 0, result.output
+    assert "training 1 of the run database" in result.output
+    shown = CliRunner().invoke(main, ["runs", "show", "1", "--json"])
+    assert json.loads(shown.stdout)["notes"]["checkpoints"]["best"]["iteration"] == 8
 
 
 def test_a_checkpoint_that_is_not_there_is_refused(trained, tmp_path):

@@ -13,7 +13,9 @@ from rich.table import Table
 from em_blocks.cli.common import json_option, print_report, shows_errors
 from em_blocks.cli.evaluation.common import folder_of, print_written, with_progress
 from em_blocks.cli.params import Steps
+from em_blocks.cli.trainings.common import db_option
 from em_blocks.config import read_json
+from em_blocks.db.trainings.run_database import run_database_if
 from em_blocks.errors import ConfigError
 from em_blocks.evaluation.checkpoints import (
     ScoredCheckpoints,
@@ -23,13 +25,16 @@ from em_blocks.evaluation.checkpoints import (
 )
 from em_blocks.json_text import json_text
 from em_blocks.tasks.prediction.predict_checkpoints import PredictCheckpoints
+from em_blocks.training.records.notes import note_training
+from em_blocks.training.records.recorded import find_recorded
+from em_blocks.training.records.resolve import check_setup
 
 CONFIG = "config.json"
 _ITERATIONS = Steps(int, "1000,2000 or first:last:step such as 1000:10000:1000", least=1)
 
 
 @click.command()
-@click.argument("setup", type=click.Path(exists=True, path_type=Path), metavar="SETUP|CONFIG")
+@click.argument("setup", metavar="SETUP|RUN|CONFIG")
 @click.option("--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Validation data: a data config, or JSON as of the key training.validation. Default: "
               "those of the setup.")
@@ -40,18 +45,22 @@ _ITERATIONS = Steps(int, "1000,2000 or first:last:step such as 1000:10000:1000",
               help="Predictions, scores and a picture; needed with a SETUP.")
 @click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
               help="Worker processes.")
+@db_option
 @json_option
 @shows_errors
-def checkpoints(setup: Path, output: Path | None, as_json: bool, **options) -> None:
-    """Score the checkpoints of SETUP on validation data, and name the best.
+def checkpoints(
+    setup: str, output: Path | None, db: str | None, as_json: bool, **options
+) -> None:
+    """Score the checkpoints of SETUP, or of training RUN, on validation data, and name the best.
 
     Each checkpoint predicts the data block by block (blocks that are done are skipped, so a stopped
     command is simply repeated), and is scored as a validation in a training does. FOLDER/config.json
-    is the job: `em-blocks status`, `plan` and `retry` take it, and so does this command.
+    is the job: `em-blocks status`, `plan` and `retry` take it, and so does this command. The best is
+    noted in the record of the training, and in the run database if it is there.
     """
     from em_blocks.runtime.scheduler.pipeline import run_config
 
-    task = _task(setup, output, options)
+    task = _task(_folder_of(setup, db), output, options)
     reports = run_config(task)
     if not reports[-1].ok:
         print_report(reports[-1], as_json)
@@ -59,10 +68,40 @@ def checkpoints(setup: Path, output: Path | None, as_json: bool, **options) -> N
     n = len(task.checkpoints)
     found = score_checkpoints(task, with_progress(task.checkpoints, n, "Scoring checkpoints"))
     written = write_results(folder_of(task), found)
+    places = note_training(task.setup, "checkpoints", _note(task, found), db=db)
     if as_json:
         click.echo(json_text(found.document(), indent=2))
     else:
-        _show(found, written)
+        _show(found, written, places)
+
+
+def _folder_of(setup: str, db: str | None) -> Path:
+    """Return the folder or config that was named, or the folder of a training by its number."""
+    if not setup.isdecimal():
+        path = Path(setup)
+        if not path.exists():
+            raise ConfigError(
+                f"There is no setup and no config {setup}. Name the folder of a setup, the number of a "
+                f"training in the run database, or the {CONFIG} of an earlier evaluation of checkpoints."
+            )
+        return path
+    with run_database_if(db) as store:
+        training = find_recorded(store, setup)
+    check_setup(training)
+    return training.folder
+
+
+def _note(task: PredictCheckpoints, found: ScoredCheckpoints) -> dict:
+    """Return what the record of the training says of the evaluation."""
+    document = found.document()
+    score = found.choice.score
+    return {
+        **{key: document[key] for key in ("score", "lower_is_better", "best")},
+        "data": list(dict.fromkeys(box.data.data_set for box in task.boxes)),
+        "checkpoints": [
+            {"iteration": entry["iteration"], "value": entry[score]} for entry in found.entries
+        ],
+    }
 
 
 def _task(setup: Path, output: Path | None, options: dict) -> PredictCheckpoints:
@@ -100,7 +139,7 @@ def _validation(data: Path | None) -> list | dict | None:
     return values if names_one else {"data": str(data.absolute())}
 
 
-def _show(found: ScoredCheckpoints, written: list[Path]) -> None:
+def _show(found: ScoredCheckpoints, written: list[Path], places: list[str]) -> None:
     console, names = Console(), drawn(found)
     table = Table(title=f"Checkpoints by {found.choice.score}")
     table.add_column("iteration", justify="right")
@@ -117,3 +156,5 @@ def _show(found: ScoredCheckpoints, written: list[Path]) -> None:
             f"{found.best[found.choice.score]:.4f}", markup=False,
         )
     print_written(console, written)
+    for place in places:
+        console.print(f"Noted: {place}", markup=False, highlight=False, soft_wrap=True)

@@ -46,6 +46,10 @@ def _print(training: Recorded, curves: dict[str, int], predictions: list[dict]) 
                       markup=False)
     console.print("curves: " + ", ".join(f"{n} ({p})" for n, p in sorted(curves.items())),
                   markup=False)
+    if best := document.get("notes", {}).get("checkpoints", {}).get("best"):
+        note = document["notes"]["checkpoints"]
+        console.print(f"evaluate checkpoints: best {note['score']} {best['value']:.4f} at "
+                      f"{best['iteration']}, on {', '.join(note['data'])}", markup=False)
     for one in predictions:
         console.print(f"prediction {one['_id']}: {one['output']}, of iteration "
                       f"{one['training']['iteration']}", markup=False)

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from em_blocks.training.records.whole_file import write_whole
 logger = logging.getLogger(__name__)
 
 _RECORD = Path("checkpoints") / "record.json"
+_NOTES = "notes"
 
 
 def record_of(folder: Path) -> JsonRecord:
@@ -55,7 +57,16 @@ class JsonRecord:
         except RunFailedError as error:  # it must not hide the one that ended the training
             logger.warning("the record does not say how the training ended: %s", error)
 
+    def note(self, name: str, value: Any) -> bool:
+        """Add what others found out about the training; False if there is no record."""
+        document = self.read()
+        if document:
+            self._write(document | {_NOTES: document.get(_NOTES, {}) | {name: value}})
+        return bool(document)
+
     def _write(self, document: dict) -> None:
+        if _NOTES not in document and (notes := self.read().get(_NOTES)):
+            document = document | {_NOTES: notes}  # a training that goes on does not know them
         self._document = document
         text = json.dumps(document, indent=2, allow_nan=False) + "\n"
         write_whole(self.path, lambda path: path.write_text(text))
