@@ -5,6 +5,7 @@ import lzma
 import pickle
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ import tifffile
 import zarr
 from PIL import Image
 
+from em_blocks.errors import ConfigError
 from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.volumes.ingest import Ingest
@@ -137,6 +139,22 @@ def test_an_example_of_the_page_makes_the_volume_that_it_promises(tmp_path, exam
     np.testing.assert_allclose(volume.offset, offset, atol=1e-3)
     assert volume.dtype == values.dtype
     np.testing.assert_array_equal(volume[...], values)
+
+
+@pytest.mark.parametrize(
+    ("run", "library"), [("tomogram", "mrcfile"), ("nifti", "nibabel"), ("webknossos", "wkw")]
+)
+def test_a_library_that_is_not_installed_is_named_with_the_extra_that_brings_it(
+    tmp_path, monkeypatch, run, library
+):
+    FILES[run](tmp_path)
+    example = next(example for example in EXAMPLES if example["run"] == run)
+    if library == "wkw":
+        shutil.rmtree(tmp_path / "dataset")
+        (tmp_path / "unpacked/wkw").rename(tmp_path / "dataset")
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ConfigError, match=rf"{library} is not installed.*em_blocks\[formats\]"):
+        Ingest.from_dict(example, folder=tmp_path).check()
 
 
 def test_the_page_has_an_example_of_every_source_but_that_of_bodies():

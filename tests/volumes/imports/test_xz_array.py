@@ -3,6 +3,8 @@
 import lzma
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -61,6 +63,25 @@ def test_no_temporary_file_is_left(tmp_path, monkeypatch):
     with write(tmp_path / "a.xz", labels()).open() as read:
         read(Box((0, 0, 0), SHAPE))
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_memory_does_not_depend_on_the_array(tmp_path):
+    """Of 200 MB more of values, none is held."""
+    code = (
+        "import re, sys; from em_blocks.geometry import Box; "
+        "from em_blocks.volumes.imports.xz_array import XzArray; "
+        "source = XzArray(type='xz_array', path=sys.argv[1]); source.check()\n"
+        "with source.open() as read: assert read(Box((5, 5, 5), (10, 90, 90))).sum() == 0\n"
+        # The peak of this process alone: that of getrusage begins with its parent's.
+        "print(re.search('VmHWM: *([0-9]+)', open('/proc/self/status').read().replace('\\t', ' '))[1])"
+    )
+    peaks = []
+    for depth in (10, 210):
+        write(tmp_path / f"{depth}.xz", np.zeros((depth + 5, 1000, 1000), np.uint8), preset=0)
+        command = [sys.executable, "-c", code, tmp_path / f"{depth}.xz"]
+        ended = subprocess.run(command, check=True, capture_output=True)
+        peaks.append(int(ended.stdout) // 1024)
+    assert peaks[1] < peaks[0] + 40, peaks
 
 
 class Attack:
