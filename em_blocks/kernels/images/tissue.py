@@ -46,12 +46,16 @@ def reach(opening: Radius, closing: Radius) -> Triple:
 
 def erode(mask: np.ndarray, radius: Radius) -> np.ndarray:
     """Keep voxels that have none outside of `mask` in their ellipsoid; the end of the array is none."""
+    if mask.all():
+        return mask
     weights, largest = _weights(radius)
     return _squared(mask, weights) > largest
 
 
 def dilate(mask: np.ndarray, radius: Radius) -> np.ndarray:
     """Add voxels that have one of `mask` in their ellipsoid."""
+    if not mask.any():
+        return mask
     weights, largest = _weights(radius)
     return _squared(~mask, weights) <= largest
 
