@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -185,6 +185,11 @@ class SetupConfig(StrictModel):
         None,
         description="Lowest and highest raw intensity of the training data. Default: what "
         "`normalization` maps to -1 and 1.",
+    )
+    equalized: dict[str, Any] | None = Field(
+        None, exclude_if=lambda equalized: equalized is None,
+        description="How raw was equalised that the network learns from: the attribute `equalized` of "
+        "its volumes. Other raw is refused in training, and warned of in prediction. Default: unknown.",
     )
     tile_shape: Shape3 = Field(description="Default output tile of one network pass, voxels.")
     training: TrainingConfig | None = Field(

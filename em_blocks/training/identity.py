@@ -21,7 +21,7 @@ _IRRELEVANT = re.compile(
     r"|config\.training\.(sources|validation)\.\d+\.classes\.\w+\.volume(\.|$)"
     r"|.*\.(name|initial|snapshot_every|loaders)$"
 )
-_CHECKED_ONLY = "config.intensities."
+_CHECKED_ONLY = ("config.intensities.", "config.equalized.")
 CHANGEABLE = frozenset(
     f"config.training.{key}"
     for key in (

@@ -47,6 +47,7 @@ def organelle(
     data and the memory; README.md in the folder gives the reason of each. `em-blocks train FOLDER`
     trains it as it is.
     """
+    from em_blocks.training.review.contrast import shared_contrast
     from em_blocks.training.review.proposal import propose
 
     output = output or Path(name)
@@ -55,7 +56,10 @@ def organelle(
     if validation is not None:
         _inspected(validation, classes, folder)
     memory = memory_gb or _memory_of_machine()
-    made = propose(name, found.crops, memory, has_validation=validation is not None)
+    made = propose(
+        name, found.crops, memory, has_validation=validation is not None,
+        equalized=shared_contrast(one.raw.path for one in found.data),
+    )
     sources = {"data": data, "validation": validation or data}
     _write(output, made, {
         key: _said(path, classes, folder, output) for key, path in sources.items()

@@ -14,6 +14,7 @@ from em_blocks.training.data.domain import Domain, full_range
 from em_blocks.training.data.normalization import measured_normalization
 from em_blocks.training.data.raw_sample import RawSample, place
 from em_blocks.volumes import Volume
+from em_blocks.volumes.contrast import contrast_text
 from em_blocks.volumes.formats.storage import arrays_below
 
 if TYPE_CHECKING:
@@ -118,6 +119,18 @@ def _far(sample: RawSample, raw: Volume, config: SetupConfig, scale: dict) -> st
         f"{config.name!r} was trained with about -1 to 1 (raw: {sample.tails[0]:g} to "
         f"{sample.tails[1]:g}); the key 'normalization' decides"
     )
+
+
+def contrast_remarks(raw: Volume, config: SetupConfig) -> list[str]:
+    """Return a remark, in one line, if raw was not equalised as that of the training."""
+    found = raw.attributes.get("equalized")
+    if config.equalized is None or found == config.equalized:
+        return []
+    return [
+        f"raw {raw.path} {contrast_text(found)}, but {config.name!r} has learnt from raw that "
+        f"{contrast_text(config.equalized)}; in another contrast it is wrong without a sign "
+        "(`em-blocks equalize`)."
+    ]
 
 
 def check_finite(raw: Volume, seen: Box, values: np.ndarray) -> None:

@@ -37,6 +37,7 @@ from em_blocks.tasks.prediction.domain import (
     check_finite,
     check_sample,
     check_voxel_size,
+    contrast_remarks,
 )
 from em_blocks.tasks.prediction.options import Checkpoint, HeadOutput
 from em_blocks.tasks.prediction.trained import OfTraining
@@ -203,9 +204,8 @@ class Predict(OfTraining):
         self.network()  # loads the checkpoint: its errors come before the first worker
 
     def survey(self) -> None:
-        for remark in check_sample(
-            self._sample, self._raw, self._setup.config, self.normalization
-        ):
+        remarks = check_sample(self._sample, self._raw, self._setup.config, self.normalization)
+        for remark in (*remarks, *contrast_remarks(self._raw, self._setup.config)):
             log.warning(remark)
 
     # -- work -------------------------------------------------------------------------

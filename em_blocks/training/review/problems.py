@@ -11,6 +11,7 @@ from em_blocks.models.sources import DataSource
 from em_blocks.training.data.needs import check_volumes
 from em_blocks.training.data.sources import TrainingData, classes_of, open_sources
 from em_blocks.training.review.checks import check_intensities, check_labels, check_synapses
+from em_blocks.training.review.contrast import check_contrast
 from em_blocks.training.review.shares import class_shares
 
 
@@ -42,7 +43,7 @@ def inspect_data(config: SetupConfig) -> tuple[Data, list[EmBlocksError]]:
         for sources, validation in ((training.sources, False), (training.validation, True))
     ]
     data = Data(*opened)
-    checks: list[Callable[[], None]] = []
+    checks: list[Callable[[], None]] = [lambda: check_contrast(config)]
     for key, found in (("sources", data.sources), ("validation", data.validation)):
         if found:
             checks += _checks(found, config, key)

@@ -56,7 +56,8 @@ class Proposal(NamedTuple):
 
 
 def propose(
-    name: str, crops: Sequence[Crop], memory_gb: float, *, has_validation: bool
+    name: str, crops: Sequence[Crop], memory_gb: float, *, has_validation: bool,
+    equalized: dict | None = None,
 ) -> Proposal:
     """Work out a setup that learns all classes of the data.
 
@@ -70,6 +71,8 @@ def propose(
         Of the device that trains.
     has_validation : bool
         Whether there are other data to measure on.
+    equalized : dict, optional
+        How raw of all crops was equalised.
 
     Raises
     ------
@@ -111,7 +114,10 @@ def propose(
             "score": f"{HEAD}/f1",
         },
     }
+    contrast = _contrast_choices(equalized)
+    config |= {choice.key: choice.value for choice in contrast}
     choices = [
+        *contrast,
         Choice(
             "voxel_size", list(size),
             "that of the data: a network works at the resolution that it was trained at",
@@ -134,6 +140,15 @@ MEASURED = {
     False: "WARNING: the data that are trained on, as no others were given. Such scores say nothing "
     "about unseen data: keep a crop apart and name it here",
 }
+
+
+def _contrast_choices(equalized: dict | None) -> list[Choice]:
+    if equalized is None:
+        return []
+    return [Choice(
+        "equalized", equalized,
+        "how raw was equalised; equalise what you predict in the same way, other raw is warned of",
+    )]
 
 
 def _network_choices(plan: NetworkPlan, size: Sequence[float], memory_gb: float) -> list[Choice]:

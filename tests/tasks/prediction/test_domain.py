@@ -1,7 +1,9 @@
 """A network gets only data like those of its training, unless the job says otherwise."""
 
+import json
 import logging
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -172,3 +174,18 @@ def test_nan_that_an_older_version_measured_is_measured_again(setup_folder, tmp_
     with store_of(task) as store:
         assert store.load()["measured"] == measured
     np.testing.assert_array_equal(stored(task), expected)
+
+
+@pytest.mark.parametrize(("attribute", "warned"), [(None, True), ({"clip_limit": 0.02}, False)])
+def test_raw_of_another_contrast_is_warned_of(tmp_path, setup_folder, caplog, attribute, warned):
+    folder = tmp_path / "setup"
+    shutil.copytree(setup_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    raw = volume(tmp_path, UINT8)
+    if attribute is not None:
+        raw.set_attributes(equalized=attribute)
+    predict(raw, folder, tmp_path).survey()
+    assert "equalis" not in caplog.text  # a setup that says nothing takes any contrast
+    (folder / "config.json").write_text(json.dumps(config | {"equalized": {"clip_limit": 0.02}}))
+    predict(raw, folder, tmp_path).survey()
+    assert ("says of no equalisation, but 'affinities' has learnt" in caplog.text) == warned

@@ -36,6 +36,25 @@ def config(sources, validation=({"phantom": PHANTOM},)):
     return SetupConfig.from_dict(values)
 
 
+CLAHE = {"method": "CLAHE", "kernel_shape": [1, 128, 128], "clip_limit": 0.02,
+         "value_range": [0.0, 255.0]}
+
+
+@pytest.mark.parametrize("attribute", [None, CLAHE, {**CLAHE, "clip_limit": 0.01}])
+def test_raw_of_another_contrast_than_the_setup_states_is_refused(good, attribute):
+    if attribute is not None:
+        Volume.open(good["raw"]).set_attributes(equalized=attribute)
+    anything = config([good])
+    open_data(anything)
+    stated = anything.model_copy(update={"equalized": CLAHE})
+    if attribute == CLAHE:
+        assert open_data(stated)
+        return
+    words = "says of no equalisation" if attribute is None else "equalised with clip_limit 0.01"
+    with pytest.raises(ConfigError, match=rf"raw, which .*{words}.*em-blocks equalize"):
+        open_data(stated)
+
+
 class Learning:
     """What the checks read of a head of classes."""
 
