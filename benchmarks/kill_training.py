@@ -29,10 +29,10 @@ COMMAND = [sys.executable, "-c", "from em_blocks.cli.main import main; main()", 
 def start(setup: Path, output: Path, *options: str) -> subprocess.Popen:
     arguments = [*COMMAND, str(setup), "--output", str(output), *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        arguments, env=environment, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )
+    with output.with_suffix(".log").open("a") as log:
+        return subprocess.Popen(
+            arguments, env=environment, start_new_session=True, stdout=log, stderr=log
+        )
 
 
 def iteration_of(folder: Path) -> int:
@@ -48,7 +48,7 @@ def undisturbed(setup: Path, output: Path) -> tuple[float, float]:
         if not first_s and iteration_of(output):
             first_s = time.monotonic() - began
         time.sleep(0.05)
-    assert process.returncode == 0, "the undisturbed training failed"
+    assert process.returncode == 0, output.with_suffix(".log").read_text()
     return first_s, time.monotonic() - began
 
 
@@ -99,7 +99,7 @@ def main(setup: Path | None, kills: int, seed: int) -> None:
                 killed += 1
                 print(f"killed after {after_s:.0f} s, iteration {iteration_of(done)} saved", flush=True)
         last = start(setup, done, *(["--resume"] if iteration_of(done) else []))
-        assert last.wait() == 0, "the last start failed"
+        assert last.wait() == 0, done.with_suffix(".log").read_text()
         wrong = differing(root / "whole", done)
         print("\n".join(wrong) or "all weights and scores are identical")
         print(json.dumps({

@@ -18,11 +18,12 @@ def class_setup(folder: Path, iterations: int = 240) -> Path:
     z, y, x = np.indices(SHAPE)
     mito = (((y // 12 + x // 18 + z // 5) % 4) == 0).astype(np.uint8)
     membrane = ((y % 12 < 2) & (mito == 0)).astype(np.uint8)
+    painted = np.where(membrane, 1, np.where(y < SHAPE[1] // 2, 2, 0)).astype(np.uint8)
     noise = np.random.default_rng(3).integers(0, 60, SHAPE)
     raw = np.clip(100 + 90 * mito - 80 * membrane + noise, 0, 255).astype(np.uint8)
     paths = {
         name: _written(folder / "data.zarr" / name, values)
-        for name, values in {"raw": raw, "mito": mito, "membrane": membrane}.items()
+        for name, values in {"raw": raw, "mito": mito, "membrane": painted}.items()
     }
     setup = folder / "classes"
     setup.mkdir()
@@ -43,7 +44,7 @@ def _config(paths: dict[str, str], iterations: int) -> dict:
         "name": "generated", "raw": paths["raw"],
         "classes": {
             "mito": {"volume": paths["mito"]},
-            "membrane": {"volume": paths["membrane"], "unpainted": "unknown", "background": []},
+            "membrane": {"volume": paths["membrane"], "unpainted": "unknown", "background": [2]},
         },
     }
     return {
