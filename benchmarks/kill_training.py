@@ -52,15 +52,27 @@ def undisturbed(setup: Path, output: Path) -> tuple[float, float]:
     return first_s, time.monotonic() - began
 
 
-def kill_after(process: subprocess.Popen, seconds: float) -> bool:
-    """Kill a process and its children after some seconds; returns whether it still ran."""
+def kill_at_random(process: subprocess.Popen, output: Path, work_s: float, rng: random.Random) -> bool:
+    """Kill a process and its children: in its start, or up to `work_s` after its first new state.
+
+    Returns whether it still ran.
+    """
+    before, began = iteration_of(output), time.monotonic()
+    if rng.random() < 0.25:
+        wait_s = rng.uniform(0, 10)
+    else:
+        while process.poll() is None and iteration_of(output) == before:
+            time.sleep(0.01)
+        wait_s = rng.uniform(0, work_s)
     try:
-        process.wait(timeout=seconds)
+        process.wait(timeout=wait_s)
         return False
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        return True
+    print(f"killed after {time.monotonic() - began:.0f} s, iteration {iteration_of(output)} saved",
+          flush=True)
+    return True
 
 
 def differing(one: Path, two: Path) -> list[str]:
@@ -88,16 +100,11 @@ def main(setup: Path | None, kills: int, seed: int) -> None:
         first_s, length = undisturbed(setup, root / "whole")
         print(f"undisturbed: {iteration_of(root / 'whole')} iterations in {length:.0f} s, "
               f"the first state after {first_s:.0f} s", flush=True)
-        # Every start may be killed in its preparation, or in its share of the work.
-        longest = first_s + (length - first_s) / (kills + 1)
         done, killed = root / "killed", 0
         for _ in range(kills):
             resume = ["--resume"] if iteration_of(done) else []
             process = start(setup, done, *resume)
-            after_s = rng.uniform(0.0, longest)
-            if kill_after(process, after_s):
-                killed += 1
-                print(f"killed after {after_s:.0f} s, iteration {iteration_of(done)} saved", flush=True)
+            killed += kill_at_random(process, done, (length - first_s) / (kills + 1), rng)
         last = start(setup, done, *(["--resume"] if iteration_of(done) else []))
         assert last.wait() == 0, done.with_suffix(".log").read_text()
         wrong = differing(root / "whole", done)

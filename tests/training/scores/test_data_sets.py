@@ -1,6 +1,7 @@
 """Scores of data sets: part by part as of the whole, by metric masks, beside their mean."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -161,3 +162,46 @@ def test_a_class_that_one_data_set_lacks_is_the_mean_of_the_others():
     assert b["organelles/mito_f1"] is None and b["organelles/membrane_f1"] is not None
     assert entry["organelles/mito_f1"] == a["organelles/mito_f1"]
     assert not math.isclose(entry["organelles/membrane_f1"], a["organelles/membrane_f1"])
+
+
+class Generated:
+    """Voxels that are made where they are read."""
+
+    chunk_shape = (8, 64, 64)
+
+    def __init__(self, shape, top):
+        self.shape, self.top, self.dtype = shape, top, np.dtype(np.uint8)
+
+    def __getitem__(self, where):
+        z, y, x = np.ogrid[where]
+        return ((z + y + x) % self.top).astype(np.uint8)
+
+
+class Plain(torch.nn.Module):
+    """Predicts one half everywhere."""
+
+    context = (1, 2, 2)
+
+    def predict(self, raw, heads=None):
+        inner = raw[:, :, 1:-1, 2:-2, 2:-2]
+        return {"organelles": torch.full_like(inner, 0.5).repeat(1, 3, 1, 1, 1)}
+
+
+def peak_bytes(made, width):
+    shape = (8, 128, width)
+    labels = {"mito": Generated(shape, 3), "membrane": Generated(shape, 2)}
+    data = TrainingData("box", Generated(shape, 200), labels, (0, 0, 0), shape, 1.0)
+    validation = Validation(made, [data])
+    tracemalloc.start()
+    entry = validation.entry(Plain(), 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert entry["organelles/mito_recall"] is not None
+    return peak
+
+
+def test_a_validation_of_counting_heads_needs_no_more_memory_for_a_larger_box(monkeypatch):
+    made = config()
+    monkeypatch.setattr(data_sets, "part_shape", lambda tile: (8, 128, 128))
+    peak_bytes(made, 128)  # what is imported and made once
+    assert peak_bytes(made, 16 * 128) < 1.3 * peak_bytes(made, 2 * 128)
