@@ -11,6 +11,7 @@ VERBS = {
     "show": "Show one training: data, scores, checkpoints, curves.",
     "diff": "Show in what trainings differ.",
     "plot": "Draw the curves of trainings over each other.",
+    "dashboard": "Show trainings as a web page: curves, pictures, differences.",
     "export": "Write trainings for TensorBoard, MLflow, Sacred or as CSV.",
     "import": "Add trainings from their folders to the run database.",
 }

@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,14 +64,18 @@ def make_app(watcher: Watcher, *, title: str, word: str, hosts: frozenset[str] |
         Host names, without port, that requests may ask for; None: any.
     """
     api = _Api(watcher, title)
-    routes = [
+    return guarded([
         Route("/api/overview", api.overview),
         Route("/api/map", api.section),
         Route("/api/block", api.block),
-        Mount("/", StaticFiles(directory=STATIC, html=True)),
-    ]
+    ], word=word, hosts=hosts)
+
+
+def guarded(routes: Sequence[Route], *, word: str, hosts: frozenset[str] | None) -> Starlette:
+    """Return an application of these routes and the static files; the rest as of `make_app`."""
+    files = Mount("/", StaticFiles(directory=STATIC, html=True))
     return Starlette(
-        routes=[Mount(f"/{word}", routes=routes)],
+        routes=[Mount(f"/{word}", routes=[*routes, files])],
         middleware=[Middleware(_Guard, hosts=hosts), Middleware(GZipMiddleware, compresslevel=3)],
     )
 
@@ -128,11 +132,11 @@ class _Api:
 
     def block(self, request: Request) -> Response:
         """``?step=NAME&block=zi/yi/xi``."""
-        return _answered(lambda: JSONResponse(self._block(request)))
+        return answered(lambda: JSONResponse(self._block(request)))
 
     def section(self, request: Request) -> Response:
         """``?step=NAME&z=N``, the blocks of one section."""
-        return _answered(lambda: self._section(request))
+        return answered(lambda: self._section(request))
 
     def _block(self, request: Request) -> dict:
         key = request.query_params.get("block", "")
@@ -168,7 +172,7 @@ class _Api:
             return kept
 
 
-def _answered(answer: Callable[[], Response]) -> Response:
+def answered(answer: Callable[[], Response]) -> Response:
     """Return the answer, or why there is none."""
     try:
         with answered_within(QUERY_S):

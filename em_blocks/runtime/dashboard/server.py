@@ -1,18 +1,21 @@
-"""The server of the page, until it is interrupted."""
+"""The server of a page, until it is interrupted."""
 
 from __future__ import annotations
 
 import ipaddress
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import uvicorn
+from starlette.applications import Starlette
 
 from em_blocks.errors import ConfigError
 from em_blocks.runtime.dashboard.app import make_app
+from em_blocks.runtime.dashboard.trainings import Source, trainings_app
 from em_blocks.runtime.monitoring.overview import StepView
 from em_blocks.runtime.monitoring.watch import Database, Watcher
 from em_blocks.tasks.base import BlockwiseTask
@@ -54,21 +57,39 @@ def open_dashboard(
     ConfigError
         If the address cannot be listened on.
     """
-    word = secrets.token_urlsafe(12)
     with ExitStack() as stack:
         listening = stack.enter_context(_listen(host, port))
         database = Database(steps)
         stack.callback(database.close)
         watcher = stack.enter_context(Watcher(database.stores))
-        private = _is_loopback(listening)
-        app = make_app(watcher, title=title, word=word, hosts=LOOPBACK if private else None)
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="off", server_header=False,
-            timeout_graceful_shutdown=2, ws="none",
-        )
-        address = f"[{host}]" if ":" in host else host
-        url = f"http://{address}:{listening.getsockname()[1]}/{word}/"
-        yield Dashboard(url, private, uvicorn.Server(config), listening)
+        yield _dashboard(partial(make_app, watcher, title=title), listening, host)
+
+
+@contextmanager
+def open_trainings(source: Source, *, host: str, port: int) -> Iterator[Dashboard]:
+    """Yield the page of recorded trainings, which already listens; parameters as of `open_dashboard`.
+
+    Parameters
+    ----------
+    source : Source
+        Where the trainings are recorded.
+    """
+    with _listen(host, port) as listening:
+        yield _dashboard(partial(trainings_app, source), listening, host, "trainings.html")
+
+
+def _dashboard(
+    make: Callable[..., Starlette], listening: socket.socket, host: str, page: str = ""
+) -> Dashboard:
+    """Return the page of an application, which gets the random word of its paths and its hosts."""
+    word, private = secrets.token_urlsafe(12), _is_loopback(listening)
+    config = uvicorn.Config(
+        make(word=word, hosts=LOOPBACK if private else None), log_level="warning", access_log=False,
+        lifespan="off", server_header=False, timeout_graceful_shutdown=2, ws="none",
+    )
+    address = f"[{host}]" if ":" in host else host
+    url = f"http://{address}:{listening.getsockname()[1]}/{word}/{page}"
+    return Dashboard(url, private, uvicorn.Server(config), listening)
 
 
 def _listen(host: str, port: int) -> socket.socket:
