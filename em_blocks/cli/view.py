@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
+import numpy as np
 
 from em_blocks.cli.common import json_option, load_config, opened_store, shows_errors
 from em_blocks.cli.export import SYNAPSES_OF, run_of_synapses
@@ -23,14 +24,20 @@ from em_blocks.volumes.stores.ledger import named_blocks, read_ledger
 from em_blocks.volumes.synapse_files import FORMATS, IN_VOXELS, read_synapses
 from em_blocks.volumes.viewer import annotations, neuroglancer
 from em_blocks.volumes.viewer.file_server import FileServer
-from em_blocks.volumes.viewer.neuroglancer import ROLES, Shown, find_volumes
-from em_blocks.volumes.viewer.panels import grid
+from em_blocks.volumes.viewer.neuroglancer import ROLES, Role, Shown, find_volumes
+from em_blocks.volumes.viewer.panels import box_layer, grid
+
+_REGION, _CONTEXT = "#ffcc00", "#8899aa"
 
 CLIENT = "https://neuroglancer-demo.appspot.com"
 
 
 @click.command(name="view")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, metavar="PATH...")
+@click.option("--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+              help="Show the volumes of a data config too, and boxes around its regions.")
+@click.option("--setup", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="SETUP",
+              help="With --data: boxes around what this network reads for the regions.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="any free one",
               help="Port of this machine; name one that you forward from another machine.")
 @click.option("--client", default=CLIENT, show_default=True, help="Address of the viewer.")
@@ -40,8 +47,8 @@ CLIENT = "https://neuroglancer-demo.appspot.com"
 @click.option("--open", "opens", is_flag=True, help="Open the address in a browser.")
 @json_option
 @shows_errors
-def main(paths: tuple[str, ...], port: int, client: str, side_by_side: bool, opens: bool,
-         as_json: bool) -> None:
+def main(paths: tuple[str, ...], data: Path | None, setup: Path | None, port: int, client: str,
+         side_by_side: bool, opens: bool, as_json: bool) -> None:
     """Show PATHs in neuroglancer until Ctrl-C is pressed.
 
     A PATH is a volume (zarr, N5, precomputed; a URL of an object store too), a folder with volumes
@@ -51,11 +58,17 @@ def main(paths: tuple[str, ...], port: int, client: str, side_by_side: bool, ope
     Prints an address for the browser. The viewer's page is loaded from --client, all data is read
     from this machine only. With --json the state of the viewer is printed, and nothing is served.
     """
+    if not paths and data is None:
+        raise click.UsageError("Name a PATH, or --data FILE.")
+    if setup is not None and data is None:
+        raise click.UsageError("--setup belongs to --data, whose regions it reads around.")
     with ExitStack() as stack:
         server = stack.enter_context(FileServer(port, _origin(client)))
         scene = _Scene(server, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         for path in sorted(paths, key=_is_in_voxels):
             scene.add(path)
+        if data is not None:
+            scene.add_data(data, setup)
         state = scene.state(side_by_side=side_by_side)
         if as_json:
             click.echo(json.dumps(state, indent=2))
@@ -132,6 +145,28 @@ class _Scene:
                 "not. Name a volume, or a folder above some."
             )
 
+    def add_data(self, path: Path, setup: Path | None) -> None:
+        """Add the volumes and regions of a data config.
+
+        Raises
+        ------
+        ConfigError
+            If something is wrong in it, or in the setup.
+        """
+        # torch, which other views need not wait for.
+        from em_blocks.cli.view_data import context_of, grown, read_sources, regions_of, volumes_of
+
+        sources = read_sources(path)
+        for place, name, role in volumes_of(sources):
+            self._add_volume(place, name, strict=False, role=role)
+        regions = regions_of(sources)
+        if setup is not None:
+            context = grown(regions, context_of(setup))
+            self.lines.append(box_layer("context", context, colour=_CONTEXT))
+        self.lines.append(box_layer("regions", regions, colour=_REGION))
+        corners = np.array([[roi.offset[::-1], roi.end[::-1]] for roi in regions.values()])
+        self._box = [corners[:, 0].min(axis=0).tolist(), corners[:, 1].max(axis=0).tolist()]
+
     def state(self, *, side_by_side: bool = False) -> dict:
         """State of the viewer, with a panel for each result if they are to be `side_by_side`."""
         self.volumes.sort(key=lambda shown: ROLES.index(shown.role))
@@ -186,11 +221,13 @@ class _Scene:
         shown = self.volumes[0].volume.frame.voxel_size if self.volumes else None
         return read_synapses(path, voxel_size=shown)
 
-    def _add_volume(self, place: str | VolumeInput, name: str, *, strict: bool = True) -> None:
+    def _add_volume(
+        self, place: str | VolumeInput, name: str, *, strict: bool = True, role: Role | None = None
+    ) -> None:
         if path_of(place) in [shown.folder for shown in self.volumes]:
             return
         try:
-            found = Shown.open(place, name)
+            found = Shown.open(place, name, role)
             if found.folder not in [shown.folder for shown in self.volumes]:
                 self.volumes.append(found)
             note_holes(path_of(place))

@@ -209,6 +209,26 @@ def data_sources(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
+def file_value(path: Path) -> list | dict:
+    """Read a file as the value of a key that takes sources, such as training.validation.
+
+    It holds such a value itself - sources in a list, or an object that names a data config - or is a
+    data config.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or is no JSON of one of these.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError):
+        values = read_json(path)  # says what is wrong
+    if isinstance(values, list) or (isinstance(values, dict) and isinstance(values.get("data"), str)):
+        return values
+    return {"data": str(path.absolute())}
+
+
 def _unique(path: Path) -> dict:
     """Read a JSON object; `ConfigError` also where a key is there twice, of which JSON drops one."""
     read_json(path)

@@ -21,6 +21,7 @@ from em_blocks.cli.main import main
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Frame
 from em_blocks.kernels.synapses.table import Synapses
+from em_blocks.models.setup import Setup
 from em_blocks.volumes import Volume
 from em_blocks.volumes.multiscale import level_path, write_multiscales
 from em_blocks.volumes.synapse_files import write_synapses
@@ -28,6 +29,7 @@ from em_blocks.volumes.viewer import neuroglancer
 from em_blocks.volumes.viewer.annotations import write_annotations
 from em_blocks.volumes.viewer.file_server import ByteRange, FileServer
 from em_blocks.volumes.viewer.neuroglancer import Shown, find_volumes
+from tiny_setup import write_setup
 
 ORIGIN = "https://viewer.example"
 FRAME = Frame((40, 4.6, 4.6), (400, 46, 9.2))
@@ -446,6 +448,41 @@ def test_checkpoints_are_compared_in_panels_over_the_same_image(container, tmp_p
 def test_one_prediction_is_compared_with_nothing(container):
     result = view(container / "raw", container / "segments", "--grid")
     assert result.exit_code == 2 and "Name at least two" in result.stderr
+
+
+def test_a_data_config_is_shown_with_its_regions_and_their_context(container, tmp_path):
+    config = {
+        "left": {
+            "file": "brain.zarr", "voxel_size": FRAME.voxel_size, "offset": [11, 12, 4],
+            "shape": [2, 8, 10], "raw": "raw", "labels": {"segments": "mito"}, "mask": "fragments",
+        },
+    }
+    (container.parent / "data.json").write_text(json.dumps(config))
+    setup = write_setup(tmp_path / "tiny")
+    shown = state("--data", container.parent / "data.json", "--setup", setup)
+    layers = {layer["name"]: layer for layer in shown["layers"]}
+    assert list(layers) == ["left/raw", "left/mito", "left/specimen", "context", "regions"]
+    assert [layers[f"left/{n}"]["type"] for n in ("raw", "mito")] == ["image", "segmentation"]
+    (box,) = layers["regions"]["annotations"]
+    begin, end = np.array([11, 12, 4]) * FRAME.voxel_size, np.array([13, 20, 14]) * FRAME.voxel_size
+    np.testing.assert_allclose([box["pointA"], box["pointB"]], [begin[::-1], end[::-1]])
+    assert box["description"] == "left 1"
+    around = np.array(Setup.from_folder(setup).build().context) * 10  # nm of the setup's voxels
+    (wide,) = layers["context"]["annotations"]
+    assert around.max() > 0
+    np.testing.assert_allclose(wide["pointA"], (begin - around)[::-1])
+    np.testing.assert_allclose(wide["pointB"], (end + around)[::-1])
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ([], "Name a PATH, or --data FILE"), (["broken.json", "--setup", "."], "--setup belongs to --data"),
+    (["--data", "broken.json"], "broken.json is not valid JSON"),
+])
+def test_data_that_cannot_be_shown_is_said(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.json").write_text("{")
+    result = view(*arguments)
+    assert result.exit_code == 2 and message in result.stderr
 
 
 def test_synapses_are_lines_whether_in_a_table_or_a_layer_or_beside_volumes(container, tmp_path):

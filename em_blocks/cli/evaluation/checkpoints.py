@@ -14,7 +14,6 @@ from em_blocks.cli.common import json_option, print_report, shows_errors
 from em_blocks.cli.evaluation.common import folder_of, print_written, with_progress
 from em_blocks.cli.params import Steps
 from em_blocks.cli.trainings.common import db_option
-from em_blocks.config import read_json
 from em_blocks.db.trainings.run_database import run_database_if
 from em_blocks.errors import ConfigError
 from em_blocks.evaluation.checkpoints import (
@@ -24,6 +23,7 @@ from em_blocks.evaluation.checkpoints import (
     write_results,
 )
 from em_blocks.json_text import json_text
+from em_blocks.models.data_config import file_value
 from em_blocks.tasks.prediction.predict_checkpoints import PredictCheckpoints
 from em_blocks.training.records.notes import note_training
 from em_blocks.training.records.recorded import find_recorded
@@ -115,7 +115,7 @@ def _task(setup: Path, output: Path | None, options: dict) -> PredictCheckpoints
         "output": str(output.absolute()), "run_dir": str(output.absolute()),
         "num_workers": options["num_workers"], "score": options["score"],
         "iterations": None if options["iterations"] is None else list(options["iterations"]),
-        "validation": _validation(options["data"]),
+        "validation": None if options["data"] is None else file_value(options["data"]),
     }
     task = PredictCheckpoints.from_dict(values, source="The command line")
     for step in task.steps():  # what is wrong is said before anything is written
@@ -123,20 +123,6 @@ def _task(setup: Path, output: Path | None, options: dict) -> PredictCheckpoints
     output.mkdir(parents=True, exist_ok=True)
     (output / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
     return task
-
-
-def _validation(data: Path | None) -> list | dict | None:
-    """Return the key `validation` for a file, which may be a data config or name one."""
-    if data is None:
-        return None
-    try:
-        values = json.loads(data.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{data} is no JSON ({error}), but a data config is needed.") from error
-    if isinstance(values, list):
-        return values
-    names_one = isinstance(read_json(data).get("data"), str)
-    return values if names_one else {"data": str(data.absolute())}
 
 
 def _show(found: ScoredCheckpoints, written: list[Path], places: list[str]) -> None:

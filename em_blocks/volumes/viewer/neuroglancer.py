@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 from urllib.parse import quote
 
 import numpy as np
@@ -25,7 +26,8 @@ from em_blocks.volumes.volume import Volume
 
 DTYPES = frozenset(["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"])
 """What neuroglancer can show."""
-ROLES = ("image", "channels", "vectors", "score", "labels")
+Role = Literal["image", "channels", "vectors", "score", "labels"]
+ROLES: tuple[Role, ...] = get_args(Role)
 """Kinds of layers, from the bottom to the top."""
 _DEEPEST = 8  # folders below the one that was named
 _PIXELS = 500  # of a panel, into which the first volume should fit
@@ -50,11 +52,16 @@ class Shown:
     name: str
     folder: str
     volume: Volume
-    role: str
+    role: Role
 
     @classmethod
-    def open(cls, place: str | VolumeInput, name: str) -> Shown:
+    def open(cls, place: str | VolumeInput, name: str, role: Role | None = None) -> Shown:
         """Open an array, or a pyramid by the group of its levels.
+
+        Parameters
+        ----------
+        role : str, optional
+            Default: by what it holds.
 
         Raises
         ------
@@ -75,7 +82,7 @@ class Shown:
         problem = volume.storage.viewer_problem(channels=volume.channels is not None)
         if problem is not None:
             raise VolumeError(f"{folder} {problem}")
-        return cls(name, folder, volume, _role(volume))
+        return cls(name, folder, volume, role or _role(volume))
 
     @property
     def is_pyramid(self) -> bool:
@@ -172,7 +179,7 @@ def viewer_url(client: str, state: dict) -> str:
 # -- what a volume holds ---------------------------------------------------------------------
 
 
-def _role(volume: Volume) -> str:
+def _role(volume: Volume) -> Role:
     labels = volume.attributes.get("labels")
     if labels if isinstance(labels, bool) else _is_segmentation(volume):
         return "labels"
