@@ -41,7 +41,7 @@ VERBS: dict[str, tuple[str | None, str]] = {
     "audit": ("em_blocks.cli.evaluation.audit", "Measure the errors at block borders."),
     "generate": ("em_blocks.cli.generate", "Make an EM-like volume with synapses, and its truth."),
     "demo": ("em_blocks.pipelines.demo", "Make a small volume, predict and segment it, draw it."),
-    "view": ("em_blocks.cli.view", "Show volumes, synapses and runs in neuroglancer."),
+    "view": ("em_blocks.cli.viewing.main", "Show volumes, synapses and runs in neuroglancer."),
     "plan": ("em_blocks.cli.runs.plan", "Estimate blocks, bytes, memory and time of a run."),
     "status": ("em_blocks.cli.runs.status", "Show the progress of a run, from the database."),
     "dashboard": ("em_blocks.cli.runs.dashboard", "Show a run as a web page: map, failures, workers."),

@@ -154,7 +154,13 @@ class _Scene:
             If something is wrong in it, or in the setup.
         """
         # torch, which other views need not wait for.
-        from em_blocks.cli.view_data import context_of, grown, read_sources, regions_of, volumes_of
+        from em_blocks.cli.viewing.data_sets import (
+            context_of,
+            grown,
+            read_sources,
+            regions_of,
+            volumes_of,
+        )
 
         sources = read_sources(path)
         for place, name, role in volumes_of(sources):
