@@ -120,21 +120,29 @@ def _show(found: Inspection, pictures: dict[str, str]) -> None:
 
 
 def _table(crops: Sequence[Crop]) -> Table:
-    """One row for every crop and label volume: wide tables are cut on narrow terminals."""
-    table = Table()
-    for name in ("crop", "for", "voxels (z, y, x)", "begin (nm)", "raw 1..99 %", "labels"):
+    """One row for every crop and label volume."""
+    table = Table(show_lines=True)
+    for name in ("crop", "labels"):
         table.add_column(name, overflow="fold")
     for name in ("object", "background", "unknown", "edges"):
         table.add_column(name, justify="right")
     for crop in crops:
-        place = (
-            crop.name, crop.key.removesuffix("s"), " ".join(map(str, crop.shape)),
-            " ".join(f"{n:g}" for n in crop.offset_nm),
-            f"{crop.percentiles[1]:g}..{crop.percentiles[99]:g}",
-        )
-        for number, (label, shares) in enumerate(_rows(crop)):
-            table.add_row(*(place if not number else [""] * len(place)), label, *shares)
+        rows = _rows(crop)
+        columns = zip(*([label, *shares] for label, shares in rows), strict=True)
+        table.add_row(_place(crop), *("\n".join(column) for column in columns))
     return table
+
+
+def _place(crop: Crop) -> str:
+    shape, size, begin = (
+        " x ".join(f"{n:g}" for n in values)
+        for values in (crop.shape, crop.voxel_size, crop.offset_nm)
+    )
+    low, high = crop.percentiles[1], crop.percentiles[99]
+    return (
+        f"{crop.name} ({crop.key})\n{shape} voxels\nof {size} nm\nfrom {begin} nm\n"
+        f"{crop.dtype} {low:g} to {high:g}"
+    )
 
 
 def _rows(crop: Crop) -> list[tuple[str, list[str]]]:

@@ -103,28 +103,31 @@ def class_picture(
     return picture.round().astype(np.uint8)
 
 
-def outline_picture(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Borders of labels, each in its colour, over grey values, which are darker where the label is 0.
+def outline_picture(
+    values: np.ndarray, labels: np.ndarray, *, colour: tuple[int, int, int] | None = None
+) -> np.ndarray:
+    """Borders of labels over grey values: the outermost voxels of each label.
 
     Parameters
     ----------
     values : (y, x) array
         From black (0) to white (1).
     labels : (y, x) int array
+        0 has no border of its own.
+    colour : (red, green, blue), optional
+        Default: that of each label in `label_picture`.
 
     Returns
     -------
     (y, x, 3) uint8 array
     """
-    picture = grey_picture(np.where(labels == 0, 0.6 * values, values))
+    ends = np.zeros(labels.shape, bool)
     for axis in (0, 1):
         differ = np.diff(labels, axis=axis) != 0
-        for side in (0, 1):  # the border's voxel on either side
-            at = np.zeros(labels.shape, bool)
-            at[tuple(slice(side, n - 1 + side) if a == axis else slice(None)
-                     for a, n in enumerate(labels.shape))] = differ
-            at &= labels != 0
-            picture[at] = label_picture(np.where(at, labels, 0))[at]
+        for side in ((0, 1), (1, 0)):  # the voxel on either side of the border
+            ends |= np.pad(differ, [side if a == axis else (0, 0) for a in (0, 1)])
+    picture, shown = grey_picture(values), ends & (labels != 0)
+    picture[shown] = colour if colour is not None else label_picture(labels)[shown]
     return picture
 
 
