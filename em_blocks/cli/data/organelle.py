@@ -15,9 +15,10 @@ from em_blocks.errors import ConfigError, RefusedError
 
 if TYPE_CHECKING:
     from em_blocks.training.review.inspection import Inspection
-    from em_blocks.training.review.proposal import Proposal
+    from em_blocks.training.review.proposal import Machine, Proposal
 
-CONFIG, README, PREDICT = "config.json", "README.md", "predict.json"
+CONFIG, README = "config.json", "README.md"
+PREDICT, THRESHOLD = "predict.json", "threshold.json"
 
 
 @click.group(name="new")
@@ -55,9 +56,8 @@ def organelle(
     found = _inspected(data, classes, folder)
     if validation is not None:
         _inspected(validation, classes, folder)
-    memory = memory_gb or _memory_of_machine()
     made = propose(
-        name, found.crops, memory, has_validation=validation is not None,
+        name, found.crops, _machine(memory_gb), has_validation=validation is not None,
         equalized=shared_contrast(one.raw.path for one in found.data),
     )
     sources = {"data": data, "validation": validation or data}
@@ -95,13 +95,19 @@ def _inspected(data: Path, classes: dict[str, str], folder: Path | None) -> Insp
     return found
 
 
-def _memory_of_machine() -> float:
-    """Return the memory of the GPU, or of the computer, in GB."""
+def _machine(memory_gb: float | None) -> Machine:
+    """Return what this machine trains with; `memory_gb` is said to be its memory."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_properties(0).total_memory / 1e9
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    from em_blocks.nets.inference import best_device, hardware_precisions
+    from em_blocks.training.review.proposal import Machine
+
+    device = best_device()
+    if device.type == "cuda":
+        found = torch.cuda.get_device_properties(device).total_memory
+    else:
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(device.type, memory_gb or found / 1e9, hardware_precisions(device)[-1])
 
 
 def _said(data: Path, classes: dict[str, str], folder: Path | None, output: Path) -> dict:
@@ -119,20 +125,34 @@ def _write(output: Path, made: Proposal, data: dict[str, dict], found: Inspectio
     config["training"] = {
         "sources": data["data"], "validation": data["validation"], **config["training"]
     }
-    job = {
-        "kind": "predict", "run": f"{config['name']}_predict", "raw": found.data[0].raw.path,
-        "setup": ".", "checkpoint": "best", "output": "predictions.zarr", "num_workers": 1,
-    }
+    texts = {CONFIG: compact_json(config), README: made.readme()}
+    for name, job in _jobs(config["name"], found.data[0].raw.path).items():
+        texts[name] = compact_json(job)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        (output / CONFIG).write_text(compact_json(config))
-        (output / PREDICT).write_text(compact_json(job))
-        (output / README).write_text(made.readme())
+        for name, text in texts.items():
+            (output / name).write_text(text)
     except OSError as error:
         raise ConfigError(
             f"The setup cannot be written to {output}: {error.strerror or error}. Choose another "
             "--output."
         ) from error
+
+
+def _jobs(name: str, raw: str) -> dict[str, dict]:
+    """Make the job configs by their file names: predict all of `raw`, and mark the classes in it."""
+    from em_blocks.training.review.proposal import HEAD
+
+    return {
+        PREDICT: {
+            "kind": "predict", "run": f"{name}_predict", "raw": raw, "setup": ".",
+            "checkpoint": "best", "output": "predictions.zarr", "num_workers": 1,
+        },
+        THRESHOLD: {
+            "kind": "threshold", "run": f"{name}_threshold", "threshold": 0.5,
+            "prediction": f"predictions.zarr/{HEAD}", "output": "classes.zarr/classes",
+        },
+    }
 
 
 def compact_json(values: dict) -> str:

@@ -16,9 +16,30 @@ HEAD = "organelles"
 ITERATIONS, VALIDATE_EVERY = 4000, 200
 LEAST_FOREGROUND, USUAL_FOREGROUND = 0.001, 0.05
 """Share of a class that a sample must hold: incasem's, less for classes that are rarer."""
-MOST_BATCH = 4
+MOST_BATCH = {"cpu": 1, "cuda": 4}
+"""A CPU learns more from more iterations; a GPU would not be busy with one sample."""
 WIDE = 1 / 3
 """Share of the range of uint8 from which on all of it is used."""
+
+
+class Machine(NamedTuple):
+    """What trains.
+
+    Attributes
+    ----------
+    device : {"cpu", "cuda"}
+    memory_gb : float
+        Of the GPU, or of the computer.
+    precision : {"fp32", "bf16", "fp16"}
+        The fastest in hardware.
+    """
+
+    device: str
+    memory_gb: float
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{'a GPU' if self.device == 'cuda' else 'a CPU'} with {self.memory_gb:.3g} GB"
 
 
 class Choice(NamedTuple):
@@ -48,15 +69,16 @@ class Proposal(NamedTuple):
             f"# {name}\n\nA network that finds {', '.join(self.classes)}, for the data that "
             "`training.sources` of config.json names. Made by `em-blocks new organelle`; change what "
             "you know better.\n\n"
-            "    em-blocks check-data .     # a look at the data: shares, ranges, pictures\n"
-            "    em-blocks train .          # checkpoints/best.safetensors\n"
-            "    em-blocks predict predict.json\n\n"
+            "    em-blocks check-data .              # a look at the data: shares, ranges, pictures\n"
+            "    em-blocks train .                   # checkpoints/best.safetensors\n"
+            "    em-blocks predict predict.json      # probabilities in all of the volume\n"
+            "    em-blocks threshold threshold.json  # class ids: 1 is the first of `classes`\n\n"
             "## Why these values\n\n" + "\n".join(rows) + "\n"
         )
 
 
 def propose(
-    name: str, crops: Sequence[Crop], memory_gb: float, *, has_validation: bool,
+    name: str, crops: Sequence[Crop], machine: Machine, *, has_validation: bool,
     equalized: dict | None = None,
 ) -> Proposal:
     """Work out a setup that learns all classes of the data.
@@ -67,8 +89,7 @@ def propose(
         Of the setup.
     crops : sequence of Crop
         What was found in the sources.
-    memory_gb : float
-        Of the device that trains.
+    machine : Machine
     has_validation : bool
         Whether there are other data to measure on.
     equalized : dict, optional
@@ -87,8 +108,9 @@ def propose(
             '({"volumes/mito": "mitochondria"}).'
         )
     smallest = [min(crop.shape[axis] for crop in crops) for axis in range(3)]
-    plan = plan_network(size, memory_gb, smallest)
-    batch = int(np.clip(memory_gb * 1e9 / 2 // plan.sample_bytes, 1, MOST_BATCH))
+    plan = plan_network(size, smallest, memory_gb=machine.memory_gb, device=machine.device)
+    fitting = machine.memory_gb * 1e9 / 2 // plan.sample_bytes
+    batch = int(np.clip(fitting, 1, MOST_BATCH[machine.device]))
     normalization, range_reason = _normalization(crops)
     foreground = _foreground(crops, classes)
     config = {
@@ -108,6 +130,7 @@ def propose(
             "iterations": ITERATIONS,
             "seed": 1,
             "learning_rate": 0.001,
+            "precision": machine.precision,
             "sampling": {"labelled": 0.25, "foreground": foreground},
             "validate_every": VALIDATE_EVERY,
             "checkpoint_every": VALIDATE_EVERY,
@@ -127,9 +150,9 @@ def propose(
             "all classes that the data name; a voxel may be of several, and each is learnt only where "
             "it is known",
         ),
-        *_network_choices(plan, size, memory_gb),
+        *_network_choices(plan, size, machine),
         Choice("normalization", normalization, range_reason),
-        *_sample_choices(plan, batch, memory_gb, foreground, thick=_thick(size)),
+        *_sample_choices(plan, batch, machine, foreground, thick=_thick(size)),
         Choice("training.validation", "see config.json", MEASURED[has_validation]),
     ]
     return Proposal(config, choices)
@@ -151,13 +174,13 @@ def _contrast_choices(equalized: dict | None) -> list[Choice]:
     )]
 
 
-def _network_choices(plan: NetworkPlan, size: Sequence[float], memory_gb: float) -> list[Choice]:
+def _network_choices(plan: NetworkPlan, size: Sequence[float], machine: Machine) -> list[Choice]:
     context = [round(n * s) for n, s in zip(plan.context, size, strict=True)]
     return [
         Choice(
             "network.features", list(plan.features),
-            f"channels of the levels, for {memory_gb:.3g} GB; twice as many make a step about three "
-            "times as long",
+            f"channels of the levels, for {machine}; twice as many make a step about three times as "
+            "long",
         ),
         Choice(
             "network.pooling", [list(pool) for pool in plan.pooling],
@@ -178,7 +201,7 @@ def _network_choices(plan: NetworkPlan, size: Sequence[float], memory_gb: float)
 
 
 def _sample_choices(
-    plan: NetworkPlan, batch: int, memory_gb: float, foreground: list[dict], *, thick: bool
+    plan: NetworkPlan, batch: int, machine: Machine, foreground: list[dict], *, thick: bool
 ) -> list[Choice]:
     defects = ", and missing or faint sections, as series of sections have them" if thick else ""
     return [
@@ -189,8 +212,12 @@ def _sample_choices(
         ),
         Choice(
             "training.batch_size", batch,
-            f"samples at a time: one needs about {plan.sample_bytes / 1e9:.2g} GB, and at most half of "
-            f"{memory_gb:.3g} GB is used",
+            f"samples at a time, for {machine}: one needs about {plan.sample_bytes / 1e9:.2g} GB, and "
+            "at most half of the memory is used; a CPU learns more from more iterations",
+        ),
+        Choice(
+            "training.precision", machine.precision,
+            "the fastest that this machine computes in hardware; with a GPU of your own, bf16",
         ),
         Choice(
             "training.augment", "see config.json",
