@@ -18,6 +18,8 @@ FEATURES = {"cpu": ((0.0, 12),), "cuda": ((0.0, 12), (12.0, 24), (40.0, 32))}
 """Channels of the finest level by device and GB of memory; each level has twice as many."""
 DEEPEST_SAMPLE = 4
 """Sections of a sample if sections are thick: more of them are nearly unrelated."""
+OF_TRAINING = 0.4
+"""Memory of a prediction against that of training, which keeps all activations."""
 BYTES_PER_ACTIVATION = 12
 """Of training: the value, its gradient, and what a convolution needs at the same time (measured)."""
 
@@ -59,9 +61,12 @@ def plan_network(
     features = tuple(base * 2**level for level in range(LEVELS))
     kernels, pooling = _levels(voxel_size)
     shapes = UNetShapes(kernels, pooling)
-    largest = _largest(shapes, features, memory_gb * 1e9 / 2)
-    output = _output(shapes, smallest_box, min(SAMPLE_VOXELS[device], largest), voxel_size)
-    tile = _tile(shapes, output, largest)
+    output = _output(shapes, smallest_box, SAMPLE_VOXELS[device], voxel_size)
+    while _bytes(shapes, features, output) > memory_gb * 1e9 / 2 and output != shapes.tile_factor:
+        output = _smaller(shapes, output)
+    double = triple((output[0], 2 * output[1], 2 * output[2]))
+    fits = OF_TRAINING * _bytes(shapes, features, double) <= memory_gb * 1e9 / 2
+    tile = double if fits else output
     return NetworkPlan(
         features, kernels, pooling, output, tile, shapes.context,
         _bytes(shapes, features, output),
@@ -100,20 +105,14 @@ def _output(
     )
 
 
-def _tile(shapes: UNetShapes, output: Triple, largest: float) -> Triple:
-    """A tile of a prediction: outputs of samples, twice as large in the plane if memory holds it."""
-    double = triple((output[0], 2 * output[1], 2 * output[2]))
-    return double if math.prod(double) <= largest else output
-
-
-def _largest(shapes: UNetShapes, features: Sequence[int], memory: float) -> float:
-    """Voxels of the largest output of which training fits into so many bytes, as a cube."""
-    factor = shapes.tile_factor
-    shape, found = factor, float(math.prod(factor))
-    while _bytes(shapes, features, shape) < memory:
-        found = math.prod(shape)
-        shape = triple(n + max(f, n // 4 // f * f) for n, f in zip(shape, factor, strict=True))
-    return found
+def _smaller(shapes: UNetShapes, output: Triple) -> Triple:
+    """The output with its longest axis cut by one step."""
+    steps = [n // f for n, f in zip(output, shapes.tile_factor, strict=True)]
+    longest = max(range(3), key=lambda axis: (steps[axis] > 1, output[axis]))
+    return triple(
+        n - f if axis == longest else n
+        for axis, (n, f) in enumerate(zip(output, shapes.tile_factor, strict=True))
+    )
 
 
 def _bytes(shapes: UNetShapes, features: Sequence[int], output: Sequence[int]) -> float:

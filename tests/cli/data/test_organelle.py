@@ -22,7 +22,7 @@ def data(tmp_path):
     """A data config of two small crops, uint16."""
     rng = np.random.default_rng(3)
     mito = (rng.random((5, 5, 5)) < 0.2).repeat(12, 1).repeat(12, 2).astype("u1")
-    raw = (3000 - 1500 * mito + rng.normal(0, 200, mito.shape)).astype("u2")
+    raw = (3000 - 1500.0 * mito + rng.normal(0, 200, mito.shape)).astype("u2")
     for name, values in (("raw", raw), ("mito", mito)):
         volume = Volume.create(
             str(tmp_path / "d.zarr" / name), shape=values.shape, dtype=values.dtype,
@@ -56,9 +56,8 @@ def test_the_setup_trains_as_written(data):
     few = ("training.iterations=2", "training.validate_every=2", "training.loaders=0",
            "training.output_shape=[1, 32, 32]", "tile_shape=[1, 64, 64]",
            "network.features=[2, 2, 2, 2]")
-    ended = train(
-        Setup.from_folder(folder, few), folder, "train", resume=False, go_on="train --resume"
-    )
+    setup, trained = Setup.from_folder(folder, few), data.parent / "trained"
+    ended = train(setup, trained, "train", resume=False, go_on="train --resume")
     assert "2 iterations are done" in ended
     for name in ("predict", "threshold"):
         job = task_class(name).from_file(folder / f"{name}.json")
