@@ -56,11 +56,13 @@ $(VALIDATORS)/.installed: Makefile
 	$(VALIDATORS)/bin/python -m pip install -q ome-zarr-models==1.7 'xarray[io]==2026.9.0' cloud-volume==12.15.2 \
 	  sacred==0.8.7 'setuptools<81' pymongo pyrsistent matplotlib ipython
 	$(VALIDATORS)/bin/python -m pip install -q --no-deps incense==0.0.15  # its jupyterlab is not needed
+	@# bioimageio.spec 0.5.12 fails with pydantic 2.14.
+	$(VALIDATORS)/bin/python -m pip install -q bioimageio.core==0.11.0 'pydantic==2.12.*' onnxruntime
 	@touch $@
 
 test-validators: install $(VALIDATORS)/.installed
 	EM_BLOCKS_VALIDATORS=$(VALIDATORS)/bin/python $(BIN)/python -m pytest tests/volumes/test_validators.py \
-	  tests/export/trainings/test_sacred.py
+	  tests/export/trainings/test_sacred.py tests/export/models/test_validators.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from em_blocks.cli.common import json_option, shows_errors
 from em_blocks.cli.params import ThreePositive
-from em_blocks.errors import EXIT_FAILED_BLOCKS
+from em_blocks.errors import EXIT_FAILED_BLOCKS, ConfigError
 from em_blocks.json_text import json_text
+
+if TYPE_CHECKING:
+    from em_blocks.models.setup import Setup
 
 FORMATS = ("folder", "onnx", "bioimageio")
 
@@ -21,34 +25,54 @@ def main() -> None:
 
 
 @main.command(name="export")
-@click.argument("setup", type=click.Path(path_type=Path))
+@click.argument("setup", type=click.Path(path_type=Path), required=False)
+@click.option("--run-id", metavar="RUN",
+              help="Instead of SETUP: a training by its number in the run database, or its folder, "
+              "perhaps with the weights (3:2500).")
+@click.option("--db", metavar="ADDRESS", help="Run database of --run-id [default: $EM_BLOCKS_DB].")
 @click.option("--output", type=click.Path(path_type=Path), required=True,
               help="New folder, or a file that ends in .zip.")
 @click.option("--format", "kind", type=click.Choice(FORMATS), default="folder", show_default=True,
               help="folder: weights of safetensors, for em_blocks. onnx: the same with the network as "
               "model.onnx, for onnxruntime. bioimageio: a package of bioimage.io, with ONNX.")
-@click.option("--checkpoint", default="best", show_default=True,
-              help='"best", "latest", an iteration, or a file of weights.')
+@click.option("--checkpoint", metavar="best|latest|ITERATION|FILE", help="Weights [default: best].")
 @click.option("--about", type=click.Path(path_type=Path),
               help="JSON with description, authors, license, cite, data and tags (docs/models.md).")
 @shows_errors
-def export(setup: Path, output: Path, kind: str, checkpoint: str, about: Path | None) -> None:
+def export(
+    setup: Path | None, run_id: str | None, db: str | None, output: Path, kind: str,
+    checkpoint: str | None, about: Path | None,
+) -> None:
     """Write the network of SETUP with all that others need: card, scores, lineage, a test input.
 
     SETUP is a folder of a setup: a shipped one, or the output of a training.
     """
     from em_blocks.export.models.about import About
     from em_blocks.export.models.model import Model
-    from em_blocks.models.setup import Setup
 
-    opened = Setup.from_folder(setup)
-    model = Model(
-        opened, opened.checkpoint_path(checkpoint), About.from_file(about) if about else About()
-    )
+    chosen, weights = _chosen(setup, run_id, db, checkpoint)
+    model = Model(chosen, weights, About.from_file(about) if about else About())
     _exporter(kind)(model, output)
     click.echo(f"{output}: {model.config.name}, {_size(output) / 1e6:.3g} MB")
     if kind == "folder" and model.needs_code:
         click.echo("It holds network.py: who imports it has to trust this code (--trust-code).")
+
+
+def _chosen(
+    setup: Path | None, run_id: str | None, db: str | None, checkpoint: str | None
+) -> tuple[Setup, Path]:
+    """Find the setup and its weights, of a folder or of a training."""
+    if (setup is None) == (run_id is None):
+        raise ConfigError("Name either the folder of a setup, or a training by --run-id.")
+    if run_id is not None:
+        from em_blocks.training.records.resolve import resolve_training
+
+        found = resolve_training(db, run_id, checkpoint)
+        return found.setup, found.checkpoint
+    from em_blocks.models.setup import Setup
+
+    opened = Setup.from_folder(str(setup))
+    return opened, opened.checkpoint_path(checkpoint or "best")
 
 
 def _exporter(kind: str):

@@ -5,6 +5,7 @@ https://github.com/bioimage-io/spec-bioimage-io
 
 from __future__ import annotations
 
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +55,11 @@ def export_bioimageio(model: Model, output: Path) -> None:
         (folder / RDF).write_text(text)
 
 
+def _name(name: str) -> str:
+    """Names there have 5 to 128 letters, digits, spaces and some signs."""
+    return f"{re.sub(r'[^A-Za-z0-9 _+()-]', '_', name)[:100]} (em_blocks)"
+
+
 def _tensor(name: str) -> str:
     return f"test_{name}.npy"
 
@@ -62,7 +68,7 @@ def _description(model: Model, folder: Path) -> dict[str, Any]:
     about = model.about
     return {
         "type": "model", "format_version": FORMAT,
-        "name": model.config.name, "description": description(model)[:1024],
+        "name": _name(model.config.name), "description": description(model)[:1024],
         "authors": [author.model_dump(exclude_none=True) for author in about.authors]
         or [{"name": "unknown"}],
         "cite": [cited.model_dump(exclude_none=True) for cited in about.cite]
@@ -97,14 +103,17 @@ def _opset(path: Path) -> int:
 
 def _input(model: Model, folder: Path) -> dict[str, Any]:
     scale = model.config.normalization
+    # Readers cast back to the stored type behind the last step, unless that is a cast itself.
+    floats = {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}
     return {
         "id": INPUT, "description": "one channel of grey values",
         "axes": [{"type": "batch"}, _channels([INPUT]), *_space(model, _input_sizes(model))],
         "test_tensor": _file(folder, _tensor(INPUT)),
         "data": {"type": str(model.raw.dtype)},
         "preprocessing": [
-            {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}},
+            floats,
             {"id": "scale_linear", "kwargs": {"gain": scale.scale, "offset": scale.shift}},
+            dict(floats),
         ],
     }
 
