@@ -10,6 +10,7 @@ from em_blocks.geometry import Frame
 from em_blocks.tasks.components.clean import Clean
 from em_blocks.tasks.segmentation.segment import Segment
 from em_blocks.tasks.volumes.downsample import Downsample
+from em_blocks.tasks.volumes.ingest import Ingest
 from walking import SEEDS, Verb, Walk, voxels
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, -9.2))
@@ -28,6 +29,14 @@ def clean(paths, folder, **options):
     return Clean.from_dict({
         "kind": "clean", "run": "verb", "labels": paths["labels"], "min_size": 20,
         "output": str(folder / "out.zarr/cleaned"), "chunk_shape": [5, 8, 8],
+        "block_shape": [5, 16, 24], **options,
+    })
+
+
+def ingest(paths, folder, **options):
+    return Ingest.from_dict({
+        "kind": "ingest", "run": "verb", "source": {"type": "volume", "path": paths["labels"]},
+        "output": str(folder / "out.n5/copy"), "format": "n5", "chunk_shape": [5, 8, 8],
         "block_shape": [5, 16, 24], **options,
     })
 
@@ -54,6 +63,7 @@ def scales(task):
 LABELS = {"labels": ((ids(1), ids(2)), {})}
 VERBS = {
     "clean": Verb(LABELS, FRAME, clean, lambda task: voxels(task.output), (4, 11, 20), (4, 11, 10)),
+    "ingest": Verb(LABELS, FRAME, ingest, lambda task: voxels(task.output), (4, 11, 20), (4, 11, 10)),
     "downsample": Verb(LABELS, FRAME, downsample, scales, (4, 11, 20), (4, 11, 10)),
 }
 
