@@ -14,8 +14,13 @@ from em_blocks.config import StorePath, VolumeInput, VolumeRef
 from em_blocks.errors import VolumeError
 from em_blocks.geometry import Box
 from em_blocks.volumes.imports.arrays import number_type
-from em_blocks.volumes.imports.sources import ReadBox, Source, SourceHeader, StoredAxes
-from em_blocks.volumes.metadata.attributes import MEANINGS
+from em_blocks.volumes.imports.sources import (
+    KEPT,
+    ReadBox,
+    Source,
+    SourceHeader,
+    StoredAxes,
+)
 from em_blocks.volumes.volume import Volume
 
 _ANYWHERE = {"voxel_size": (1.0, 1.0, 1.0), "offset": (0.0, 0.0, 0.0)}
@@ -55,7 +60,7 @@ class StoredVolume(Source):
 
     def attributes(self) -> dict:
         found = self._values().attributes
-        return {name: found[name] for name in MEANINGS if name in found}
+        return {name: found[name] for name in KEPT if name in found}
 
     def volumes(self, told: VolumeInput) -> dict[str, VolumeRef]:
         ref = self._ref(told)

@@ -86,8 +86,10 @@ def test_a_place_that_nothing_states_is_asked_for(tmp_path):
 
 
 def test_what_the_values_mean_is_kept_and_the_rest_is_not(tmp_path):
-    write(tmp_path / "a", values(shape=(3, *SHAPE)), scale=255, neighborhood=[[1, 0, 0]], note="x")
-    assert source(tmp_path / "a").attributes() == {"scale": 255, "neighborhood": [[1, 0, 0]]}
+    write(tmp_path / "a", values(shape=(3, *SHAPE)), scale=255, neighborhood=[[1, 0, 0]], note="x",
+          labels=False)
+    kept = {"scale": 255, "neighborhood": [[1, 0, 0]], "labels": False}
+    assert source(tmp_path / "a").attributes() == kept
 
 
 def test_the_volume_is_named_as_an_input_with_what_the_config_says_of_it(tmp_path):

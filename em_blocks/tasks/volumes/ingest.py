@@ -117,7 +117,8 @@ class Ingest(BlockwiseTask):
 
     def measure(self, earlier: dict | None = None) -> dict:
         """Return what the volume has that the source has not: sections that were filled."""
-        return self.source.attributes()
+        found = self.source.attributes()
+        return {name: found[name] for name in ("filled_sections",) if name in found}
 
     def said(self, measured: dict) -> str | None:
         return self.source.said()

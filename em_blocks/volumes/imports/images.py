@@ -19,9 +19,8 @@ from em_blocks.volumes.imports.arrays import header_of
 from em_blocks.volumes.imports.digest import pieces
 from em_blocks.volumes.imports.image_files import Section, read_header, read_section
 from em_blocks.volumes.imports.sections import Gaps, SectionPattern, Sections, find_sections
-from em_blocks.volumes.imports.sources import Counter, ReadBox, Source, SourceHeader
+from em_blocks.volumes.imports.sources import KEPT, Counter, ReadBox, Source, SourceHeader
 from em_blocks.volumes.metadata import Stored
-from em_blocks.volumes.metadata.attributes import MEANINGS
 from em_blocks.volumes.metadata.claims import SPACE
 from em_blocks.volumes.stores.store import read_json
 
@@ -121,7 +120,7 @@ class ImageStack(Source):
         yield partial(_read, sections.planes, self._read_header(sections.files[0]))
 
     def attributes(self) -> dict:
-        """Return what values mean (`MEANINGS`), and the ``filled_sections`` in place of missing ones.
+        """Return what values mean (`KEPT`), and the ``filled_sections`` in place of missing ones.
 
         Each of these has its ``z`` in the volume, the missing ``number``, and the number that it is
         copied ``from`` (null: zeros).
@@ -130,7 +129,7 @@ class ImageStack(Source):
         filled = [
             {"z": z, "number": number, "from": source} for z, number, source in sections.filled
         ]
-        return _stated(sections, MEANINGS) | ({"filled_sections": filled} if filled else {})
+        return _stated(sections, KEPT) | ({"filled_sections": filled} if filled else {})
 
     def counter(self) -> Counter:
         """Return a function that counts the ``filled_sections`` in a box of whole sections."""

@@ -15,11 +15,15 @@ from em_blocks.by_kind import ByKind
 from em_blocks.config import StrictModel, VolumeAxes, VolumeInput, VolumeRef
 from em_blocks.geometry import Box, Nm3, Triple
 from em_blocks.plugins import Registry
+from em_blocks.volumes.metadata.attributes import MEANINGS
 
 ReadBox = Callable[[Box], np.ndarray]
 """Reads the voxels (z, y, x) of a box, or (c, z, y, x) where there are channels."""
 
 Counter = Callable[[Box], dict[str, int]]
+
+KEPT = (*MEANINGS, "labels", "classes")
+"""Attributes that a copy of a volume has too."""
 
 USUAL_CHUNK = (64, 64, 64)
 """Voxels (z, y, x) that are best read together where nothing is stored in chunks."""
