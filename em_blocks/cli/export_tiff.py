@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from em_blocks.cli.common import json_option, shows_errors
 from em_blocks.cli.params import Numbers
-from em_blocks.json_text import json_text
+from volume.json_text import json_text
 
 _POSITION = Numbers(float, "z,y,x in nm, for example 1400,0,0", count=3)
 
@@ -18,7 +18,7 @@ _POSITION = Numbers(float, "z,y,x in nm, for example 1400,0,0", count=3)
 @click.command()
 @click.argument("source", metavar="VOLUME")
 @click.option("--output", required=True, type=click.Path(file_okay=False, path_type=Path),
-              metavar="FOLDER", help="One file per section, section_00012.tif, and em_blocks.json.")
+              metavar="FOLDER", help="One file per section, section_00012.tif, and volume.json.")
 @click.option("--roi", nargs=2, type=_POSITION, metavar="OFFSET SHAPE",
               help="Only this region, nm, each as z,y,x.")
 @click.option("--channel", metavar="NUMBER|CLASS", help="Of the volume, if it has several.")
@@ -31,7 +31,7 @@ def tiff(source: str, output: Path, roi: tuple | None, channel: str | None, form
          overwrite: bool, as_json: bool) -> None:
     """Write VOLUME as TIFF files that keep its place: one file per section, any type of values.
 
-    Voxel size and offset (nm, z, y, x) are in the description of every file and in em_blocks.json, so
+    Voxel size and offset (nm, z, y, x) are in the description of every file and in volume.json, so
     that `em-blocks ingest` of the folder needs neither; other programs find the size in its tags.
     Files that are there are not written again: a stopped export is simply repeated.
     """

@@ -131,10 +131,10 @@ def _run(task: RunConfig, *, as_json: bool, retry: bool, **options) -> None:
         report = failed or reports[0]
         print_report(report, as_json)
         sys.exit(report.exit_code)
-    _print(reports, as_json)
+    _print(reports, as_json, task.results())
 
 
-def _print(reports: list[RunReport], as_json: bool) -> None:
+def _print(reports: list[RunReport], as_json: bool, results: dict[str, str]) -> None:
     """Print all steps, which are done: one line each."""
     if as_json:
         click.echo(json_text([asdict(report) for report in reports], indent=2, default=str))
@@ -152,5 +152,5 @@ def _print(reports: list[RunReport], as_json: bool) -> None:
     console.print(table)
     for name, count in {k: v for r in reports for k, v in r.counts.items()}.items():
         console.print(f"{name}: {count}", markup=False)
-    for name, path in reports[-1].outputs.items():
+    for name, path in (results or reports[-1].outputs).items():
         console.print(f"{name}: {path}", markup=False, soft_wrap=True)

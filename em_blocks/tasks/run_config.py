@@ -137,6 +137,10 @@ class RunConfig(StrictModel, ABC):
         """
         return self
 
+    def results(self) -> dict[str, str]:
+        """Return what a user looks for by its name, where it is not what the last step writes."""
+        return {}
+
     def publish(self) -> None:
         """Finish what is not of any block when all are done, e.g. metadata of a pyramid."""
 

@@ -105,7 +105,7 @@ def test_files_and_sidecar_say_where_they_lie(tmp_path):
         assert said["offset"] == pytest.approx([450 + 3 * 45, -46 + 4.6, 9.2])
         # Pixels per centimetre.
         assert (x[0] / x[1], y[0] / y[1]) == pytest.approx((1e7 / 9.2, 1e7 / 4.6), rel=1e-6)
-    document = json.loads((tmp_path / "tiff/em_blocks.json").read_text())
+    document = json.loads((tmp_path / "tiff/volume.json").read_text())
     assert document["offset"] == pytest.approx([540, -41.4, 9.2]) and document["shape"] == [3, 4, 5]
     assert (document["scale"], document["first_section"]) == (255, 2)
 
@@ -120,7 +120,7 @@ def test_probabilities_become_floats_or_bytes(tmp_path):
     bytes_ = written(source, tmp_path / "bytes", channel=0, form="uint8")
     read = np.stack([tifffile.imread(file) for file in bytes_])
     np.testing.assert_array_equal(read, np.rint(stored[0] / 1000 * 255))
-    assert json.loads((tmp_path / "bytes/em_blocks.json").read_text())["scale"] == 255
+    assert json.loads((tmp_path / "bytes/volume.json").read_text())["scale"] == 255
 
 
 def test_a_stopped_export_is_repeated_and_writes_what_is_missing(tmp_path, monkeypatch):

@@ -15,22 +15,27 @@ from em_blocks.volumes.stores.tables import BlockTables, Columns
 from em_blocks.volumes.stores.whole_files import written_whole
 
 
-def write_listing(folder: Path, run: str, tables: str, names: Sequence[str]) -> list[Path]:
-    """Write RUN.objects.parquet and RUN.objects.csv; return their paths.
+def listing_paths(folder: Path, run: str) -> tuple[Path, Path]:
+    """Return the paths of RUN.objects.csv and RUN.objects.parquet."""
+    return folder / f"{run}.objects.csv", folder / f"{run}.objects.parquet"
+
+
+def write_listing(paths: tuple[Path, Path], tables: str, names: Sequence[str]) -> None:
+    """Write the list of objects as CSV and as Parquet.
 
     Parameters
     ----------
+    paths : pair of Path
+        As `listing_paths` returns them.
     tables : str
         Folder of the table that `ListObjects` wrote.
     names : sequence of str
         The classes of the ids 1, 2, ...; without any, classes are numbers.
     """
     table = pa.table(_flat(BlockTables(tables).read(WHOLE), names))
-    paths = [folder / f"{run}.objects.parquet", folder / f"{run}.objects.csv"]
-    for path, write in zip(paths, (pq.write_table, pyarrow.csv.write_csv), strict=True):
+    for path, write in zip(paths, (pyarrow.csv.write_csv, pq.write_table), strict=True):
         with written_whole(path) as partial:
             write(table, partial)
-    return paths
 
 
 def _flat(columns: Columns, names: Sequence[str]) -> dict[str, np.ndarray]:

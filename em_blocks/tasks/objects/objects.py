@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from em_blocks.config import RoiConfig, Shape3, StorePath, VolumeRef, path_of
 from em_blocks.geometry import nearest_multiple
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
-from em_blocks.tasks.objects.listing import write_listing
+from em_blocks.tasks.objects.listing import listing_paths, write_listing
 from em_blocks.tasks.objects.measures import ListObjects, MeasureObjects
 from em_blocks.tasks.objects.steps import (
     ApplyObjects,
@@ -97,9 +97,15 @@ class Objects(RunConfig):
     def outputs_root(self) -> str:
         return self.output
 
+    def results(self) -> dict[str, str]:
+        """Return the volume of objects, and the files that list them."""
+        files = listing_paths(self.home, self.run)
+        return {"objects": self._volume("objects"), "list": f"{files[0]}, {files[1].name}"}
+
     def publish(self) -> None:
         """Write the list of all objects."""
-        write_listing(self.home, self.run, self._folder("table"), self._mask().names)
+        paths = listing_paths(self.home, self.run)
+        write_listing(paths, self._folder("table"), self._mask().names)
 
     # -- the steps ----------------------------------------------------------------------------
 
