@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from em_blocks.cli.common import json_option, shows_errors
 from em_blocks.cli.params import Numbers
-from volume.json_text import json_text
+from em_blocks.json_text import json_text
 
 _POSITION = Numbers(float, "z,y,x in nm, for example 1400,0,0", count=3)
 
