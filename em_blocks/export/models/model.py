@@ -111,7 +111,10 @@ class Model:
 
     def lineage(self) -> dict[str, Any]:
         """Return where the weights come from: command, data by content, versions, what came before."""
-        known = ("command", "data", "initial", "start_from", "changes", "versions", "git", "device")
+        # Not who trained it and on which machine: a model is for others.
+        known = (
+            "uid", "command", "data", "initial", "lineage", "changes", "versions", "git", "device",
+        )
         found = {key: self.record[key] for key in known if self.record.get(key)}
         return {"iteration": self.iteration, **found, "exported_by": f"em_blocks {__version__}"}
 

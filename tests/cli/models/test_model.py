@@ -7,6 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from em_blocks.cli.main import main
+from em_blocks.db.trainings.run_database import run_database
+from em_blocks.training.records.importing import import_training
+from recorded_training import write_training
 from travelling import trained_setup
 
 
@@ -48,6 +51,23 @@ def test_other_formats_come_back_too(trained, tmp_path, kind):
     call("export", trained, "--output", tmp_path / "model", "--format", kind)
     call("import", tmp_path / "model", "--output", tmp_path / "setup")
     assert "the same values" in call("test", tmp_path / "setup")
+
+
+def test_a_training_is_exported_by_its_number_with_the_weights_that_are_named(tmp_path):
+    folder, address = write_training(tmp_path / "one"), str(tmp_path / "runs")
+    with run_database(address) as store:
+        number = import_training(store, folder)
+        call("export", "--run-id", f"{number}:8", "--db", address, "--output", tmp_path / "model")
+    metadata = json.loads((tmp_path / "model/metadata.json").read_text())
+    assert metadata["iteration"] == 8
+    assert metadata["em_blocks"]["scores"] == {"affinities/cut_ap": 1 / 8}
+    weights = (folder / "checkpoints/checkpoint_8.safetensors").read_bytes()
+    assert (tmp_path / "model/checkpoints/best.safetensors").read_bytes() == weights
+    for wrong in ((), (folder, "--run-id", folder)):
+        said = call("export", *wrong, "--output", tmp_path / "m", code=2)
+        assert "either the folder of a setup, or a training by --run-id" in said
+    said = call("export", "--run-id", f"{folder}:5", "--output", tmp_path / "m", code=2)
+    assert "no checkpoint '5'" in said
 
 
 def test_what_is_no_model_is_refused_with_the_exit_code_of_bad_input(trained, tmp_path):

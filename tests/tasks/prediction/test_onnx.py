@@ -21,7 +21,7 @@ from em_blocks.tasks.prediction.predict import Predict
 from em_blocks.volumes import Volume
 from foreign_networks import blurred, blurring, onnx_setup
 
-SHAPE = (14, 50, 44)
+SHAPE = (10, 34, 28)
 
 
 @pytest.fixture
