@@ -32,6 +32,18 @@ def class_shares(voxels: Voxels, data: TrainingData) -> ClassShares:
     return ClassShares(*(int(counts[state]) for state in (UNKNOWN, BACKGROUND, OBJECT)))
 
 
+def share_of_several(data: TrainingData) -> float:
+    """Compute the share of the voxels of the used box of `data` that are of several classes."""
+    if len(data.classes) < 2:
+        return 0.0
+    found = total = 0
+    for slab in data.slabs():
+        claims = sum((data.labels[name][slab] == OBJECT).astype(np.uint8) for name in data.classes)
+        found += int(np.count_nonzero(np.asarray(claims) > 1))
+        total += np.asarray(claims).size
+    return found / max(1, total)
+
+
 def share_of_ids(voxels: Voxels, data: TrainingData) -> float:
     """Compute the share of the voxels of the used box that have an id."""
     found = sum(int(np.count_nonzero(voxels[slab])) for slab in data.slabs())

@@ -10,7 +10,12 @@ import numpy as np
 from em_blocks.geometry import Box
 from em_blocks.kernels.evaluation.edge_shift import EdgeShift, edge_shift
 from em_blocks.training.data.sources import TrainingData, describe
-from em_blocks.training.review.shares import ClassShares, class_shares, share_of_ids
+from em_blocks.training.review.shares import (
+    ClassShares,
+    class_shares,
+    share_of_ids,
+    share_of_several,
+)
 
 PERCENTILES = (0, 1, 50, 99, 100)
 MOST_VOXELS = 4_000_000
@@ -40,6 +45,8 @@ class Crop(NamedTuple):
         Share of voxels with an id, of label volumes that are no classes.
     edges : dict of name to EdgeShift
         Of all label volumes that have borders in those sections.
+    several : float
+        Share of the voxels that are of several classes.
     sha256 : str
         Of the content.
     """
@@ -55,6 +62,7 @@ class Crop(NamedTuple):
     classes: dict[str, ClassShares]
     ids: dict[str, float]
     edges: dict[str, EdgeShift]
+    several: float
     sha256: str
 
     def remarks(self) -> Iterator[str]:
@@ -69,6 +77,11 @@ class Crop(NamedTuple):
         for name, share in self.ids.items():
             if not share:
                 yield f"no voxel of {name!r} has an id"
+        if self.several:
+            yield (
+                f"{self.several:.2%} of the voxels are of several classes: with the activation softmax, "
+                "`overlap` of the head decides what they are"
+            )
         low, high = self.percentiles[1], self.percentiles[99]
         if low == high:
             yield f"raw is {low:g} nearly everywhere"
@@ -104,6 +117,7 @@ def crop_of(data: TrainingData, key: str) -> Crop:
             name: found for name, voxels in data.labels.items()
             if (found := edge_shift(raw, np.concatenate([voxels[where] for where in sections])))
         },
+        several=share_of_several(data),
         sha256=describe(data)["sha256"],
     )
 

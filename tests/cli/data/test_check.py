@@ -89,6 +89,14 @@ def test_labels_beside_the_edges_and_empty_ones_are_remarked(folder):
     assert "b: no voxel is 'golgi'." in text
 
 
+def test_voxels_of_several_classes_are_counted(folder):
+    result = run(folder, {"a": entry(0, 6, labels={"mito": "mito", "late": "late"})}, "--json")
+    [crop] = report(result)["crops"]
+    several = 6 * 64 * 64 * crop["several"]
+    assert 0 < several < crop["classes"]["mito"]["object"]
+    assert "of several classes" in " ".join(crop["remarks"])
+
+
 def test_crops_that_are_there_twice_and_overlap_are_remarked(folder):
     result = run(folder, {"a": entry(0, 4), "b": entry(0, 4), "c": entry(2, 4)}, "--json")
     remarks = report(result)["remarks"]

@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from em_blocks.kernels.plots.sections import grey_picture, label_picture, overlay_picture, panel
+from em_blocks.kernels.plots.sections import (
+    grey_picture,
+    label_picture,
+    outline_picture,
+    overlay_picture,
+    panel,
+)
 
 
 def test_grey_goes_from_black_to_white_and_clips():
@@ -55,3 +61,16 @@ def test_a_panel_goes_on_in_the_next_row():
     corners = [np.argwhere((sheet == c).all(axis=-1)).min(axis=0) for c in colours]
     assert corners[0][0] == corners[1][0] < corners[2][0] - 50
     assert corners[0][1] == corners[2][1] < corners[1][1] - 100
+
+
+def test_an_outline_is_the_outermost_voxels_of_each_label():
+    labels = np.zeros((6, 7), int)
+    labels[1:5, 1:5] = 3
+    picture = outline_picture(np.full(labels.shape, 0.5), labels, colour=(255, 0, 9))
+    outlined = (picture == (255, 0, 9)).all(axis=-1)
+    expected = labels > 0
+    expected[2:4, 2:4] = False
+    np.testing.assert_array_equal(outlined, expected)
+    assert (picture[~outlined] == 128).all()
+    own = outline_picture(np.zeros(labels.shape), labels)
+    np.testing.assert_array_equal(own[1, 1], label_picture(labels)[1, 1])
