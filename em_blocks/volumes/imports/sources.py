@@ -6,13 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from em_blocks.by_kind import ByKind
-from em_blocks.config import StrictModel, VolumeAxes, VolumeInput, VolumeRef
+from em_blocks.config import (
+    StrictModel,
+    VolumeAxes,
+    VolumeInput,
+    VolumeRef,
+    is_url,
+    without_file_scheme,
+)
 from em_blocks.geometry import Box, Nm3, Triple
 from em_blocks.plugins import Registry
 from em_blocks.volumes.metadata.attributes import MEANINGS
@@ -70,6 +77,16 @@ class Source(StrictModel, ABC):
 
     type: str
     path: Path | str
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _local_where_files_are_needed(cls, path: Any) -> Any:
+        if cls.model_fields["path"].annotation is Path and is_url(without_file_scheme(str(path))):
+            raise ValueError(
+                "it is in an object store, and files are only read from local folders. Copy it to this "
+                'machine first; arrays of zarr, N5 and precomputed are read where they are, by "volume"'
+            )
+        return path
 
     @abstractmethod
     def header(self, told: VolumeInput | None = None) -> SourceHeader:

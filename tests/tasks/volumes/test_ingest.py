@@ -23,6 +23,7 @@ from em_blocks.runtime.protocol.job import Job
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.volumes.ingest import Ingest
 from em_blocks.volumes import Volume
+from em_blocks.volumes.imports.sources import SOURCES
 
 VOXEL_SIZE = [50, 4.6, 4.6]
 OFFSET = [-150, 46, 92]
@@ -447,6 +448,15 @@ def test_outputs_that_cannot_be_made_are_refused_before_anything_is_written(
 def test_a_source_that_is_none_is_named(tmp_path, source, reason):
     with pytest.raises(ConfigError, match=reason):
         ingest(tmp_path, source)
+
+
+@pytest.mark.parametrize("type", [name for name in SOURCES.builtin if name != "volume"])
+def test_files_in_an_object_store_are_refused_with_what_to_do(tmp_path, type):
+    source = {"type": type} | ({"dataset": "raw"} if type == "hdf5" else {})
+    with pytest.raises(ConfigError, match=r"path': got 's3://bucket/a', it is in an object store"):
+        ingest(tmp_path, source | {"path": "s3://bucket/a"})
+    task = ingest(tmp_path, source | {"path": "file:///data/a"})
+    assert task.source.path == Path("/data/a")
 
 
 # -- what the runtime needs ------------------------------------------------------------

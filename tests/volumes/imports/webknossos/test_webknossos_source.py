@@ -15,7 +15,8 @@ import wkw
 
 from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, VolumeError
-from em_blocks.geometry import Box
+from em_blocks.geometry import Box, Frame
+from em_blocks.volumes import Volume
 from em_blocks.volumes.imports.webknossos.source import WebKnossosLayer
 
 SHAPE = (6, 10, 9)
@@ -111,6 +112,21 @@ def test_other_units_are_converted(copy):
     folder = copy("zarr")
     change(folder, scale={"factor": [0.0046, 0.0092, 0.05], "unit": "micrometer"})
     assert layer(folder).header().voxel_size == pytest.approx((50, 9.2, 4.6))
+
+
+def test_n5_is_read_by_the_order_of_its_axes(copy):
+    folder = copy("zarr")
+    volume = Volume.create(
+        str(folder / "color/n5"), shape=(40, 32, 24), dtype="uint8", frame=Frame((50, 9.2, 4.6)),
+        chunk_shape=(16, 16, 16), format="n5",
+    )
+    whole = np.zeros((40, 32, 24), np.uint8)
+    whole[30:36, 16:26, 8:17] = COLOR
+    volume.write(volume.box, whole)
+    assert json.loads((folder / "color/n5/attributes.json").read_text())["dimensions"] == [24, 32, 40]
+    mag = {"mag": [1, 1, 1], "path": "./color/n5", "axisOrder": {"x": 0, "y": 1, "z": 2}}
+    change(folder, dataFormat="n5", mags=[mag])
+    np.testing.assert_array_equal(read_all(layer(folder)), COLOR)
 
 
 def test_colours_of_wkw_are_channels(copy):
