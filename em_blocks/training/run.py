@@ -273,12 +273,14 @@ class TrainingRun:
         self.history.append(entry)
         self.records.metrics(self.done, curves(entry))
         log_validation(self.history, self.validation.choice, self.validation.never)
+        pictures = self.panels.write(self.trainer.average, self.done)
         if self.validation.choice.better(entry, self.best):
             self.files.save_best(self.trainer.average, self._about())
             self.best = entry
             self.records.checkpoint(self.done, self.files.folder / BEST, self._document())
-        for name, picture in self.panels.write(self.trainer.average, self.done).items():
-            self.records.picture(self.done, f"validation/{name}", picture)
+            # Those of all validations would make a log of hundreds of MB.
+            for name, picture in pictures.items():
+                self.records.picture(self.done, f"validation/{name}", picture)
         return True
 
     def _is_out_of_patience(self) -> bool:

@@ -97,7 +97,9 @@ def one_thread():
 
 @pytest.fixture(scope="module", params=["softmax", "sigmoid"])
 def trained(request, tmp_path_factory, data):
-    values = config(data, request.param, iterations=60, validate_every=30, checkpoint_every=60)
+    values = config(
+        data, request.param, iterations=60, validate_every=30, checkpoint_every=60, snapshot_every=60
+    )
     folder = write_setup(tmp_path_factory.mktemp("trained") / request.param, values)
     train(Setup.from_folder(folder), folder, "a test", resume=False, go_on="")
     return folder
@@ -120,6 +122,26 @@ def test_classes_are_learnt_beside_shapes_of_instances(trained):
 def test_the_panels_of_both_data_sets_are_there(trained):
     found = {path.name for path in (trained / "training/panels").iterdir()}
     assert found == {f"{name}_{n}.png" for name in ("left", "right") for n in (30, 60)}
+
+
+def test_a_snapshot_shows_the_classes(trained):
+    assert (trained / "training/snapshots/60.png").is_file()
+
+
+def test_a_network_of_other_classes_begins_with_those_that_it_shares(trained, data, tmp_path, caplog):
+    values = config(data, trained.name, iterations=1, validate_every=1)
+    values["heads"]["organelles"]["classes"] = ["vesicle", "mito"]
+    for key in ("sources", "validation"):
+        for one in values["training"][key]:
+            one["classes"]["vesicle"] = one["classes"].pop("membrane")
+    values["training"]["initial"] = str(trained / "checkpoints/best.safetensors")
+    values["training"]["learning_rate"] = 1e-12
+    folder = write_setup(tmp_path / "other", values)
+    with caplog.at_level("INFO"):
+        train(Setup.from_folder(folder), folder, "a test", resume=False, go_on="")
+    assert "random: organelles: vesicle; of no use here: organelles: membrane" in caplog.text
+    record = json.loads((folder / "checkpoints/record.json").read_text())
+    assert record["history"][0]["organelles/mito_f1"] > 0.8, "what was learnt of it is still there"
 
 
 def test_weights_tell_the_names_of_their_channels(trained):
