@@ -71,6 +71,8 @@ def test_two_trainings_at_once_and_one_that_is_killed_and_resumed(store, tmp_pat
     curves = [store.curves(by_folder[name]["_id"]) for name in ("a", "b")]
     assert curves[0].keys() == curves[1].keys() >= {"train/loss", "validation/affinities/cut_ap"}
     for name, series in curves[0].items():
+        if name == "train/waiting":  # a share of the time, which is never the same
+            continue
         assert (series.steps, series.values) == (curves[1][name].steps, curves[1][name].values), name
     assert curves[0]["validation/affinities/cut_ap"].steps == list(range(4, 41, 4))
     document = store.training(by_folder["b"]["_id"])
