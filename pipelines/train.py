@@ -88,7 +88,7 @@ def main(
             setup, continued, repeated, output, resume, check_commit, overrides, start_from,
             full_state, db,
         )
-        typed = shlex.join(["python", *sys.argv])
+        typed = shlex.join([*_program(), *sys.argv[1:]])
         with run_database_if(db) as store:  # once it is open, `scrub` knows its password
             if store is not None:
                 store.prepare()

@@ -37,6 +37,8 @@ def _write(training: Recorded, folder: Path) -> None:
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import RecordWriter
 
+    from em_blocks.training.records.tensorboard import tag
+
     folder.mkdir(parents=True)
     series = training.curves()
     times = [time for one in series.values() for time in one.times]
@@ -50,7 +52,6 @@ def _write(training: Recorded, folder: Path) -> None:
         if value is not None
     )
     for step, name, time, value in points:
-        events.write(
-            Event(wall_time=time, step=step, summary=summary.scalar(name, value)).SerializeToString()
-        )
+        point = summary.scalar(tag(name), value)
+        events.write(Event(wall_time=time, step=step, summary=point).SerializeToString())
     events.close()

@@ -45,7 +45,15 @@ class OfTraining(BlockwiseTask):
     @classmethod
     def _of_training(cls, values: Any, info: ValidationInfo) -> Any:
         """Find setup and weights of a training that was not found yet."""
-        if not isinstance(values, dict) or not isinstance(values.get("training"), (int, str)):
+        if not isinstance(values, dict):
+            return values
+        if values.get("setup") is None and values.get("training") is None:
+            raise ConfigError(
+                "The config names no network: give `setup`, a folder, or `training`, the number or the "
+                "folder of a recorded training. A run that was begun with --run-id 3 is found by other "
+                "verbs with --set training=3, or with that key in its config."
+            )
+        if not isinstance(values.get("training"), (int, str)):
             return values
         return of_training(values, (info.context or {}).get("folder"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +12,12 @@ from typing import NamedTuple
 from em_blocks.db.trainings.series import Series
 from em_blocks.db.trainings.store import DEAD, DEAD_AFTER_S, RUNNING, TrainingStore
 from em_blocks.errors import ConfigError
-from em_blocks.training.records.json_record import record_of
+from em_blocks.training.records.json_record import JsonRecord, record_of
 from em_blocks.training.records.metrics_file import metrics_of
 
+logger = logging.getLogger(__name__)
+
+_NEEDED = {"setup", "config", "iteration"}
 _DEEPEST = 5
 _NO_FOLDERS = (".zarr", ".n5", ".precomputed")  # hold thousands of files, and no training
 
@@ -83,7 +87,7 @@ def recorded_in(folder: Path) -> Recorded:
     """Read the record of the training in `folder`; raises `ConfigError` if there is none."""
     folder = folder.absolute()
     record = record_of(folder)
-    document = record.read()
+    document = _read(record)
     if not document:
         raise ConfigError(
             f"There is no training in {folder}: it has no {record.path.relative_to(folder)}. Name the "
@@ -95,6 +99,22 @@ def recorded_in(folder: Path) -> Recorded:
     return Recorded(None, folder, document, metrics_of(folder).read)
 
 
+def _read(record: JsonRecord) -> dict:
+    try:
+        document = record.read()
+    except ValueError as error:
+        raise ConfigError(
+            f"{record.path} is no record of a training: it is no JSON ({error}). Bring the file "
+            "back, or remove it."
+        ) from error
+    if document and (missing := sorted(_NEEDED - document.keys())):
+        raise ConfigError(
+            f"{record.path} is no record of a training: it has no {', '.join(missing)}. Bring the file "
+            "back, or remove it."
+        )
+    return document
+
+
 def recorded_below(folder: Path) -> Iterator[Recorded]:
     """Yield the trainings that are recorded in `folder` and below, sorted by their folders."""
     for place, folders, _ in os.walk(folder):
@@ -104,7 +124,10 @@ def recorded_below(folder: Path) -> Iterator[Recorded]:
             if depth < _DEEPEST and not name.startswith(".") and not name.endswith(_NO_FOLDERS)
         )
         if record_of(Path(place)).path.is_file():
-            yield recorded_in(Path(place))
+            try:
+                yield recorded_in(Path(place))
+            except ConfigError as error:
+                logger.warning("%s", error)
 
 
 def existing(store: TrainingStore, most: int = 8) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from tensorboardX.record_writer import RecordWriter
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 30.0
+_ILLEGAL = re.compile(r"[^-/\w.]")
 
 
 class TensorBoardRecord:
@@ -48,10 +50,10 @@ class TensorBoardRecord:
 
     def metrics(self, iteration: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self._add(iteration, summary=summary.scalar(name, value))
+            self._add(iteration, summary=summary.scalar(tag(name), value))
 
     def picture(self, iteration: int, name: str, picture: np.ndarray) -> None:
-        self._add(iteration, summary=summary.image(name, picture, dataformats="HWC"))
+        self._add(iteration, summary=summary.image(tag(name), picture, dataformats="HWC"))
 
     def checkpoint(self, iteration: int, weights: Path, document: dict) -> None: ...
 
@@ -86,3 +88,8 @@ class TensorBoardRecord:
                 "the TensorBoard log in %s cannot be written (%s); the training goes on without it",
                 self.folder, error.strerror,
             )
+
+
+def tag(name: str) -> str:
+    """Return a name as TensorBoard takes it; its library would replace the rest with a warning each."""
+    return _ILLEGAL.sub("_", name).lstrip("/")

@@ -77,3 +77,19 @@ def test_a_log_has_the_points_with_their_times(training, tmp_path):
 def test_without_mlflow_it_is_said_how_to_get_it(training, tmp_path):
     with pytest.raises(ConfigError, match="pip install mlflow"):
         write_mlflow([training], str(tmp_path))
+
+
+def test_runs_of_mlflow_have_settings_and_curves_and_are_replaced(training, tmp_path):
+    pytest.importorskip("mlflow", reason="mlflow is no part of em_blocks")
+    pytest.importorskip("sqlalchemy")
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    for _ in range(2):
+        write_mlflow([training], uri)
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("em_blocks").experiment_id
+    (run,) = client.search_runs([experiment])
+    assert run.info.status == "FINISHED" and run.data.params["training.seed"] == "1"
+    points = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [(p.step, p.value) for p in points] == [(n, 1 / n) for n in range(1, 9)]

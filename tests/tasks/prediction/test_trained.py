@@ -136,5 +136,5 @@ def test_what_does_not_fit_is_one_paragraph_before_anything_is_written(
 def test_a_setup_and_a_training_in_one_config_are_refused(address, folder, number, job):
     with pytest.raises(ConfigError, match="Leave one of them out"):
         Predict.from_file(job("both", setup=str(folder), training=number))
-    with pytest.raises(ConfigError, match="'setup' is missing"):
+    with pytest.raises(ConfigError, match=r"names no network.*--set training=3"):
         Predict.from_file(job("none"))

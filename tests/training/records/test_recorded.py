@@ -111,3 +111,15 @@ def test_a_copy_of_a_training_is_not_imported_in_its_place(store, tmp_path):
     del values["uid"]
     record.path.write_text(json.dumps(values))
     assert import_training(store, folder) == 1
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ('{"setup": "tiny"', "no JSON"), ('{"setup": "tiny"}', "has no config, iteration"),
+])
+def test_a_spoilt_record_is_named_and_hides_no_other(tmp_path, caplog, text, message):
+    write_training(tmp_path / "b")
+    record_of(write_training(tmp_path / "a")).path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        recorded_in(tmp_path / "a")
+    assert [training.folder.name for training in recorded_below(tmp_path)] == ["b"]
+    assert message in caplog.text

@@ -64,3 +64,12 @@ def test_a_file_in_the_place_of_the_log_is_said(tmp_path, caplog):
     with running(tmp_path / "log") as log:
         log.metrics(1, {"train/loss": 1.0})
     assert "cannot be written" in caplog.text
+
+
+def test_names_with_blanks_are_written_without_a_warning_each(tmp_path, caplog):
+    with running(tmp_path / "log") as log:
+        log.metrics(1, {"validation/phantom of seed 3": 0.5})
+    assert [v.tag for e in events(tmp_path / "log") for v in e.summary.value] == [
+        "validation/phantom_of_seed_3"
+    ]
+    assert caplog.text == ""
