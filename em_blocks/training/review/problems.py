@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +15,9 @@ from em_blocks.training.data.sources import TrainingData, classes_of, open_sourc
 from em_blocks.training.review.checks import check_intensities, check_labels, check_synapses
 from em_blocks.training.review.contrast import check_contrast
 from em_blocks.training.review.shares import class_shares
+from em_blocks.training.review.table import overlap
+
+logger = logging.getLogger(__name__)
 
 
 class Data(NamedTuple):
@@ -32,7 +37,18 @@ def open_data(config: SetupConfig) -> Data:
     """
     data, errors = inspect_data(config)
     raise_all(errors)
+    _warn_of_overlap(data)
     return data
+
+
+def _warn_of_overlap(data: Data) -> None:
+    for one, other in itertools.product(data.sources, data.validation):
+        if share := overlap(one, other):
+            logger.warning(
+                "the validation data %s have %.1f %% of the smaller box in common with %s, which is "
+                "trained on: scores there say nothing about unseen data",
+                other.name, 100 * share, one.name,
+            )
 
 
 def inspect_data(config: SetupConfig) -> tuple[Data, list[EmBlocksError]]:

@@ -142,7 +142,7 @@ def comparisons(crops: Sequence[Crop], data: Sequence[TrainingData]) -> list[str
             names = f"{before.name} ({before.key}) and {crop.name} ({crop.key})"
             if crop.sha256 == before.sha256:
                 found.append(f"{names} are the same data{_measured(crop, before)}")
-            elif share := _overlap(one, other):
+            elif share := overlap(one, other):
                 found.append(f"{names} share {share:.1%} of the smaller one{_measured(crop, before)}")
     return found
 
@@ -153,8 +153,8 @@ def _measured(one: Crop, other: Crop) -> str:
     return ": scores there say nothing about unseen data"
 
 
-def _overlap(one: TrainingData, other: TrainingData) -> float:
-    """Compute the share of the smaller of two used boxes that both have."""
+def overlap(one: TrainingData, other: TrainingData) -> float:
+    """Compute the share of the smaller of two used boxes of one volume that both have."""
     if getattr(one.raw, "path", None) != getattr(other.raw, "path", "none"):
         return 0.0
     a, b = (Box.between(data.begin, data.end) for data in (one, other))

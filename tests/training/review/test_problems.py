@@ -87,6 +87,14 @@ def test_a_single_error_stays_what_it_is_and_good_data_are_opened(good):
     assert data.sources[0].raw.shape == (4, 9, 9)
 
 
+def test_validation_data_that_are_trained_on_are_warned_of(good, caplog):
+    half, rest = good | {"end": [4, 9, 5]}, good | {"begin": [0, 0, 4]}
+    open_data(config([half], [good | {"begin": [0, 0, 5]}]))
+    assert not caplog.records
+    open_data(config([half], [rest]))
+    assert "20.0 % of the smaller box in common with" in caplog.text
+
+
 def test_a_class_must_occur_and_something_else_too(good):
     def source(**more):
         return {"raw": good["raw"], "classes": {"mito": {"volume": good["labels"]} | more}}
