@@ -9,14 +9,16 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from onnx import helper
 
 from em_blocks.errors import CheckpointError, ConfigError, RefusedError
 from em_blocks.export.models.bioimageio import export_bioimageio
 from em_blocks.export.models.importing import check_model, import_model
 from em_blocks.export.models.model import Model
 from em_blocks.models.setup import Setup
-from foreign_networks import blurred, blurring
+from foreign_networks import blurred, blurring, save_graph
 from travelling import trained_setup
 
 
@@ -134,6 +136,47 @@ def test_a_package_of_another_lab_becomes_a_setup(tmp_path):
     assert setup.build().context == (1, 1, 1) and config.tile_shape == (4, 94, 96)
     setup.build().check_tile(config.tile_shape)
     assert imported.remarks == [] and check_model(imported.setup)[0].largest == 0
+
+
+def described_sections(folder):
+    """Write a package of a network for sections whose sigmoid is a step of the package."""
+    folder.mkdir()
+    shape = ("n", 1, "y", "x")
+    save_graph(folder / "weights.onnx", [helper.make_node("Neg", ["raw"], ["logits"])],
+               [("raw", shape)], [("logits", shape)])
+    raw = np.random.default_rng(3).random((1, 1, 12, 10), "float32")
+    np.save(folder / "in.npy", raw)
+    np.save(folder / "out.npy", 1 / (1 + np.exp(raw * 2 - 1)))
+    axes = [{"type": "batch"}, {"type": "channel", "channel_names": ["em"]}]
+    rdf = {
+        "type": "model", "format_version": "0.5.4", "name": "2-D net",
+        "inputs": [{
+            "id": "image", "test_tensor": file(folder, "in.npy"),
+            "axes": [*axes, axis("y", {"min": 8, "step": 8}), axis("x", 10)],
+            "preprocessing": [{"id": "scale_linear", "kwargs": {"gain": [2], "offset": [-1]}}],
+        }],
+        "outputs": [{
+            "id": "probability", "test_tensor": file(folder, "out.npy"),
+            "axes": [*axes, axis("y", {"tensor_id": "image", "axis_id": "y"}), axis("x", 10)],
+            "postprocessing": [{"id": "sigmoid"}, {"id": "ensure_dtype"}],
+        }],
+        "weights": {"onnx": {**file(folder, "weights.onnx"), "opset_version": 17}},
+    }
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(rdf))
+    return folder
+
+
+def test_a_network_for_sections_becomes_a_setup_for_volumes(tmp_path):
+    folder = described_sections(tmp_path / "p")
+    with pytest.raises(ConfigError, match=r"'z' has no place in its input.*--voxel-size"):
+        import_model(folder, tmp_path / "setup")
+    imported = import_model(folder, tmp_path / "setup", voxel_size=(40, 8, 8))
+    setup = Setup.from_folder(imported.setup)
+    assert setup.config.name == "n2_D_net" and setup.config.tile_shape == (1, 512, 10)
+    assert setup.config.network.axes == "ncyx" and list(setup.config.heads) == ["probability"]
+    assert all(d.ok for d in imported.differences)
+    raw = torch.rand(2, 1, 3, 8, 10) * 2 - 1
+    torch.testing.assert_close(setup.build().predict(raw)["probability"], torch.sigmoid(-raw))
 
 
 def test_a_scale_of_every_image_is_that_of_the_test_input_and_said(tmp_path):
