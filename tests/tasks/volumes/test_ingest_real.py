@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 
 import h5py
+import mrcfile
+import nibabel
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from em_blocks.outputs import RunContext
@@ -39,6 +42,35 @@ def ingested(tmp_path, monkeypatch):
         return Volume.open(task.output)
 
     return run
+
+
+def write_tiff(folder, raw):
+    options = {"imagej": True, "compression": "zlib", "resolution": (1 / 4.6, 1 / 4.6)}
+    metadata = {"axes": "ZYX", "spacing": 50, "unit": "nm"}
+    tifffile.imwrite(folder / "vnc.tif", raw, metadata=metadata, **options)
+    return "tif"
+
+
+def write_mrc(folder, raw):
+    with mrcfile.new(folder / "vnc.mrc.gz", compression="gzip") as file:
+        file.set_data(raw.astype(np.uint16))
+        file.voxel_size = (46, 46, 500)
+    return "mrc.gz"
+
+
+def write_nifti(folder, raw):
+    image = nibabel.Nifti1Image(np.ascontiguousarray(raw.T), np.diag([4.6e-6, 4.6e-6, 5e-5, 1]))
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, folder / "vnc.nii")
+    return "nii"
+
+
+def write_numpy(folder, raw):
+    np.savez_compressed(folder / "vnc.npz", raw)
+    return "npz"
+
+
+WRITERS = {"tiff": write_tiff, "mrc": write_mrc, "nifti": write_nifti, "numpy": write_numpy}
 
 
 def read_with_pillow(files):
@@ -83,6 +115,25 @@ def test_vnc_raw_is_the_stack_of_its_images_at_4_6_nm(ingested):
     files = [DATA / "vnc_stack1" / "raw" / f"{i:02}.tif" for i in range(15)]
     assert volume.frame.voxel_size == (50, 4.6, 4.6)
     np.testing.assert_array_equal(volume.read(volume.box), read_with_pillow(files))
+
+
+@needs_data
+@pytest.mark.parametrize("type", ["tiff", "mrc", "nifti", "numpy"])
+def test_vnc_raw_in_one_file_of_another_program_is_the_same_volume(tmp_path, type):
+    files = [DATA / "vnc_stack1" / "raw" / f"{i:02}.tif" for i in range(15)]
+    raw = read_with_pillow(files)
+    source = {"type": type, "path": str(tmp_path / f"vnc.{WRITERS[type](tmp_path, raw)}")}
+    task = Ingest.from_dict({
+        "kind": "ingest", "run": "one", "source": source, "chunk_shape": [8, 256, 256],
+        "output": str(tmp_path / "vnc.zarr/raw"),
+        **({"voxel_size": [50, 4.6, 4.6]} if type == "numpy" else {}),
+        **({"offset": [0, 0, 0]} if type == "nifti" else {}),
+    })
+    task.check()
+    assert task.grid().frame.voxel_size == pytest.approx((50, 4.6, 4.6))
+    with task.source.open() as read:
+        for block in task.grid().blocks():
+            np.testing.assert_array_equal(read(block.write_box), raw[block.write_box.slices])
 
 
 @needs_data

@@ -16,6 +16,7 @@ from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Box
 from em_blocks.volumes.imports.images import ImageStack
+from ome import write_ome_series
 
 
 def section(seed, shape=(6, 7), dtype=np.uint8):
@@ -205,26 +206,6 @@ def test_colour_inverted_and_many_page_tiff_are_refused(tmp_path):
 def test_a_stack_that_imagej_writes_as_one_page_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "0.tif", np.stack([section(0)] * 4), imagej=True, truncate=True)
     assert "a TIFF of 4 pages" in refused(tmp_path)
-
-
-def write_ome_series(folder, sections):
-    """One file per section; the description in each names all of them, as microscopes write it."""
-    height, width = sections[0].shape
-    planes = "".join(
-        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="z{z}.ome.tif">urn:uuid:{z}'
-        "</UUID></TiffData>" for z in range(len(sections))
-    )
-    description = (
-        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
-        f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="{width}" '
-        f'SizeY="{height}" SizeZ="{len(sections)}" SizeC="1" SizeT="1">'
-        f'<Channel ID="Channel:0:0"/>{planes}</Pixels></Image></OME>'
-    )
-    for z, values in enumerate(sections):
-        tifffile.imwrite(
-            folder / f"z{z}.ome.tif", values, description=description, metadata=None,
-            photometric="minisblack",
-        )
 
 
 def test_a_file_of_an_ome_series_is_its_own_section_not_the_whole_series(tmp_path):

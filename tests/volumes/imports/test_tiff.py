@@ -9,6 +9,7 @@ from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Box
 from em_blocks.volumes.imports.tiff import TiffStack
+from ome import write_ome_series
 
 SHAPE = (5, 6, 7)
 
@@ -196,6 +197,11 @@ def test_inverted_and_palette_pages_and_odd_bits_are_refused(tmp_path):
 def test_pages_of_different_shape_are_refused(tmp_path):
     write_pages(tmp_path / "a.tif", [values()[0], values()[1, :4]])
     assert "images of (4, 7) uint8 and (6, 7) uint8" in refused(tmp_path / "a.tif")
+
+
+def test_one_file_of_an_ome_series_of_several_is_refused_with_what_to_do(tmp_path):
+    write_ome_series(tmp_path, values())
+    assert f'{{"type": "images", "path": "{tmp_path}"}}' in refused(tmp_path / "z2.ome.tif")
 
 
 # -- damage and identity ---------------------------------------------------------------
