@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from blockwise import assert_one_block_equals_many, assert_retry_equals_once
 from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.geometry import Roi
 from em_blocks.tasks.preparation.convert import Convert
-from preparing import checked, done, textured, volume, voxels
+from em_blocks.tasks.volumes.ingest import Ingest
+from preparing import FRAME, checked, done, textured, volume, voxels
 
 SHAPE = (7, 21, 26)
 CROP = {"kind": "crop", "roi": {"offset": [440, 46 + 4 * 4.6, -9.2 + 6 * 4.6],
@@ -128,6 +130,23 @@ def test_colours_become_ids_then_a_smaller_dtype(tmp_path):
     )
     np.testing.assert_array_equal(voxels(made), ids)
     assert made.dtype == np.uint8 and made.channels is None and made.attributes["labels"] is True
+
+
+def test_a_painting_of_vast_becomes_the_ids_that_were_painted(tmp_path):
+    ids = np.random.default_rng(0).integers(0, 2**24, (4, 20, 30)).astype("uint32")
+    ids[:, :5] = 0
+    opacity = np.where(ids, 255, 0)
+    (tmp_path / "painted").mkdir()
+    for z, channels in enumerate(np.stack([ids >> 16, ids >> 8 & 255, ids & 255, opacity], axis=-1)):
+        Image.fromarray(channels.astype("uint8")).save(tmp_path / f"painted/s{z}.png")
+    painted, _ = done(Ingest.from_dict({
+        "kind": "ingest", "run": "painted", "output": str(tmp_path / "in.zarr/painted"),
+        "source": {"type": "images", "path": str(tmp_path / "painted"), "colours": "channels"},
+        "voxel_size": FRAME.voxel_size, "offset": FRAME.offset, "chunk_shape": [4, 8, 8],
+    }))
+    made, _ = done(converting(painted, tmp_path, {"kind": "rgb_to_ids"}))
+    np.testing.assert_array_equal(voxels(made), ids)
+    assert made.frame == FRAME
 
 
 def test_ids_that_are_not_in_the_table_become_0_if_told_to(tmp_path):
