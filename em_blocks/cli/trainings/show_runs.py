@@ -41,6 +41,8 @@ def _print(training: Recorded, curves: dict[str, int], predictions: list[dict]) 
         for data in document["data"][kind]:
             place = f"{data['begin']} to {data['end']}"
             console.print(f"{kind}: {data['name']} {place}, sha256 {data['sha256'][:16]}", markup=False)
+    for name, note in (document.get("notes") or {}).items():
+        console.print(f"{name}: {json_text(note)}", markup=False)
     for change in document.get("changes", ()):
         console.print(f"from iteration {change['iteration']}: {'; '.join(change['changed'])}",
                       markup=False)

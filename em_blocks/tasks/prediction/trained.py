@@ -95,22 +95,28 @@ def of_training(values: dict[str, Any], folder: Path | None) -> dict[str, Any]:
 
 
 def record_prediction(task: OfTraining) -> None:
-    """Record a prediction that is done in the run database of its training, if it has one."""
-    address = run_address(task.training_db)
-    if address is None or task.training is None or task.training.number is None:
+    """Record a prediction that is done in the run database, if that knows its training."""
+    address, lineage = run_address(task.training_db), task.training
+    if address is None or lineage is None or lineage.uid is None:
         return
-    document = {
-        "training": task.training.model_dump(), "run": task.run, "output": task.outputs_root(),
-        "outputs": {spec.name: spec.path for spec in task.output_specs()},
-        "sources": {name: str(said) for name, said in task.sources().items()},
-        "config": task.stored_config(), "host": socket.gethostname(), "state": "done",
-    }
-    key = f"{task.training.uid}/{task.training.sha256}/{task.run}/{task.outputs_root()}"
+    key = f"{lineage.uid}/{lineage.sha256}/{task.run}/{task.outputs_root()}"
     try:
         with run_database(address) as store:
             store.prepare()
-            number = store.save_prediction(key, document)
+            if (training := store.training_of(lineage.uid)) is not None:
+                store.save_prediction(key, _document(task, training["_id"]))
     except (DatabaseError, ServerError) as error:
         log.warning("the run database has no document of this prediction, which is done: %s", error)
-    else:
-        log.info("prediction %d of the run database", number)
+
+
+def _document(task: OfTraining, number: int) -> dict:
+    from em_blocks.training.records.origin import versions
+
+    return {
+        "training": task.training.model_dump() | {"number": number}, "run": task.run,
+        "output": task.outputs_root(),
+        "outputs": {spec.name: spec.path for spec in task.output_specs()},
+        "sources": {name: str(said) for name, said in task.sources().items()},
+        "config": task.stored_config(), "host": socket.gethostname(), "versions": versions(),
+        "state": "done",
+    }

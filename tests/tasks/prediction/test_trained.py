@@ -95,18 +95,22 @@ def test_a_prediction_by_number_has_the_bytes_and_the_fingerprint_of_an_explicit
     assert "training_db" not in found["config"]
 
 
-def test_weights_are_chosen_by_the_option_and_by_the_key(address, number, job, monkeypatch):
+def test_weights_are_chosen_by_the_option_and_by_the_key(
+    address, folder, number, job, monkeypatch
+):
     monkeypatch.setenv(VARIABLE, address)
     for values in ({"training": f"{number}:8"}, {"training": number, "checkpoint": 8},
                    {"training": number, "checkpoint": "latest"}):
         task = Predict.from_file(job("key", **values))
         assert task.training.iteration == 8
         assert task.checkpoint.endswith("checkpoint_8.safetensors")
-    code, said = predict(job("named"), "--run-id", number, "--checkpoint", 8)
+    code, said = predict(job("named"), "--run-id", folder, "--checkpoint", 8)
     assert code == 0, said
     task = Predict.from_file(job("key", training=f"{number}:8"))
     with run_database(address) as store:
-        assert [p["training"]["iteration"] for p in store.predictions_of(task.training.uid)] == [8]
+        (found,) = store.predictions_of(task.training.uid)
+    assert (found["training"]["iteration"], found["training"]["number"]) == (8, number)
+    assert found["versions"]["torch"]
 
 
 def test_a_task_that_was_found_is_not_looked_up_again(address, number, folder, job):
