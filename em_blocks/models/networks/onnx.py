@@ -108,10 +108,11 @@ class OnnxNetwork(Network):
             only or (factor + 2 * (side + cut)) for only, factor, side, cut in
             zip(given.voxels(), self.tile_factor or (1, 1, 1), context, self.crop, strict=True)
         ]
+        # Before a session, which computes what does not depend on the input while it is made.
+        per_voxel = self._bytes_per_voxel(given, smallest)
         return OnnxModule(
             _session(self._file), given, taken, lost=context, crop=self.crop,
-            tile_factor=self.tile_factor,
-            bytes_per_voxel=self._bytes_per_voxel(given, smallest) if self.tile_factor else 0.0,
+            tile_factor=self.tile_factor, bytes_per_voxel=per_voxel,
         )
 
     def _given(self) -> Given:

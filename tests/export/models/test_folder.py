@@ -116,6 +116,11 @@ def test_channels_are_named_by_their_head():
     heads = model_config(two_headed())
     assert channel_names("affinities", heads["affinities"])[3] == "affinities 0 0 -3"
     assert channel_names("vectors", heads["vectors"]) == ["vectors 0", "vectors 1", "vectors 2"]
+    values = two_headed()
+    classes = {"kind": "classes", "classes": ["mito", "er"], "activation": "softmax"}
+    values["heads"] = {"organelles": classes}
+    head = model_config(values)["organelles"]
+    assert channel_names("organelles", head) == ["background", "mito", "er"]
 
 
 def model_config(values):

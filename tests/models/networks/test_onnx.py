@@ -182,6 +182,23 @@ def test_networks_of_several_inputs_or_of_colours_or_of_integers_are_refused(tmp
         build(channels=3)
 
 
+def test_a_graph_that_makes_a_tensor_no_memory_holds_is_refused_before_it_is_opened(
+    tmp_path, build, monkeypatch
+):
+    import onnxruntime
+
+    nodes = [
+        helper.make_node("ConstantOfShape", ["huge"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["most"], keepdims=0),
+        helper.make_node("Add", ["raw", "most"], ["out"]),
+    ]
+    huge = [("huge", np.array([2**12, 2**12, 2**10], "int64"))]
+    save_graph(tmp_path / "model.onnx", nodes, [("raw", ANY)], [("out", ANY)], huge)
+    monkeypatch.delattr(onnxruntime, "InferenceSession")
+    with pytest.raises(ConfigError, match=r"makes a tensor of 64 GiB"):
+        build(channels=1)
+
+
 # -- as a setup -------------------------------------------------------------------------------
 
 
