@@ -120,7 +120,7 @@ class TrainingConfig(StrictModel):
     loaders: NonNegativeInt | None = Field(
         None,
         description="Processes that make the batches, which are the same for any number; 0: a thread "
-        "of the training. Default: one less than the cores, 1 to 4.",
+        "of the training. Default: one less than the cores, 1 to 8.",
     )
     precision: Literal["bf16", "fp16", "fp32"] = Field(
         "bf16", description="Of the network; fp16 for GPUs without bf16, with scaled losses."

@@ -209,8 +209,15 @@ def _check_ids(path: str, dtype: np.dtype, shape: Sequence[int]) -> None:
         raise ConfigError(
             f"{path} holds {dtype} values of shape {tuple(shape)}, but one integer id per voxel "
             "(z, y, x) is needed. Name a volume of segments or neurons, not of raw data or "
-            "predictions."
+            f"predictions.{_of_colours(dtype, shape)}"
         )
+
+
+def _of_colours(dtype: np.dtype, shape: Sequence[int]) -> str:
+    """Advice for labels that are painted in colours."""
+    if len(shape) != 4 or shape[0] not in (3, 4) or dtype != np.uint8:
+        return ""
+    return " If its colours stand for ids, `em-blocks convert` with rgb_to_ids makes a volume of them."
 
 
 def _hdf5_source(found: re.Match, axes: Axes | None) -> Hdf5Dataset | Hdf5Transforms:

@@ -14,8 +14,9 @@ from em_blocks.training.loading.worker import Share
 
 SILENT_S = 60.0
 """Seconds without a sign of life after which a loader hangs: one attempt at a sample takes less."""
-MOST = 4
-"""Loaders unless a config says more: each imports torch and opens all sources."""
+MOST = 8
+"""Loaders unless a config says more. Each makes some eight samples of 2**16 voxels per second and holds
+400 MB, as it imports torch."""
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
 )

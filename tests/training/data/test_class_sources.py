@@ -108,6 +108,15 @@ def test_the_stated_voxel_size_is_checked_and_helps_where_metadata_say_none(path
     assert opened(source(paths, **bare, voxel_size=SIZE)).raw.frame.voxel_size == SIZE
 
 
+def test_labels_in_colours_are_refused_with_what_makes_ids_of_them(paths, tmp_path):
+    painted = Volume.create(
+        str(tmp_path / "painted"), shape=(6, 12, 10), dtype="u1", frame=RAW, channels=4,
+        chunk_shape=(2, 4, 4),
+    )
+    with pytest.raises(ConfigError, match=r"\(4, 6, 12, 10\).*`em-blocks convert` with rgb_to_ids"):
+        opened(source(paths, classes={"mito": {"volume": painted.path}}))
+
+
 def head_setup(tmp_path, *sources):
     """A setup whose head learns the objects of two classes, as far as sources are concerned."""
     values = tiny_config() | {"voxel_size": SIZE}

@@ -122,6 +122,6 @@ def test_the_share_of_waiting_counts_from_the_first_batch():
 
 
 def test_one_core_is_left_to_the_training(monkeypatch):
-    for cores, expected in ((1, 1), (2, 1), (4, 3), (64, 4)):
+    for cores, expected in ((1, 1), (2, 1), (4, 3), (64, 8)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
         assert usual_loaders() == expected
