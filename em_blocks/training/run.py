@@ -133,6 +133,8 @@ class TrainingRun:
         if not resume:
             begin_with_weights(network, setup.config)
         self.trainer = Trainer(network, HeadsObjective(setup.config.heads), self.config)
+        if frozen := self.trainer.frozen:
+            logger.info("%d parameters are frozen: %s", len(frozen), ", ".join(self.config.freeze))
         if not resume:
             begin_with_state(self.trainer, self.config.initial)
         self.trainer.check_outputs(
