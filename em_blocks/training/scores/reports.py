@@ -9,6 +9,9 @@ from em_blocks.training.scores.selection import DATA_SETS, UNDEFINED, Choice
 
 logger = logging.getLogger(__name__)
 
+MOST_LISTED = 6
+"""Scores in a line of the log: heads of several classes have dozens."""
+
 
 def known(entry: dict) -> dict[str, float]:
     """Return the scores of an entry of a history, or of one of its data sets, that have a value."""
@@ -35,14 +38,21 @@ def log_validation(history: Sequence[dict], choice: Choice, never: Collection[st
         Scores that have no value in any case, of which was warned before.
     """
     entry, iteration = history[-1], history[-1]["iteration"]
-    listed = ", ".join(f"{name} {value:.4f}" for name, value in known(entry).items())
-    logger.info("iteration %d: %s", iteration, listed)
+    logger.info("iteration %d: %s", iteration, _listed(known(entry), choice.score))
     undefined = entry.get(UNDEFINED, {})
     new = {name: why for name, why in undefined.items() if name not in never}
     for reason in sorted(set(new.values())):
         names = ", ".join(name for name, why in new.items() if why == reason)
         logger.warning("iteration %d: no value of %s: %s", iteration, names, reason)
     _warn_of_hurt(history, choice)
+
+
+def _listed(scores: dict[str, float], first: str) -> str:
+    """List some scores, the one that chooses checkpoints first; a record has all."""
+    names = sorted(scores, key=lambda name: name != first)
+    listed = ", ".join(f"{name} {scores[name]:.4f}" for name in names[:MOST_LISTED])
+    more = len(names) - MOST_LISTED
+    return f"{listed}; {more} more in record.json" if more > 0 else listed
 
 
 def _warn_of_hurt(history: Sequence[dict], choice: Choice) -> None:

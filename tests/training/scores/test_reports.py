@@ -45,3 +45,10 @@ def test_a_data_set_that_the_best_mean_is_worse_for_is_warned_of(caplog):
     assert "not for a:" in said[1][1] and SCORE in said[1][1]
     caplog.clear()
     assert len(messages(caplog, [entry(10, 0.8, 0.2), entry(20, 0.8, 0.6)], never)) == 1
+
+
+def test_a_line_of_the_log_has_the_choosing_score_first_and_five_others(caplog):
+    more = {f"organelles/c{number}_f1": number / 10 for number in range(6)}
+    (_, line), *_ = messages(caplog, [{**more, "iteration": 10, SCORE: 0.375}])
+    listed = ", ".join(f"organelles/c{number}_f1 {number / 10:.4f}" for number in range(5))
+    assert line == f"iteration 10: {SCORE} 0.3750, {listed}; 1 more in record.json"
