@@ -13,10 +13,13 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from em_blocks.db.trainings.run_database import run_database
 from em_blocks.errors import CheckpointError, ConfigError
 from em_blocks.models.setup import Setup
 from em_blocks.training.beginning import start_of
+from em_blocks.training.records.importing import import_training
 from em_blocks.training.run import train
+from recorded_training import write_training
 from tiny_setup import tiny_config, write_setup
 
 ROOT = Path(__file__).parents[2]
@@ -191,6 +194,20 @@ def test_the_command_begins_with_a_training_and_records_it(first, tmp_path):
         torch.testing.assert_close(value, weights(first, "checkpoint_6")[key], atol=1e-9, rtol=0)
     again = command(tmp_path / "tuned", "--resume", "--iterations", 3)
     assert again.exit_code == 0, again.stderr
+
+
+def test_a_number_means_a_training_of_the_run_database(tmp_path, monkeypatch):
+    source, address = write_training(tmp_path / "source"), str(tmp_path / "runs")
+    with run_database(address) as store:
+        number = import_training(store, source)
+        options = ("--iterations", 1, "--output", tmp_path / "tuned", "--start-from")
+        done = command(source, *options, f"{number}:8", "--db", address)
+        assert done.exit_code == 0, done.stderr
+        lineage = store.training(number + 1)["lineage"]["start_from"]
+        assert (lineage["number"], lineage["iteration"]) == (number, 8)
+        monkeypatch.setenv("EM_BLOCKS_DB", address)
+        unknown = command(source, *options, number + 7)
+    assert unknown.exit_code == 2 and f"no training {number + 7}" in unknown.stderr
 
 
 @pytest.mark.parametrize(
