@@ -35,7 +35,7 @@ from em_blocks.errors import EmBlocksError
 )
 @click.option(
     "--repeat", "repeated", metavar="RUN",
-    help="Train anew with the config of a recorded training, into --output; instead of SETUP.",
+    help="Train again with the config of a recorded training, into --output; instead of SETUP.",
 )
 @click.option(
     "--start-from", metavar="RUN[:CHECKPOINT]",

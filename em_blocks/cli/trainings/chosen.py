@@ -74,10 +74,10 @@ def chosen_training(asked: Asked, store: TrainingStore | None) -> Chosen:
     if asked.continued is not None:
         _refuse("--output", asked.output is not None, "--continue trains in the folder of the training")
         return Chosen(setup, training.folder, True, {}, "continued")
-    _refuse("--resume", asked.resume, "--repeat begins anew")
+    _refuse("--resume", asked.resume, "--repeat begins with the first iteration")
     if asked.output is None:
         raise ConfigError(
-            f"--repeat trains {training} anew, which needs a folder of its own: give --output FOLDER."
+            f"--repeat trains {training} again, which needs a folder of its own: give --output FOLDER."
         )
     return Chosen(setup, asked.output, False, lineage_of(training), "repeated")
 

@@ -147,7 +147,7 @@ def check_setup(training: Recorded) -> None:
         raise ConfigError(
             f"{folder / 'network.py'} is not the one of {training}: its sha256 is {now}, recorded was "
             f"{was}. The weights would be used in another network than they were trained in. Bring the "
-            "file back, or train it anew with --output."
+            "file back, or train it again with --output."
         )
     trained = SetupConfig.from_dict(document["config"], folder=folder, source=f"record of {training}")
     there = Setup.from_folder(folder).config

@@ -31,7 +31,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [repr(error)])[0]
         raise RunFailedError(
             f"{path} cannot be written: {reason}. What was saved before is whole. Make room on the "
-            "disk (or mend it), then continue with --resume."
+            "disk (or repair it), then continue with --resume."
         ) from error
     finally:
         partial.unlink(missing_ok=True)
