@@ -63,6 +63,11 @@ def test_other_code_than_was_recorded_is_refused(tmp_path, monkeypatch):
         training = with_git(folder, em_blocks=other, setup=None)
         with pytest.raises(RefusedError, match="code of em_blocks"):
             check_commit(training, folder)
+    changed = {"em_blocks": {"commit": "a" * 40, "dirty": True}, "setup": None}
+    monkeypatch.setattr("em_blocks.training.records.again.commits", lambda folder: changed)
+    with pytest.raises(RefusedError, match="with changes"):  # the changes may be others
+        check_commit(with_git(folder, **changed), folder)
+    monkeypatch.setattr("em_blocks.training.records.again.commits", lambda folder: now)
     with pytest.raises(RefusedError, match="code of setup"):
         check_commit(with_git(folder, **(now | {"setup": {"commit": "c", "dirty": False}})), folder)
 
