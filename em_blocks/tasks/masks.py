@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import BlockGrid, Box, Frame
 from em_blocks.volumes import Volume
+from em_blocks.volumes.nearest import read_nearest
 
 
 def open_mask(path: str | VolumeInput) -> Volume:
@@ -38,16 +41,7 @@ def read_mask(mask: Volume, frame: Frame, box: Box) -> np.ndarray:
     (z, y, x) bool array
         Of the shape of `box`.
     """
-    places = [
-        np.floor((o + (np.arange(b, e) + 0.5) * v - at) / size).astype(np.int64)
-        for o, v, b, e, at, size in zip(
-            frame.offset, frame.voxel_size, box.offset, box.end, mask.offset, mask.voxel_size,
-            strict=True,
-        )
-    ]
-    seen = Box.between([int(p[0]) for p in places], [int(p[-1]) + 1 for p in places])
-    values = mask.read(seen, outside="constant") != 0
-    return values[np.ix_(*(p - p[0] for p in places))]
+    return read_nearest(partial(mask.read, outside="constant"), mask.frame, frame, box) != 0
 
 
 def masked_blocks(path: str | VolumeInput, grid: BlockGrid) -> np.ndarray:

@@ -45,17 +45,28 @@ def measure_objects(labels: np.ndarray, offset: Triple) -> Measures:
     dense = dense.reshape(labels.shape) + (0 if ids[0] == 0 else 1)
     ids = ids[ids > 0].astype(np.int64)
     n = len(ids)
-    places = np.nonzero(dense)
-    numbers = dense[places] - 1
-    # Sums of float64 are exact: those of one block stay far below 2**53.
-    sums = [np.bincount(numbers, weights=place, minlength=n) for place in places]
-    voxels = np.bincount(numbers, minlength=n)
+    voxels, sums = _sums(dense, n)
     boxes = ndimage.find_objects(dense, max_label=n)
     begin = np.array([[s.start for s in box] for box in boxes], np.int64).reshape(n, 3)
     end = np.array([[s.stop for s in box] for box in boxes], np.int64).reshape(n, 3)
     shift = np.asarray(offset, np.int64)
-    inside = np.stack(sums, axis=1).astype(np.int64).reshape(n, 3)
-    return Measures(ids, voxels, inside + voxels[:, None] * shift, begin + shift, end + shift)
+    return Measures(ids, voxels, sums + voxels[:, None] * shift, begin + shift, end + shift)
+
+
+def _sums(dense: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Count the voxels of the objects 1..n, and add their indices (z, y, x), section by section."""
+    voxels, sums = np.zeros(n + 1, np.int64), np.zeros((n + 1, 3), np.int64)
+    rows, columns = (axis.ravel() for axis in np.indices(dense.shape[1:]))
+    for z, section in enumerate(dense):
+        numbers = section.ravel()
+        counts = np.bincount(numbers, minlength=n + 1)
+        voxels += counts
+        sums[:, 0] += z * counts
+        # Sums of float64 are exact: those of a section stay far below 2**53.
+        for axis, place in ((1, rows), (2, columns)):
+            found = np.bincount(numbers, weights=place, minlength=n + 1)
+            sums[:, axis] += found.astype(np.int64)
+    return voxels[1:], sums[1:]
 
 
 def merge_measures(parts: Sequence[Measures]) -> Measures:

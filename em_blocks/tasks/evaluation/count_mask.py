@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
@@ -12,7 +13,7 @@ from pydantic import Field, model_validator
 
 from em_blocks.config import RoiConfig, Shape3, StorePath, VolumeRef
 from em_blocks.errors import ConfigError
-from em_blocks.geometry import Block, BlockGrid, Frame, Roi, Triple
+from em_blocks.geometry import Block, BlockGrid, Frame, Roi, Triple, triple
 from em_blocks.kernels.evaluation.mask_scores import count_levels
 from em_blocks.kernels.transforms.thresholds import levels_reached, stored_thresholds
 from em_blocks.outputs import RunContext, TableOutput
@@ -20,7 +21,8 @@ from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.evaluation.count_overlaps import Id, labels_identity, usual_block
 from em_blocks.tasks.masks import open_mask, read_mask
 from em_blocks.volumes import Volume
-from em_blocks.volumes.labels import check_sample, is_hdf5, placed, read_in, shared_region
+from em_blocks.volumes.labels import check_sample, is_hdf5, placed, shared_region
+from em_blocks.volumes.nearest import read_nearest
 from em_blocks.volumes.predictions import (
     Prediction,
     check_prediction,
@@ -36,6 +38,8 @@ CountBlock = Callable[[Block, BlockReport], np.ndarray]
 
 DEFAULT_THRESHOLD = 0.5
 _TABLE = "counts"
+_EQUAL = 1e-6
+"""Voxel sizes that differ less, as a share, are equal."""
 
 
 class _Layout(NamedTuple):
@@ -54,7 +58,8 @@ class CountMask(BlockwiseTask):
 
     A table has one row for every section and every number of thresholds that its voxels reach:
     section (from the first that is compared), level, and the voxels of object and background, those
-    that the metric masks exclude apart.
+    that the metric masks exclude apart. If voxels of one volume are whole multiples of those of the
+    other, the smaller ones are counted.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("prediction", "truth", "metric_masks")
@@ -182,8 +187,8 @@ class CountMask(BlockwiseTask):
             def count(block: Block, report: BlockReport) -> np.ndarray:
                 box = block.write_box
                 with report.measure("read"):
-                    labels = read_in(truth, frame, box)
-                    levels = levels_of(prediction.place.to_box(frame.to_roi(box)))
+                    labels = read_nearest(truth.read, truth.place, frame, box)
+                    levels = read_nearest(levels_of, prediction.place, frame, box)
                     known = [read_mask(mask, frame, box) for mask in specimen]
                     included = [read_mask(mask, frame, box) for mask in metric]
                 with report.measure("compute"):
@@ -253,7 +258,7 @@ class CountMask(BlockwiseTask):
     def _layout(self) -> _Layout:
         with self._opened() as (prediction, truth):
             roi = None if self.roi is None else Roi(self.roi.offset, self.roi.shape)
-            frame, shape = shared_region([prediction, truth], roi)
+            frame, shape = compared_region(prediction, truth, roi)
             masks = {
                 f"metric mask {n}": _identity(path) for n, path in enumerate(self.metric_masks)
             }
@@ -265,6 +270,32 @@ class CountMask(BlockwiseTask):
                 prediction.scale is None,
                 round((frame.offset[0] - truth.place.offset[0]) / frame.voxel_size[0]),
             )
+
+
+def compared_region(
+    prediction: Prediction, truth: Prediction, roi: Roi | None = None
+) -> tuple[Frame, Triple]:
+    """Return frame and shape, voxels (z, y, x), of the region that two volumes, and `roi`, cover.
+
+    If voxels of one are whole multiples of those of the other, the smaller ones are compared.
+
+    Raises
+    ------
+    ConfigError, GeometryError
+        If they are not, or the volumes do not lie on one grid, or share no voxel.
+    """
+    sizes = [np.array(volume.place.voxel_size) for volume in (prediction, truth)]
+    ratios = sizes[0] / sizes[1]
+    fine, coarse = (prediction, truth) if (ratios < 1 - _EQUAL).any() else (truth, prediction)
+    multiple = np.array(coarse.place.voxel_size) / np.array(fine.place.voxel_size)
+    whole = np.maximum(1, multiple.round())
+    if (whole == 1).all() or (np.abs(multiple / whole - 1) > _EQUAL).any():
+        return shared_region([prediction, truth], roi)  # its errors fit
+    at_fine = replace(
+        coarse, frame=Frame(fine.place.voxel_size, coarse.place.offset),
+        shape=triple((np.array(coarse.shape) * whole).astype(int).tolist()),
+    )
+    return shared_region([fine, at_fine], roi)
 
 
 def _identity(mask: VolumeRef) -> dict:

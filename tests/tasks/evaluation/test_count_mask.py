@@ -138,6 +138,30 @@ def test_masks_of_other_voxels_and_places_exclude_voxels(make, tmp_path):
     assert both.total == found.total and both.everywhere == slow(0.5)
 
 
+@pytest.mark.parametrize("block_shape", [(4, 6, 9), (20, 20, 30)])
+def test_a_prediction_of_larger_voxels_is_compared_at_those_of_truth(make, tmp_path, block_shape):
+    """Its voxels are (1, 2, 3) of truth's, and its last ones reach beyond."""
+    coarse = PROBABILITIES[1, :, :9, :7]
+    path = make_volume(tmp_path, "coarse", coarse, (-1, 2, 1), (1, 2, 3), scale=255.0)
+    fine = coarse.repeat(2, 1).repeat(3, 2) >= 128
+    truth = make_volume(tmp_path, "fine", TRUTH.astype("uint16"))
+    found = scored(make(prediction=path, truth=truth, block_shape=block_shape))
+    assert found.total == confusion(fine[1:, :18, :21], (TRUTH > 0)[:8, 2:20, 1:22])
+    assert [s.number for s in found.sections] == list(range(8))
+    back = scored(make(prediction=truth, truth=path, block_shape=block_shape, ids=[5, 7, 12],
+                       channel=None, truth_ids=list(range(128, 256))))
+    assert (back.total.tp, back.total.fp) == (found.total.tp, found.total.fn)
+
+
+def test_voxels_that_are_no_whole_multiples_are_refused(make, tmp_path):
+    path = make_volume(tmp_path, "odd", PROBABILITIES[1], voxels=(1, 1.5, 1), scale=255.0)
+    with pytest.raises(ConfigError, match="voxels can only be compared one by one"):
+        make(prediction=path, channel=None).grid()
+    path = make_volume(tmp_path, "both", PROBABILITIES[1], voxels=(2, 0.5, 1), scale=255.0)
+    with pytest.raises(ConfigError, match="voxels can only be compared one by one"):
+        make(prediction=path, channel=None).grid()
+
+
 def test_a_roi_is_cut_out(make):
     roi = FRAME.to_roi(Box((3, 4, 4), (4, 50, 6)))
     found = scored(make(roi={"offset": roi.offset, "shape": roi.shape}))
