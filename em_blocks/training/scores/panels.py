@@ -15,11 +15,13 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
+from em_blocks.errors import RunFailedError
 from em_blocks.geometry import Triple, triple
 from em_blocks.kernels.plots.sections import grey_picture, panel
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.domain import Domain
 from em_blocks.training.data.sources import TrainingData
+from em_blocks.training.records.whole_file import write_whole
 from em_blocks.training.scores.data_sets import DataSets
 from em_blocks.training.scores.inference import predict_box, truth_of_box
 from em_blocks.training.scores.parts import parts_of
@@ -59,14 +61,14 @@ class Panels:
         except ArithmeticError:
             return {}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             for name, picture in pictures.items():
-                Image.fromarray(picture).save(self.folder / f"{_file_name(name)}_{iteration}.png")
+                place = self.folder / f"{_file_name(name)}_{iteration}.png"
+                write_whole(place, lambda path, it=picture: Image.fromarray(it).save(path, "PNG"))
                 self._prune(_file_name(name))
-        except OSError as error:
+        except (OSError, RunFailedError) as error:
             logger.warning(
                 "the panels of iteration %d cannot be written to %s (%s); the training goes on "
-                "without them", iteration, self.folder, error.strerror or error,
+                "without them", iteration, self.folder, error.__cause__ or error,
             )
         return pictures
 
