@@ -1,1 +1,1 @@
-"""Image stacks and HDF5 as sources of voxels."""
+"""Files of other programs as sources of voxels; one class per file."""

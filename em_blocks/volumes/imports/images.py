@@ -28,7 +28,7 @@ MOST_FILES_READ = 64
 """Of a stack, for its identity."""
 
 PLACE_FILE = "volume.json"
-"""Beside the images: where the stack lies (voxel_size, offset; nm, zyx), and what its values mean."""
+"""Next to the images: where the stack lies (voxel_size, offset; nm, zyx), and what its values mean."""
 
 MOST_NAMED = 10
 """Filled sections that a message names."""
@@ -157,7 +157,7 @@ class ImageStack(Source):
 
 
 def _stated(sections: Sections, names: Iterable[str]) -> dict:
-    """Return values of the file beside the images, where it has them."""
+    """Return values of the file next to the images, where it has them."""
     found = read_json(str(sections.root), PLACE_FILE) or {}
     return {name: found[name] for name in names if found.get(name) is not None}
 

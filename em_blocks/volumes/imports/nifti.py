@@ -36,7 +36,7 @@ from em_blocks.volumes.metadata.claims import corner
 _NM = {"meter": 1e9, "mm": 1e6, "micron": 1e3}
 _AXES = ("x", "y", "z", "t", "c")
 _STRAIGHT = 1e-5
-"""Of an affine's column, the part beside its axis that is rounding."""
+"""Of an affine's column, the part off its axis that is rounding."""
 
 
 class NiftiFile(Source):
@@ -128,8 +128,6 @@ class _Nifti(NamedTuple):
 def _described(path: Path, image: Any) -> _Nifti:
     header = image.header
     shape = tuple(map(int, image.shape))
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
     stored = header.get_data_dtype()
     if len(shape) not in (3, 4, 5) or stored.kind not in "uif":
         raise ConfigError(
@@ -168,9 +166,9 @@ def _straight(path: Path, affine: np.ndarray) -> tuple[Nm3, Nm3]:
     ITK counts x and y the other way round than NIfTI, so that both of its axes mirrored are none.
     """
     steps = np.diag(affine)[:3]
-    beside = np.abs(affine[:3, :3] - np.diag(steps)).max()
+    off_axis = np.abs(affine[:3, :3] - np.diag(steps)).max()
     signs = tuple(np.sign(steps).astype(int).tolist())
-    if beside > _STRAIGHT * np.abs(affine[:3, :3]).max() or signs not in ((1, 1, 1), (-1, -1, 1)):
+    if off_axis > _STRAIGHT * np.abs(affine[:3, :3]).max() or signs not in ((1, 1, 1), (-1, -1, 1)):
         raise ConfigError(
             f"The affine of {path} is {affine[:3].round(6).tolist()}, which rotates or mirrors the "
             "volume, so its axes are not those of the world. Resample it to straight axes, or say "

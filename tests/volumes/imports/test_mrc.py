@@ -69,6 +69,14 @@ def test_the_voxel_size_is_in_angstrom_and_x_first(tmp_path):
     assert (header.voxel_size, header.offset) == ((50, 9.2, 4.6), (0, 0, 0))
 
 
+def test_a_volume_of_one_section_has_a_voxel_size_too(tmp_path):
+    source = write(tmp_path / "a.mrc", values()[:1].copy(), voxel_size=(46, 92, 500))
+    assert source.header().voxel_size == (50, 9.2, 4.6)
+    assert source.model_dump(mode="json") == {"type": "mrc", "path": str(tmp_path / "a.mrc")}
+    source = MrcFile(type="mrc", path=tmp_path / "a.mrc", bytes="signed")
+    assert source.model_dump()["bytes"] == "signed"
+
+
 @pytest.mark.parametrize("size", [(1, 1, 1), (0, 0, 0)])
 def test_a_voxel_size_that_programs_write_without_knowing_it_is_not_believed(tmp_path, size):
     source = write(tmp_path / "a.mrc", values(), voxel_size=size)

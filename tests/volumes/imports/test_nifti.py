@@ -50,10 +50,16 @@ def refused(call):
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_values_are_brought_from_x_y_z_to_z_y_x(tmp_path, name, dtype):
     source = write(tmp_path / name, values(dtype), affine(0.0046, 0.0092, 0.05))
-    assert source.header().shape == SHAPE
+    assert (source.header().shape, source.header().dtype) == (SHAPE, np.dtype(dtype).newbyteorder("="))
     np.testing.assert_array_equal(read_all(source), values(dtype))
     with source.open() as read:
         np.testing.assert_array_equal(read(Box((1, 2, 3), (2, 3, 4))), values(dtype)[1:3, 2:5, 3:7])
+
+
+def test_a_volume_of_one_section_is_read(tmp_path):
+    source = write(tmp_path / "a.nii", values()[:1], affine(0.0046, 0.0092, 0.05))
+    assert source.header().shape == (1, 6, 7)
+    np.testing.assert_array_equal(read_all(source), values()[:1])
 
 
 def test_nifti_2_is_read_too(tmp_path):
@@ -93,7 +99,8 @@ def test_rotated_and_mirrored_affines_are_refused_unless_the_config_places_the_v
     rotated = affine(1, 1, 1)
     rotated[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     swapped = np.eye(4)[[1, 0, 2, 3]]
-    for matrix in (rotated, swapped, affine(-1, 1, 1), affine(1, 1, -1), affine(-1, -1, -1)):
+    far = rotated + affine(0, 0, 0, origin=(1e7, 1e7, 1e7)) * (1 - np.eye(4))
+    for matrix in (rotated, swapped, far, affine(-1, 1, 1), affine(1, 1, -1), affine(-1, -1, -1)):
         source = write(tmp_path / "a.nii", values(), matrix)
         assert "rotates or mirrors" in refused(source.header)
         assert source.header(TOLD)[2:4] == ((50, 4.6, 4.6), (1, 2, 3))

@@ -238,6 +238,15 @@ def test_more_missing_sections_than_there_are_hints_at_other_numbers(tmp_path):
     assert "section_pattern" in message
 
 
+def test_as_many_missing_sections_as_there_are_can_be_filled_and_no_more(tmp_path):
+    write_png(tmp_path, s1=section(1), s4=section(4))
+    np.testing.assert_array_equal(
+        read_all(tmp_path, gaps="repeat"), [section(i) for i in (1, 1, 4, 4)]
+    )
+    (tmp_path / "s4.png").rename(tmp_path / "s5.png")
+    assert "3 sections" in refused(tmp_path, gaps="repeat")
+
+
 def test_keys_that_are_not_used_are_not_in_a_stored_config(tmp_path):
     assert ImageStack(type="images", path=tmp_path).model_dump(mode="json") == {
         "type": "images", "path": str(tmp_path)
