@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from pydantic import Field
 
 from em_blocks.cli.evaluation.evaluate import main as evaluate
-from em_blocks.cli.params import Numbers, ThreePositive, options_from
+from em_blocks.cli.params import Numbers, Steps, ThreePositive, options_from
 from em_blocks.config import StrictModel
 
 FORM = {"config": None, "overrides": (), "overwrite": False, "adopt": False, "as_json": False,
@@ -80,3 +80,22 @@ def test_numbers_with_commas_are_a_tuple():
     assert Numbers(int, "z,y,x", count=3, least=0).convert("0,0,14", None, None) == (0, 0, 14)
     with pytest.raises(click.BadParameter, match=r"'0,1.5,1' is not of the form z,y,x\."):
         Numbers(int, "z,y,x", count=3).convert("0,1.5,1", None, None)
+
+
+@pytest.mark.parametrize(("text", "values"), [
+    ("0.1:0.9:0.2", (0.1, 0.3, 0.5, 0.7, 0.9)), ("0.3:0.3:1", (0.3,)), ("0.9,0.1,0.9", (0.1, 0.9)),
+    ("1:2:0.4", (1.0, 1.4, 1.8)),
+])
+def test_steps_are_a_list_or_a_range_with_both_ends(text, values):
+    assert Steps(float, "a list").convert(text, None, None) == values
+
+
+def test_steps_of_whole_numbers_are_whole():
+    found = Steps(int, "a list", least=1).convert("1000:3000:1000", None, None)
+    assert found == (1000, 2000, 3000) and all(type(n) is int for n in found)
+
+
+@pytest.mark.parametrize("text", ["3:1:1", "1:3:0", "1:3:-1", "1:3", "a:b:c", "0:2:1", ""])
+def test_what_are_no_steps_is_refused(text):
+    with pytest.raises(click.BadParameter, match="is not of the form a list"):
+        Steps(int, "a list", least=1).convert(text, None, None)

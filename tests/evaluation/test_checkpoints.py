@@ -106,7 +106,10 @@ def test_the_command_writes_a_table_a_picture_and_its_job(trained, tmp_path):
     assert (output / "checkpoints.png").stat().st_size > 5000
     noted = json.loads((trained / "checkpoints/record.json").read_text())["notes"]["checkpoints"]
     assert noted["best"] == document["best"] and noted["data"] == ["left", "right"]
-    again = CliRunner().invoke(main, ["evaluate", "checkpoints", str(output / "config.json")])
+    config = str(output / "config.json")
+    mixed = CliRunner().invoke(main, ["evaluate", "checkpoints", config, "--iterations", "4"])
+    assert mixed.exit_code == 2 and "belong to a SETUP" in mixed.output
+    again = CliRunner().invoke(main, ["evaluate", "checkpoints", config])
     assert again.exit_code == 0 and "Best: iteration" in again.output
     status = CliRunner().invoke(main, ["status", str(output / "config.json")])
     assert status.exit_code == 0, status.output
@@ -114,15 +117,19 @@ def test_the_command_writes_a_table_a_picture_and_its_job(trained, tmp_path):
 
 def test_other_data_are_scored_where_they_are_named(trained, tmp_path):
     values = json.loads((trained / "config.json").read_text())["training"]["validation"]
-    (tmp_path / "data.json").write_text(json.dumps(values[1:]))
+    relative = {"raw": "data.zarr/raw", "classes": {"mito": {"volume": "data.zarr/mito"}}}
+    data = trained.parent / "data.json"  # its paths are relative to its folder
+    data.write_text(json.dumps([values[1] | relative]))
     task = task_of(trained, tmp_path / "sweep", validation=values[1:], iterations=[8])
     assert [step.run for step in task.steps()] == ["sweep.8.0_right_0"]
     assert task.boxes[0].roi.offset == pytest.approx([80 + 5 * 40, 46, 92 + 30 * 4.6])
     output = tmp_path / "other"
-    arguments = [str(trained), "--data", str(tmp_path / "data.json"), "--iterations", "8",
+    arguments = [str(trained), "--data", str(data), "--iterations", "8",
                  "--output", str(output), "--json"]
     result = CliRunner().invoke(main, ["evaluate", "checkpoints", *arguments])
     assert result.exit_code == 0, result.output
+    stored = PredictCheckpoints.from_file(output / "config.json").steps()
+    assert [step.raw for step in stored] == [values[1]["raw"]]
     right = history(trained)[1]["data_sets"][1]["organelles/mito_f1"]
     assert json.loads(result.stdout)["best"]["value"] == pytest.approx(right, abs=1e-5)
 

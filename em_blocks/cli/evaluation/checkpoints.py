@@ -43,8 +43,7 @@ _ITERATIONS = Steps(int, "1000,2000 or first:last:step such as 1000:10000:1000",
 @click.option("--score", help="Score that chooses the best. Default: training.score of the setup.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
               help="Predictions, scores and a picture; needed with a SETUP.")
-@click.option("--num-workers", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Worker processes.")
+@click.option("--num-workers", type=click.IntRange(min=1), help="Worker processes. Default: 1.")
 @db_option
 @json_option
 @shows_errors
@@ -107,21 +106,26 @@ def _note(task: PredictCheckpoints, found: ScoredCheckpoints) -> dict:
 def _task(setup: Path, output: Path | None, options: dict) -> PredictCheckpoints:
     """Return the job of a config, or that of a setup, whose config is written to the output."""
     if setup.is_file():
+        if output is not None or any(value is not None for value in options.values()):
+            raise click.UsageError("Options belong to a SETUP; a CONFIG says all of it by its keys.")
         return PredictCheckpoints.from_file(setup)
     if output is None:
         raise click.UsageError("Name --output FOLDER, which gets predictions and scores.")
+    data = options["data"]
     values = {
         "kind": "predict_checkpoints", "run": "checkpoints", "setup": str(setup.absolute()),
         "output": str(output.absolute()), "run_dir": str(output.absolute()),
-        "num_workers": options["num_workers"], "score": options["score"],
+        "num_workers": options["num_workers"] or 1, "score": options["score"],
         "iterations": None if options["iterations"] is None else list(options["iterations"]),
-        "validation": None if options["data"] is None else file_value(options["data"]),
+        "validation": None if data is None else file_value(data),
     }
-    task = PredictCheckpoints.from_dict(values, source="The command line")
+    folder = None if data is None else data.absolute().parent
+    task = PredictCheckpoints.from_dict(values, folder=folder, source="The command line")
     for step in task.steps():  # what is wrong is said before anything is written
         step.check()
     output.mkdir(parents=True, exist_ok=True)
-    (output / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
+    config = task.model_dump(mode="json", exclude_defaults=True)  # with all paths absolute
+    (output / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     return task
 
 
