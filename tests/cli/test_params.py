@@ -65,7 +65,9 @@ def test_the_options_of_evaluations_are_those_of_their_configs(name, defaults):
 
 def test_evaluations_are_listed_though_they_are_imported_late():
     names = evaluate.list_commands(click.Context(evaluate))
-    assert names == ["clefts", "connectivity", "objects", "segmentation", "synapses"]
+    assert names == [
+        "checkpoints", "clefts", "connectivity", "mask", "objects", "segmentation", "synapses"
+    ]
 
 
 @pytest.mark.parametrize("text", ["1,2", "1,2,x", "1,2,3,4", "0,1,1", "-1,1,1", "1,nan,1", "1,inf,1"])
