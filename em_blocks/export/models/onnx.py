@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import warnings
@@ -73,6 +74,7 @@ def write_onnx(model: Model, path: Path) -> None:
             f"The network of {model.config.name} is a file of ONNX already: {model.weights}. Export the "
             "model as a folder, which holds it."
         )
+    importlib.import_module("onnxscript")  # of torch.onnx, which hides that it is missing
     heads = list(model.config.heads)
     shape = _traced_shape(model)
     try:

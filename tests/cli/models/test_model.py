@@ -1,6 +1,7 @@
 """`em-blocks model` as its user types it."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -51,6 +52,14 @@ def test_other_formats_come_back_too(trained, tmp_path, kind):
     call("export", trained, "--output", tmp_path / "model", "--format", kind)
     call("import", tmp_path / "model", "--output", tmp_path / "setup")
     assert "the same values" in call("test", tmp_path / "setup")
+
+
+@pytest.mark.parametrize("missing", ["onnxscript", "yaml"])
+def test_a_package_that_is_not_installed_is_named(trained, tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    said = call("export", trained, "--output", tmp_path / "m", "--format", "bioimageio", code=2)
+    assert f"{missing} is not installed, which this needs: pip install 'em_blocks[onnx]'" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_training_is_exported_by_its_number_with_the_weights_that_are_named(tmp_path):
