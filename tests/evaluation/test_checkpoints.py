@@ -13,7 +13,9 @@ import em_blocks as em
 from em_blocks.cli.main import main
 from em_blocks.errors import CheckpointError, ConfigError
 from em_blocks.evaluation.checkpoints import score_checkpoints
+from em_blocks.evaluation.mask import count_here, score
 from em_blocks.models.setup import Setup
+from em_blocks.tasks.evaluation.count_mask import CountMask
 from em_blocks.tasks.prediction.predict_checkpoints import PredictCheckpoints
 from em_blocks.training.records.json_record import record_of
 from em_blocks.training.run import train
@@ -89,6 +91,30 @@ def test_scores_are_those_of_the_training(trained, tmp_path):
     assert len({entry["organelles/mito_f1"] for entry in found.entries}) > 1
     record = json.loads((trained / "checkpoints/record.json").read_text())
     assert found.best["iteration"] == record["best"]["iteration"]
+
+
+    check_masks(task, found)
+
+
+def check_masks(task, found):
+    """`evaluate mask` finds in the predictions what the training, with its own code, finds."""
+    sources = json.loads((task.setup / "config.json").read_text())["training"]["validation"]
+    entry = found.entries[-1]
+    for box, source, row in zip(task.boxes, sources, entry["data_sets"], strict=True):
+        counting = CountMask.from_dict({
+            "kind": "count_mask", "run": "mask", "output": str(task.output),
+            "prediction": task.volume_of(box, entry["iteration"], "organelles"), "channel": "mito",
+            "truth": source["classes"]["mito"]["volume"],
+            "metric_masks": source.get("metric_masks", []),
+        })
+        scores = score(counting, count_here(counting, counting.grid().blocks()))
+        for name, value in {"f1": "dice", "jaccard": "jaccard", "recall": "recall"}.items():
+            assert row[f"organelles/mito_{name}"] == pytest.approx(
+                getattr(scores.everywhere, value), abs=1e-6
+            )
+            assert row[f"organelles/mito_{name}_metric"] == pytest.approx(
+                getattr(scores.total, value), abs=1e-6
+            )
 
 
 def test_the_command_writes_a_table_a_picture_and_its_job(trained, tmp_path):
