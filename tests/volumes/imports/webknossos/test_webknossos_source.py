@@ -108,6 +108,15 @@ def test_older_descriptions_name_scale_and_magnifications_otherwise(copy):
     np.testing.assert_array_equal(read_all(layer(folder, mag="2-2-1")), COLOR[:, ::2, ::2])
 
 
+@pytest.mark.parametrize("format", ["wkw", "zarr"])
+def test_the_only_layer_needs_no_name_and_the_usual_axes_none_either(copy, format):
+    folder = copy(format)
+    values = json.loads((folder / FILE).read_text())
+    del values["dataLayers"][1], values["dataLayers"][0]["mags"][0]["axisOrder"]
+    (folder / FILE).write_text(json.dumps(values))
+    np.testing.assert_array_equal(read_all(layer(folder, None)), COLOR)
+
+
 def test_other_units_are_converted(copy):
     folder = copy("zarr")
     change(folder, scale={"factor": [0.0046, 0.0092, 0.05], "unit": "micrometer"})
