@@ -1,10 +1,15 @@
 """Samples of regions: all of a region is output, and context may lie beyond it."""
 
+import random
+
+import gunpowder as gp
 import numpy as np
 import pytest
 
+from em_blocks.geometry import Box
 from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.models.config import SetupConfig
+from em_blocks.training.data.locations import RegionLocation
 from em_blocks.training.data.sources import TrainingData
 from em_blocks.training.loading.stream import BatchStream
 from tiny_setup import tiny_config
@@ -113,3 +118,24 @@ def test_samples_that_must_hold_a_site_are_cut_around_one_of_the_region():
         assert sample.sites == 1 and len(sample.truth.points["post"]) == 1
         voxel = (sample.truth.points["post"][0] / [40, 4, 4]).astype(int)
         assert sample.truth.labels["labels"][tuple(voxel)] == 1 + 2 * 1600 + 20 * 40 + 30
+
+
+def begins(region, output_shape, sites=(), count=3000):
+    """First voxels of the output that are chosen, near a site where there are any."""
+    sites = np.array(sites, float).reshape(-1, 3)
+    chosen = RegionLocation(region, gp.Coordinate(400, 46, 46), output_shape, sites)
+    chosen.p_nonempty = 1.0
+    random.seed(3)
+    return np.array([chosen._begin() for _ in range(count)])
+
+
+def test_outputs_lie_in_the_region_or_hold_all_of_it_at_every_place_that_does():
+    found = begins(Box.between((2, 10, 5), (5, 20, 9)), (1, 4, 7))
+    assert found.min(axis=0).tolist() == [2, 10, 2] and found.max(axis=0).tolist() == [4, 16, 5]
+    assert len(np.unique(found, axis=0)) == 3 * 7 * 4
+
+
+def test_outputs_around_a_site_hold_it_at_every_place_that_does():
+    region = Box.between((2, 10, 5), (8, 20, 9))
+    found = begins(region, (2, 4, 7), [[3.5, 19.9, 6.0], [9.0, 12.0, 6.0]])  # one is outside
+    assert found.min(axis=0).tolist() == [2, 16, 2] and found.max(axis=0).tolist() == [3, 16, 5]
