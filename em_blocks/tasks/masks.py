@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from em_blocks.config import VolumeInput
@@ -41,7 +39,7 @@ def read_mask(mask: Volume, frame: Frame, box: Box) -> np.ndarray:
     (z, y, x) bool array
         Of the shape of `box`.
     """
-    return read_nearest(partial(mask.read, outside="constant"), mask.frame, frame, box) != 0
+    return read_nearest(mask, frame, box) != 0
 
 
 def masked_blocks(path: str | VolumeInput, grid: BlockGrid) -> np.ndarray:

@@ -1,41 +1,54 @@
-"""Volumes of one voxel size read at the voxels of another one."""
+"""A volume read at the voxels of another one: masks of coarser voxels, for example."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from em_blocks.geometry import Box, Frame
+from em_blocks.geometry import TOLERANCE_VOXELS, Box, Frame
+from em_blocks.volumes.volume import Volume
 
 
-def read_nearest(
+def read_nearest(volume: Volume, frame: Frame, box: Box) -> np.ndarray:
+    """Read the values at the centres of voxels of another frame; 0 outside of the volume.
+
+    Parameters
+    ----------
+    volume : Volume
+        Of any voxel size and offset, without channels.
+    frame : Frame
+    box : Box
+        Voxels of `frame`.
+
+    Returns
+    -------
+    (z, y, x) array of the shape of `box`
+    """
+    return nearest(partial(volume.read, outside="constant"), volume.frame, frame, box)
+
+
+def nearest(
     read: Callable[[Box], np.ndarray], own: Frame, frame: Frame, box: Box
 ) -> np.ndarray:
-    """Return the values of a volume at the middles of voxels of another one.
+    """Return the values at the centres of voxels of another frame, as of `read_nearest`.
 
     Parameters
     ----------
     read : function of a Box
-        Reads voxels (z, y, x) of the volume, also beyond it if `box` lies beyond it.
-    own : Frame
-        Of the volume.
-    frame : Frame
-        Of the other one.
-    box : Box
-        Voxels of the other one.
-
-    Returns
-    -------
-    (z, y, x) array
-        Of the shape of `box`.
+        Reads voxels (z, y, x) of the frame `own`, those that the box of the other frame touches.
     """
-    places = [
-        np.floor((o + (np.arange(b, e) + 0.5) * v - at) / size).astype(np.int64)
-        for o, v, b, e, at, size in zip(
-            frame.offset, frame.voxel_size, box.offset, box.end, own.offset, own.voxel_size,
-            strict=True,
-        )
-    ]
-    seen = Box.between([int(p[0]) for p in places], [int(p[-1]) + 1 for p in places])
-    return read(seen)[np.ix_(*(p - p[0] for p in places))]
+    if own == frame:
+        return read(box)
+    places = [_places(own, frame, box, axis) for axis in range(3)]
+    needed = Box.between([p.min() for p in places], [p.max() + 1 for p in places])
+    values = read(needed)
+    return values[np.ix_(*(p - o for p, o in zip(places, needed.offset, strict=True)))]
+
+
+def _places(own: Frame, frame: Frame, box: Box, axis: int) -> np.ndarray:
+    """Return the voxel of `own` in which each voxel of `box` has its centre."""
+    centres = (np.arange(box.offset[axis], box.end[axis]) + 0.5) * frame.voxel_size[axis]
+    voxels = (centres + frame.offset[axis] - own.offset[axis]) / own.voxel_size[axis]
+    return np.floor(voxels + TOLERANCE_VOXELS).astype(np.int64)

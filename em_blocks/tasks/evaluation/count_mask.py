@@ -22,7 +22,7 @@ from em_blocks.tasks.evaluation.count_overlaps import Id, labels_identity, usual
 from em_blocks.tasks.masks import open_mask, read_mask
 from em_blocks.volumes import Volume
 from em_blocks.volumes.labels import check_sample, is_hdf5, placed, shared_region
-from em_blocks.volumes.nearest import read_nearest
+from em_blocks.volumes.nearest import nearest
 from em_blocks.volumes.predictions import (
     Prediction,
     check_prediction,
@@ -187,8 +187,8 @@ class CountMask(BlockwiseTask):
             def count(block: Block, report: BlockReport) -> np.ndarray:
                 box = block.write_box
                 with report.measure("read"):
-                    labels = read_nearest(truth.read, truth.place, frame, box)
-                    levels = read_nearest(levels_of, prediction.place, frame, box)
+                    labels = nearest(truth.read, truth.place, frame, box)
+                    levels = nearest(levels_of, prediction.place, frame, box)
                     known = [read_mask(mask, frame, box) for mask in specimen]
                     included = [read_mask(mask, frame, box) for mask in metric]
                 with report.measure("compute"):
