@@ -71,7 +71,7 @@ def test_channels_must_fit_the_neighborhood(tmp_path):
 def test_a_source_is_either_arrays_or_a_phantom(tmp_path):
     values = tiny_config()
     values["training"]["sources"] = [{"raw": "raw"}]
-    with pytest.raises(ConfigError, match=r"both `raw` and `labels`, or `phantom`"):
+    with pytest.raises(ConfigError, match=r"both `raw` and `labels`.*, or `phantom`"):
         Setup.from_folder(write_setup(tmp_path / "wrong", values))
 
 
