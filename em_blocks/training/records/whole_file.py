@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
-
-from safetensors import SafetensorError
 
 from em_blocks.errors import RunFailedError
 
@@ -27,7 +26,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         _to_disk(partial)
         partial.replace(path)
         _to_disk(path.parent)
-    except (OSError, RuntimeError, SafetensorError) as error:  # how torch and safetensors say it
+    except _refusals() as error:
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [repr(error)])[0]
         raise RunFailedError(
             f"{path} cannot be written: {reason}. What was saved before is whole. Make room on the "
@@ -35,6 +34,15 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Return how a full disk is said: by Python, by torch, and by safetensors where that is used.
+
+    Records are read where it need not be installed.
+    """
+    used = sys.modules.get("safetensors")
+    return (OSError, RuntimeError, *([] if used is None else [used.SafetensorError]))
 
 
 def _to_disk(path: Path) -> None:
