@@ -6,7 +6,6 @@ from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -18,14 +17,13 @@ from pydantic import (
 from em_blocks.by_kind import ByKind
 from em_blocks.config import LocalPath, Shape3, StrictModel, VoxelSize
 from em_blocks.errors import ConfigError
-from em_blocks.models.data_config import DataConfig, data_sources
+from em_blocks.models.data_config import Sources
 from em_blocks.models.head import HEADS, Head
 from em_blocks.models.joint import JOINT_SCORES, JointScore, usual_scores
 from em_blocks.models.network import NETWORKS, Network
 from em_blocks.models.normalization import Normalization
 from em_blocks.models.sampling import Sampling
 from em_blocks.models.schedules import Fraction, Schedule
-from em_blocks.models.sources import DataSource
 
 NetworkConfig = Annotated[Network, ByKind(NETWORKS, default="unet")]
 HeadConfig = Annotated[Head, ByKind(HEADS, default="affinities")]
@@ -69,14 +67,6 @@ class Retention(StrictModel):
         """Return the largest number of weights files that a training of `iterations` keeps."""
         best = self.best + 1 if self.best > 1 else 1  # best.safetensors, and what may become it
         return self.last + best + (iterations // self.every if self.every else 0)
-
-
-Sources = Annotated[
-    tuple[DataSource, ...],
-    Field(min_length=1),
-    BeforeValidator(data_sources, json_schema_input_type=tuple[DataSource, ...] | DataConfig),
-]
-"""Sources in a list, or those of a data config."""
 
 
 class TrainingConfig(StrictModel):

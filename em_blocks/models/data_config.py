@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -207,6 +208,14 @@ def data_sources(value: Any, info: ValidationInfo) -> Any:
         folder = (info.context or {}).get("folder")
         return DataConfig.from_dict(dict(value), folder=folder, source="the data config").sources()
     return value
+
+
+Sources = Annotated[
+    tuple[DataSource, ...],
+    Field(min_length=1),
+    BeforeValidator(data_sources, json_schema_input_type=tuple[DataSource, ...] | DataConfig),
+]
+"""Sources in a list, or those of a data config."""
 
 
 def file_value(path: Path) -> list | dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -16,18 +17,11 @@ from em_blocks.cli.params import Steps
 from em_blocks.cli.trainings.common import db_option
 from em_blocks.db.trainings.run_database import run_database_if
 from em_blocks.errors import ConfigError
-from em_blocks.evaluation.checkpoints import (
-    ScoredCheckpoints,
-    drawn,
-    score_checkpoints,
-    write_results,
-)
 from em_blocks.json_text import json_text
-from em_blocks.models.data_config import file_value
-from em_blocks.tasks.prediction.predict_checkpoints import PredictCheckpoints
-from em_blocks.training.records.notes import note_training
-from em_blocks.training.records.recorded import find_recorded
-from em_blocks.training.records.resolve import check_setup
+
+if TYPE_CHECKING:  # networks are imported when they are needed: --help needs none
+    from em_blocks.evaluation.checkpoints import ScoredCheckpoints
+    from em_blocks.tasks.prediction.predict_checkpoints import PredictCheckpoints
 
 CONFIG = "config.json"
 _ITERATIONS = Steps(int, "1000,2000 or first:last:step such as 1000:10000:1000", least=1)
@@ -57,7 +51,9 @@ def checkpoints(
     is the job: `em-blocks status`, `plan` and `retry` take it, and so does this command. The best is
     noted in the record of the training, and in the run database if it is there.
     """
+    from em_blocks.evaluation.checkpoints import score_checkpoints, write_results
     from em_blocks.runtime.scheduler.pipeline import run_config
+    from em_blocks.training.records.notes import note_training
 
     task = _task(_folder_of(setup, db), output, options)
     reports = run_config(task)
@@ -76,6 +72,9 @@ def checkpoints(
 
 def _folder_of(setup: str, db: str | None) -> Path:
     """Return the folder or config that was named, or the folder of a training by its number."""
+    from em_blocks.training.records.recorded import find_recorded
+    from em_blocks.training.records.resolve import check_setup
+
     if not setup.isdecimal():
         path = Path(setup)
         if not path.exists():
@@ -105,6 +104,9 @@ def _note(task: PredictCheckpoints, found: ScoredCheckpoints) -> dict:
 
 def _task(setup: Path, output: Path | None, options: dict) -> PredictCheckpoints:
     """Return the job of a config, or that of a setup, whose config is written to the output."""
+    from em_blocks.models.data_config import file_value
+    from em_blocks.tasks.prediction.predict_checkpoints import PredictCheckpoints
+
     if setup.is_file():
         if output is not None or any(value is not None for value in options.values()):
             raise click.UsageError("Options belong to a SETUP; a CONFIG says all of it by its keys.")
@@ -130,6 +132,8 @@ def _task(setup: Path, output: Path | None, options: dict) -> PredictCheckpoints
 
 
 def _show(found: ScoredCheckpoints, written: list[Path], places: list[str]) -> None:
+    from em_blocks.evaluation.checkpoints import drawn
+
     console, names = Console(), drawn(found)
     table = Table(title=f"Checkpoints by {found.choice.score}")
     table.add_column("iteration", justify="right")

@@ -11,8 +11,7 @@ import numpy as np
 from em_blocks.config import StrictModel, VolumeInput
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Box, Nm3, Roi, triple
-from em_blocks.models.config import Sources
-from em_blocks.models.data_config import file_value
+from em_blocks.models.data_config import Sources, file_value
 from em_blocks.models.setup import Setup
 from em_blocks.models.sources import DataSource
 from em_blocks.volumes import Volume

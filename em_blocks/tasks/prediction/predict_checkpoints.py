@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 import re
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt
 
 from em_blocks.config import LocalPath, Shape3, StorePath
 from em_blocks.errors import CheckpointError, ConfigError
 from em_blocks.geometry import Box, Frame, Roi, Triple, triple
-from em_blocks.models.config import SetupConfig, Sources
-from em_blocks.models.setup import CHECKPOINTS, Setup, numbered_checkpoints
+from em_blocks.models.data_config import Sources
 from em_blocks.tasks.base import BlockwiseTask, RunConfig
 from em_blocks.tasks.prediction.predict import Predict
-from em_blocks.training.data.sources import TrainingData, open_sources
-from em_blocks.training.scores.parts import part_shape
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores import store
+
+if TYPE_CHECKING:  # torch is imported where it is used: `em-blocks status` reads configs without it
+    from em_blocks.models.config import SetupConfig
+    from em_blocks.training.data.sources import TrainingData
 
 _BLOCK_VOXELS = 2**22
 
@@ -84,6 +85,8 @@ class PredictCheckpoints(RunConfig):
     @cached_property
     def setup_config(self) -> SetupConfig:
         """The config of the setup, with the data and the score of this one."""
+        from em_blocks.models.setup import Setup
+
         config = Setup.from_folder(self.setup).config
         changed = {"validation": self.validation, "score": self.score}
         given = {key: value for key, value in changed.items() if value is not None}
@@ -100,6 +103,8 @@ class PredictCheckpoints(RunConfig):
         CheckpointError
             If one of them, or any, is not there.
         """
+        from em_blocks.models.setup import CHECKPOINTS, numbered_checkpoints
+
         folder = self.setup / CHECKPOINTS
         there = sorted(numbered_checkpoints(folder))
         missing = sorted(set(self.iterations or ()) - set(there))
@@ -114,6 +119,8 @@ class PredictCheckpoints(RunConfig):
     @cached_property
     def boxes(self) -> list[Predicted]:
         """All boxes of the validation data."""
+        from em_blocks.training.data.sources import open_sources
+
         config, found = self.setup_config, []
         for n, source in enumerate(config.to_train().validation):
             if source.raw is None:
@@ -160,6 +167,8 @@ def _roi(frame: Frame, data: TrainingData) -> Roi:
 
 def _usual_block(tile_shape: Triple, data: TrainingData) -> Triple:
     """Return whole tiles, not more than cover the box."""
+    from em_blocks.training.scores.parts import part_shape
+
     size = Box.between(data.begin, data.end).shape
     return triple(
         min(part, math.ceil(n / tile) * tile)
