@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -90,3 +91,22 @@ class Faulty(ExtractSynapses):
 def _insert_half(synapses, documents):
     synapses.collection.insert_many(documents[: len(documents) // 2 + 1])
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Slow(ExtractSynapses):
+    """Takes its time, before and after its rows are stored."""
+
+    operational: ClassVar[frozenset[str]] = ExtractSynapses.operational | {"sleep_s"}
+    sleep_s: float = 0.3
+
+    @contextmanager
+    def open(self, context):
+        synapses = context.rows(SYNAPSES)
+        with super().open(context) as process:
+
+            def slowly(block, report):
+                time.sleep(self.sleep_s)
+                process(block, report)
+                assert len(synapses.read(block=block.key)) == report.counts["synapses"]
+
+            yield slowly

@@ -19,10 +19,10 @@ def files(tmp_path):
 
 def test_only_the_newest_states_and_weights_are_kept(files):
     for iteration in (9, 10, 11):
-        files.save_state({"iteration": iteration}, iteration)
+        files.save_state({"iteration": iteration, "trainer": {}}, iteration)
         files.save_checkpoint(nn.Linear(1, 1), iteration, {"iteration": str(iteration)})
     assert sorted(files.states()) == [10, 11]
-    assert files.load_state() == {"iteration": 11}
+    assert files.load_state() == {"iteration": 11, "trainer": {}}
     assert not (files.folder / "checkpoint_9.safetensors").exists()
 
 
@@ -53,10 +53,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_remains(files):
 
 
 def test_remains_of_a_killed_training_are_removed_on_resume(files):
-    files.save_state({"iteration": 1}, 1)
+    files.save_state({"iteration": 1, "trainer": {}}, 1)
     partial = files.folder / ".state_2.pt.123.partial"
     partial.write_bytes(b"half")
-    assert files.load_state() == {"iteration": 1}
+    assert files.load_state() == {"iteration": 1, "trainer": {}}
     assert not partial.exists()
 
 
@@ -124,3 +124,9 @@ def test_weights_are_found_by_the_iteration_that_they_say(files):
     for content in (b"", b"spoilt"):
         (files.folder / "best.safetensors").write_bytes(content)
         assert files.weights_at_hand()[4].name == "checkpoint_4.safetensors"
+
+
+def test_a_file_that_is_no_state_is_named(files):
+    files.save_state({"iteration": 1}, 1)
+    with pytest.raises(CheckpointError, match=r"state_1\.pt is no state of a training"):
+        files.load_state()

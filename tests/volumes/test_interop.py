@@ -150,7 +150,7 @@ def test_an_array_that_does_not_tell_its_voxel_size_is_refused(tmp_path):
         Volume.open(tmp_path / "raw")
 
 
-@pytest.mark.parametrize("shape", [(33, 40), (1, 3, 20, 33, 40)])
+@pytest.mark.parametrize("shape", [(33, 40), (2, 3, 20, 33, 40)])
 def test_an_array_with_other_than_three_or_four_axes_is_refused(tmp_path, shape):
     array = zarr.open(str(tmp_path / "raw"), mode="w", shape=shape, dtype="u1", chunks=shape)
     array.attrs["resolution"] = [40, 4, 4]

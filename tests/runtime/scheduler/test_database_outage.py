@@ -1,8 +1,6 @@
 """Runs whose database is away: for a while, which fails no block, and for good."""
 
 import time
-from contextlib import contextmanager
-from typing import ClassVar
 
 import pytest
 
@@ -16,31 +14,10 @@ from blockwise import (
     store_of,
     wait_for,
 )
-from em_blocks.db.schemas.synapses import SYNAPSES
-from em_blocks.tasks.synapses.extract_synapses import ExtractSynapses
-from extracting import blobs, extraction, predictions
+from extracting import Slow, blobs, extraction, predictions
 from mongods import mongod
 
 BLOCK = (6, 20, 13)
-
-
-class Slow(ExtractSynapses):
-    """Takes its time, before and after its rows are stored."""
-
-    operational: ClassVar[frozenset[str]] = ExtractSynapses.operational | {"sleep_s"}
-    sleep_s: float = 0.3
-
-    @contextmanager
-    def open(self, context):
-        synapses = context.rows(SYNAPSES)
-        with super().open(context) as process:
-
-            def slowly(block, report):
-                time.sleep(self.sleep_s)
-                process(block, report)
-                assert len(synapses.read(block=block.key)) == report.counts["synapses"]
-
-            yield slowly
 
 
 @pytest.fixture

@@ -294,7 +294,8 @@ def test_a_damaged_section_fails_its_block_only_and_is_named(tmp_path, images):
 
 
 MEASURE = """
-import resource, sys
+import sys
+from em_blocks.db.commits import peak_memory_mb
 from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.volumes.ingest import Ingest
@@ -303,7 +304,7 @@ task.output_specs()[0].create(task.grid(), "f")
 with task.open(RunContext()) as process:
     for block in task.grid().blocks():
         process(block, BlockReport())
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak_memory_mb())
 """
 
 

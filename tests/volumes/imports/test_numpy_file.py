@@ -128,11 +128,12 @@ def test_a_box_of_a_large_file_takes_memory_of_the_box_only(tmp_path):
         )
         file.truncate(file.tell() + 4 * 10**9)  # sparse
     code = (
-        "import sys, resource; from em_blocks.geometry import Box; "
+        "import sys; from em_blocks.db.commits import peak_memory_mb; "
+        "from em_blocks.geometry import Box; "
         "from em_blocks.volumes.imports.numpy_file import NumpyFile; "
         "source = NumpyFile(type='numpy', path=sys.argv[1]); source.check(); source.identity()\n"
         "with source.open() as read: assert read(Box((3990, 0, 0), (10, 100, 100))).sum() == 0\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        "print(peak_memory_mb())"
     )
     command = [sys.executable, "-c", code, tmp_path / "a.npy"]
     ended = subprocess.run(command, check=True, capture_output=True)
