@@ -21,7 +21,7 @@ DEEPEST_SAMPLE = 4
 OF_TRAINING = 0.4
 """Memory of a prediction against that of training, which keeps all activations."""
 BYTES_PER_ACTIVATION = 12
-"""Of training: the value, its gradient, and what a convolution needs at the same time (measured)."""
+"""An estimate for training: the value, its gradient, and what a convolution needs at the same time."""
 
 
 class NetworkPlan(NamedTuple):
