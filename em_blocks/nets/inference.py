@@ -134,7 +134,10 @@ class TilePredictor:
         self.device = device or best_device()
         self.network = network.to(self.device, memory_format=torch.channels_last_3d).eval()
         self.heads, self.tile_shape, self.context = heads, tile_shape, triple(network.context)
-        self.overlap, self.symmetries, self.batch_size = overlap, list(symmetries), batch_size
+        self.overlap, self.batch_size = overlap, batch_size
+        # The mirror image along z of one section is that section: not worth a second pass.
+        flat = tile_shape[0] + 2 * self.context[0] == 1
+        self.symmetries = [s for s in symmetries if not (flat and s.mirrored[0])]
         self._scale, self._shift = scale, shift
         self.dtype = PRECISIONS[precision]
 
@@ -231,7 +234,8 @@ class TilePredictor:
 
     @torch.inference_mode()
     def _forward(self, cut: np.ndarray) -> dict[str, Tensor]:
-        values = torch.from_numpy(np.ascontiguousarray(cut)).to(self.device, non_blocking=True)
+        # A copy, as mirrored axes of one voxel have a negative stride but count as contiguous.
+        values = torch.from_numpy(np.array(cut, order="C")).to(self.device, non_blocking=True)
         values = (values.float() * self._scale + self._shift)[:, None]
         values = values.contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(

@@ -133,6 +133,27 @@ def test_a_symmetric_network_is_not_changed_by_averaging_over_symmetries(volume,
         np.testing.assert_allclose(averaged[name], plain[name], atol=1e-6)
 
 
+class Flat(torch.nn.Module):
+    """Values of raw times a ramp along y: not symmetric, and without context along z."""
+
+    context = (0, 1, 1)
+
+    def predict(self, raw, heads=None):
+        self.calls = getattr(self, "calls", 0) + 1
+        ramp = torch.arange(raw.shape[-2])[:, None].float()
+        return {"raw": (raw * ramp)[..., 1:-1, 1:-1]}
+
+
+def test_single_sections_are_averaged_over_the_symmetries_within_them(volume):
+    heads, network = {"raw": HeadFormat("float32")}, Flat()
+    averaging = predictor(
+        network, heads, tile=(1, 4, 4), symmetries=symmetries(transposes=True)
+    )
+    averaged, _ = predict(averaging, volume, (0, 0, 0), (1, 4, 4))
+    np.testing.assert_allclose(averaged["raw"][0], volume[:1, :4, :4] * 2.5, rtol=1e-6)
+    assert network.calls == 8
+
+
 def test_averaging_uses_every_symmetry(volume):
     seen = []
 
