@@ -32,7 +32,7 @@ ROOMS = {
     "kernels": [
         {"plots"},
         {"evaluation", "connectome", "skeletons", "synthetic", "neuroglancer"},
-        {"synapses"},
+        {"synapses", "instances"},
         {"components"},
         {"segmentation", "transforms", "images"},
     ],

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str | None, str]] = {
     "extract-synapses": (None, "Find synaptic partners in predictions."),
     "threshold": (None, "Turn probabilities into a volume of classes."),
     "objects": (None, "Find the objects of predicted classes, fill their holes, list them."),
+    "segment-instances": (None, "Make one label per object of predicted maps, flooded from seeds."),
     "clean": (None, "Split disconnected labels and remove small components."),
     "downsample": (None, "Make a pyramid of coarser levels."),
     "map-synapses": (

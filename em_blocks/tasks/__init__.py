@@ -22,6 +22,7 @@ TASKS = Registry("em_blocks.tasks", {
     "predict_checkpoints": "em_blocks.tasks.prediction.predict_checkpoints:PredictCheckpoints",
     "threshold": "em_blocks.tasks.objects.threshold:Threshold",
     "objects": "em_blocks.tasks.objects.objects:Objects",
+    "segment_instances": "em_blocks.tasks.instances.segment_instances:SegmentInstances",
     "segment": "em_blocks.tasks.segmentation.segment:Segment",
     "relabel": "em_blocks.tasks.segmentation.relabel:Relabel",
     "map_synapses": "em_blocks.tasks.synapses.map_synapses:MapSynapses",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import ClassVar, NamedTuple
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.errors import VolumeError
-from em_blocks.geometry import Block, Frame, Triple
+from em_blocks.geometry import Block, BlockGrid, Frame, Triple
 from em_blocks.outputs import RunContext, TableOutput
 from em_blocks.tasks.base import BlockReport, ProcessBlock
 from em_blocks.tasks.components.find_parts import identity_of
@@ -119,53 +119,16 @@ class JoinBlocks(Reduce):
         yield process
 
     def _parts(self) -> tuple[Columns, np.ndarray]:
-        """The parts of all blocks, and the row at which those of each block begin."""
-        found = self._read("parts")
-        first_row = np.cumsum([0, *(len(table["id"]) for table in found)])
-        return joined(found, self.columns), first_row
+        return read_parts(self.tables, self._keys, self.columns)
 
     def _edges(self, first_row: np.ndarray) -> np.ndarray:
-        """Rows of two parts that touch across a border."""
-        faces, links = (
-            [(table["part"] - 1 + row, table["voxel"])
-             for table, row in zip(self._read(name), first_row, strict=False)]
-            for name in ("faces", "links")
-        )
-        (face_rows, face_voxels), (rows, voxels) = (
-            [np.concatenate(column) for column in zip(*side, strict=True)] for side in (faces, links)
-        )
-        if not np.isin(voxels, face_voxels).all():
-            raise VolumeError(
-                f"The tables in {self.tables} do not fit together: a block saw voxels of its neighbour "
-                "that the neighbour does not have. The labels were changed while their parts were "
-                "found; run the clean-up again with --overwrite."
-            )
-        order = np.argsort(face_voxels, kind="stable")
-        places = np.searchsorted(face_voxels, voxels, sorter=order)
-        return np.stack([rows, face_rows[order[places]]], axis=1)
+        return read_edges(self.tables, self._keys, first_row)
 
     def _write(self, block: Block, report: BlockReport, voxels, ids, changed, first_row) -> None:
-        """Store what changes, row of blocks by row of blocks."""
-        tables, (_, _, n_x) = BlockTables(self.output), self.parts_grid.shape
-        for first in range(0, self.parts_grid.n_blocks, n_x):
-            rows = np.arange(first_row[first], first_row[first + n_x])
-            rows = rows[changed[rows]]
-            columns = {
-                "block": np.searchsorted(first_row[first : first + n_x], rows, side="right") - 1,
-                "voxel": voxels[rows], "id": ids[rows],
-            }
-            if first == 0:  # has the name of the one block of this task, which the database checks
-                report.write_table("changes", tables, block, columns)
-            else:
-                tables.write(self._keys[first], columns)
-        # Of all tables: the readers of any of them are due again when it has changed.
-        report.checksums["changes of all rows"] = checksum_of_columns(
-            {"voxel": voxels[changed], "id": ids[changed]}
+        write_rows_of_blocks(
+            "changes", self.output, {"voxel": voxels, "id": ids}, changed, first_row, block=block,
+            report=report, grid=self.parts_grid,
         )
-
-    def _read(self, name: str) -> list[Columns]:
-        """Return a table of all blocks, in the order of the blocks."""
-        return read_tables(store.join(self.tables, name), self._keys)
 
     @cached_property
     def _keys(self) -> list[str]:
@@ -174,3 +137,91 @@ class JoinBlocks(Reduce):
     @cached_property
     def _labels(self) -> Volume:
         return Volume.open(self.labels)
+
+
+def read_parts(
+    folder: str, keys: Sequence[str], columns: Iterable[str]
+) -> tuple[Columns, np.ndarray]:
+    """Return the parts of all blocks, and the row at which those of each block begin.
+
+    Parameters
+    ----------
+    folder : str
+        Where `FindParts` wrote its tables.
+    keys : list of str
+        Of the blocks.
+    """
+    found = read_tables(store.join(folder, "parts"), keys)
+    first_row = np.cumsum([0, *(len(table["id"]) for table in found)])
+    return joined(found, columns), first_row
+
+
+def read_edges(folder: str, keys: Sequence[str], first_row: np.ndarray) -> np.ndarray:
+    """Return rows of two parts that touch across a border of blocks: (k, 2) int array.
+
+    Parameters
+    ----------
+    folder, keys, first_row
+        As `read_parts` takes and returns them.
+
+    Raises
+    ------
+    VolumeError
+        If blocks contradict each other.
+    """
+    faces, links = (
+        [(table["part"] - 1 + row, table["voxel"])
+         for table, row in zip(read_tables(store.join(folder, name), keys), first_row, strict=False)]
+        for name in ("faces", "links")
+    )
+    (face_rows, face_voxels), (rows, voxels) = (
+        [np.concatenate(column) for column in zip(*side, strict=True)] for side in (faces, links)
+    )
+    if not np.isin(voxels, face_voxels).all():
+        raise VolumeError(
+            f"The tables in {folder} do not fit together: a block saw voxels of its neighbour that the "
+            "neighbour does not have. The labels were changed while their parts were found; run the "
+            "job again with --overwrite."
+        )
+    order = np.argsort(face_voxels, kind="stable")
+    places = np.searchsorted(face_voxels, voxels, sorter=order)
+    return np.stack([rows, face_rows[order[places]]], axis=1)
+
+
+def write_rows_of_blocks(
+    name: str, folder: str, columns: Columns, chosen: np.ndarray, first_row: np.ndarray, *,
+    block: Block, report: BlockReport, grid: BlockGrid,
+) -> None:
+    """Store chosen rows of a table of all blocks: one table for every row of blocks.
+
+    Each is named like the first block of its row, and says by its column ``block`` (the index in x)
+    of which block a row is.
+
+    Parameters
+    ----------
+    name, folder : str
+        Of the output.
+    columns : columns of m rows
+    chosen : (m,) bool array
+    first_row : (n + 1,) int array
+        Where the rows of each block of `grid` begin.
+    block : Block
+        The one block of the task.
+    """
+    tables, (_, _, n_x) = BlockTables(folder), grid.shape
+    keys = [each.key for each in grid.blocks()]
+    for first in range(0, grid.n_blocks, n_x):
+        rows = np.arange(first_row[first], first_row[first + n_x])
+        rows = rows[chosen[rows]]
+        table = {
+            "block": np.searchsorted(first_row[first : first + n_x], rows, side="right") - 1,
+            **{column: values[rows] for column, values in columns.items()},
+        }
+        if first == 0:  # has the name of the one block of this task, which the database checks
+            report.write_table(name, tables, block, table)
+        else:
+            tables.write(keys[first], table)
+    # Of all tables: the readers of any of them are due again when it has changed.
+    report.checksums[f"{name} of all rows"] = checksum_of_columns(
+        {column: values[chosen] for column, values in columns.items()}
+    )

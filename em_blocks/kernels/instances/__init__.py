@@ -1,0 +1,1 @@
+"""Instances: one label for every object of a kind, such as mitochondria."""

@@ -1,0 +1,150 @@
+"""Which seeds there are in the whole volume, and which components need a flood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from em_blocks.config import Shape3, StorePath
+from em_blocks.geometry import Block, BlockGrid, Frame, Triple
+from em_blocks.kernels.components.join_components import JoinedParts, join_parts
+from em_blocks.kernels.instances.flood import UNDECIDED
+from em_blocks.kernels.instances.seeds import Decided, decide
+from em_blocks.outputs import RunContext, TableOutput
+from em_blocks.tasks.base import BlockReport, ProcessBlock
+from em_blocks.tasks.components.join_blocks import read_edges, read_parts, write_rows_of_blocks
+from em_blocks.tasks.instances.landscape import COMPONENTS, SEEDS
+from em_blocks.tasks.objects.made import OfEarlierStep
+from em_blocks.tasks.reduce import Reduce
+from em_blocks.volumes.stores import store
+from em_blocks.volumes.stores.tables import Columns
+
+_COLUMNS = ("id", "size", "voxel")
+
+
+class _Joined(NamedTuple):
+    """Parts of all blocks, joined over the whole volume."""
+
+    parts: Columns
+    first_row: np.ndarray
+    whole: JoinedParts
+
+
+class JoinSeeds(OfEarlierStep, Reduce):
+    """A task in one piece: the label of every component of the mask, and of every seed.
+
+    Writes one table of either for each row of blocks, as `write_rows_of_blocks` says: voxel (the first
+    of a part in its block) and id. A component without a seed, or too small, has no row. One with
+    several seeds has the id `UNDECIDED`, and its seeds have rows. Memory: some 150 bytes for every part
+    in a block.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("labels",)
+
+    kind: Literal["join_seeds"]
+    tables: StorePath = Field(description="Folder of the tables that `mark_instances` wrote.")
+    output: StorePath = Field(description="Folder of the tables of labels.")
+    part_shape: Shape3 = Field(description="Voxels (z, y, x) of the blocks whose parts are joined.")
+    min_seed_size: PositiveInt = Field(description="Voxels that a seed has at least.")
+    min_size: PositiveInt = Field(description="Voxels that an object has at least.")
+
+    def grid(self) -> BlockGrid:
+        return Reduce.grid(self)
+
+    def extent(self) -> tuple[Frame, Triple]:
+        return self.place
+
+    def shape_of_parts(self) -> Triple:
+        return self.part_shape
+
+    def sources(self) -> dict[str, str]:
+        return super().sources() | {
+            f"tables of {kind}": self._folder(kind) for kind in (COMPONENTS, SEEDS)
+        }
+
+    def inputs(self) -> dict:
+        return super().inputs() | {
+            kind: TableOutput("", self._folder(kind)).stored_fingerprint()
+            for kind in (COMPONENTS, SEEDS)
+        }
+
+    def grown_inputs(self) -> set[str]:
+        return {"tables"}  # a folder for all tables of a job
+
+    @classmethod
+    def locations(cls) -> set[str]:
+        return {*super().locations(), "tables"}
+
+    def output_specs(self) -> list[TableOutput]:
+        return [TableOutput(kind, store.join(self.output, kind)) for kind in (COMPONENTS, SEEDS)]
+
+    def outputs_root(self) -> str:
+        return self.output
+
+    @contextmanager
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
+        def process(block: Block, report: BlockReport) -> None:
+            with report.measure("read"):
+                components, seeds = self._joined(COMPONENTS), self._joined(SEEDS, "within")
+            with report.measure("compute"):
+                found = self._decided(components, seeds)
+                labels = {
+                    COMPONENTS: found.components[components.whole.member],
+                    SEEDS: found.seeds[seeds.whole.member],
+                }
+                inside = labels[COMPONENTS][_rows_within(components, seeds)]
+                chosen = {
+                    COMPONENTS: labels[COMPONENTS] != 0,
+                    SEEDS: (inside == UNDECIDED) & (labels[SEEDS] != UNDECIDED),
+                }
+            with report.measure("write"):
+                for kind, joined in ((COMPONENTS, components), (SEEDS, seeds)):
+                    write_rows_of_blocks(
+                        kind, store.join(self.output, kind),
+                        {"voxel": joined.parts["voxel"], "id": labels[kind]}, chosen[kind],
+                        joined.first_row, block=block, report=report, grid=self.parts_grid,
+                    )
+            report.counts |= _counts(found)
+
+        yield process
+
+    def _joined(self, kind: str, *more: str) -> _Joined:
+        folder = store.join(self.tables, kind)
+        parts, first_row = read_parts(folder, self._keys, (*_COLUMNS, *more))
+        edges = read_edges(folder, self._keys, first_row)
+        return _Joined(parts, first_row, join_parts(parts["id"], parts["size"], parts["voxel"], edges))
+
+    def _decided(self, components: _Joined, seeds: _Joined) -> Decided:
+        component_of_seed = np.zeros(len(seeds.whole.sizes), np.int64)
+        component_of_seed[seeds.whole.member] = components.whole.member[_rows_within(components, seeds)]
+        return decide(
+            components.whole.sizes, seeds.whole.sizes, seeds.whole.first, component_of_seed,
+            min_seed_size=self.min_seed_size, min_size=self.min_size,
+        )
+
+    def _folder(self, kind: str) -> str:
+        return store.join(self.tables, kind, "parts")
+
+    @cached_property
+    def _keys(self) -> list[str]:
+        return [block.key for block in self.parts_grid.blocks()]
+
+
+def _rows_within(components: _Joined, seeds: _Joined) -> np.ndarray:
+    """Row of the component's part that the part of a seed lies in, for the parts of all blocks."""
+    blocks = np.repeat(components.first_row[:-1], np.diff(seeds.first_row))
+    return blocks + seeds.parts["within"] - 1
+
+
+def _counts(found: Decided) -> dict[str, int]:
+    return {
+        "components": len(found.components), "without_seed": int((found.components == 0).sum()),
+        "with_several_seeds": int((found.components == UNDECIDED).sum()),
+        "seeds": int((found.seeds != UNDECIDED).sum()),
+        "small_seeds": int((found.seeds == UNDECIDED).sum()),
+    }

@@ -1,0 +1,117 @@
+"""The labels that a flood begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from em_blocks.config import Shape3, StorePath
+from em_blocks.geometry import Block, Box, Triple
+from em_blocks.kernels.components.block_components import Parts, find_parts
+from em_blocks.kernels.instances.decode import FACES
+from em_blocks.kernels.instances.flood import UNDECIDED
+from em_blocks.kernels.instances.landscape import SEED
+from em_blocks.kernels.instances.seeds import labelled
+from em_blocks.outputs import RunContext, TableOutput, VolumeOutput
+from em_blocks.tasks.base import BlockReport, ProcessBlock
+from em_blocks.tasks.components.apply_parts import changed_ids, changes_in_block
+from em_blocks.tasks.instances.landscape import COMPONENTS, SEEDS
+from em_blocks.tasks.objects.made import OfEarlierStep
+from em_blocks.volumes import Volume
+from em_blocks.volumes.formats.storage import Format, block_shards
+from em_blocks.volumes.stores import store
+from em_blocks.volumes.stores.tables import BlockTables, Columns
+
+
+class LabelSeeds(OfEarlierStep):
+    """Label components with one seed, and the seeds of the others, as `JoinSeeds` decided.
+
+    The output is uint64: 0 is background, `UNDECIDED` what is to be flooded.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("labels", "changes")
+
+    kind: Literal["label_seeds"]
+    changes: StorePath = Field(description="Folder of the tables of labels.")
+    output: StorePath = Field(description="Array to make.")
+    chunk_shape: Shape3 = Field((64, 64, 64), description="Voxels (z, y, x).")
+    format: Format = "zarr"
+
+    def inputs(self) -> dict:
+        return super().inputs() | {
+            kind: TableOutput("", self._folder(kind)).stored_fingerprint()
+            for kind in (COMPONENTS, SEEDS)
+        }
+
+    def sources(self) -> dict[str, str]:
+        return {"labels": self.labels} | {kind: self._folder(kind) for kind in (COMPONENTS, SEEDS)}
+
+    @classmethod
+    def locations(cls) -> set[str]:
+        return {*super().locations(), "changes"}
+
+    def output_specs(self) -> list[VolumeOutput]:
+        return [
+            VolumeOutput(
+                "labels", self.output, "uint64", self.chunk_shape, format=self.format,
+                shard_shape=block_shards(self.format, self.block_shape), compression=0.1,
+            )
+        ]
+
+    def outputs_root(self) -> str:
+        return store.container(self.output)
+
+    @contextmanager
+    def open(self, context: RunContext) -> Iterator[ProcessBlock]:
+        landscape, output = Volume.open(self.labels), Volume.open(self.output, mode="r+")
+        tables = {kind: BlockTables(self._folder(kind)) for kind in (COMPONENTS, SEEDS)}
+
+        def process(block: Block, report: BlockReport) -> None:
+            with report.measure("read"):
+                values = landscape.read(block.write_box)
+                changes = {kind: changes_in_block(table, block) for kind, table in tables.items()}
+            with report.measure("compute"):
+                found = labels_of_block(values, changes, block.write_box, landscape.shape)
+            with report.measure("write"):
+                report.write("labels", output, block.write_box, found.view(np.uint64))
+            report.counts["undecided"] = int((found == UNDECIDED).sum())
+
+        yield process
+
+    def _folder(self, kind: str) -> str:
+        return store.join(self.changes, kind)
+
+
+def labels_of_block(
+    landscape: np.ndarray, changes: dict[str, Columns], box: Box, shape: Triple
+) -> np.ndarray:
+    """Return the labels (z, y, x) of a block, int64.
+
+    Parameters
+    ----------
+    landscape : (z, y, x) uint8 array
+        Of the block `box` of a volume of `shape` voxels.
+    changes : dict of columns
+        As `JoinSeeds` wrote them for this block.
+    """
+    if not len(changes[COMPONENTS]["voxel"]):
+        return np.zeros(landscape.shape, np.int64)
+    components = find_parts((landscape > 0).view(np.uint8), FACES)
+    component_labels = _labels_of(components, changes[COMPONENTS], 0, box, shape)
+    if not len(changes[SEEDS]["voxel"]):
+        return component_labels[components.numbers]
+    seeds = find_parts((landscape == SEED).view(np.uint8), FACES)
+    seed_labels = _labels_of(seeds, changes[SEEDS], UNDECIDED, box, shape)
+    return labelled(components.numbers, seeds.numbers, component_labels, seed_labels)
+
+
+def _labels_of(parts: Parts, changes: Columns, others: int, box: Box, shape: Triple) -> np.ndarray:
+    """Label of every number of a part; `others` of those that have no row."""
+    found = np.full(len(parts.ids) + 1, others)
+    found[0] = 0
+    changed_ids(found, parts, changes, box, shape)
+    return found

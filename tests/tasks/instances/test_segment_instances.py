@@ -1,0 +1,322 @@
+"""Instances: the same for every block grid, equal to a whole-volume reference, resumed and repaired."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from scipy import ndimage
+
+from blockwise import store_of, stored_files
+from em_blocks.errors import ConfigError, EmBlocksError, VolumeError
+from em_blocks.geometry import Box, Frame
+from em_blocks.outputs import RunContext
+from em_blocks.runtime.scheduler.pipeline import run_config
+from em_blocks.tasks.base import BlockReport
+from em_blocks.tasks.instances import flood as flooding_task
+from em_blocks.tasks.instances.segment_instances import SegmentInstances
+from em_blocks.tasks.places import check_places
+from em_blocks.volumes import Volume
+from flooding import slow_instances, slow_landscape
+
+FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, -9.2))
+SHAPE = (20, 31, 45)
+SHAPES = [(5, 16, 16), (10, 32, 8), (20, 32, 48), (10, 8, 24)]
+SIZES = {"min_size": 12}
+SEEDS = {"foreground": 0.85, "contour": 0.6, "min_size": 3}
+
+
+def maps(seed=0):
+    """Smooth noise: foreground of many touching objects, and what may be their contours."""
+    rng = np.random.default_rng(seed)
+    smooth = np.stack([ndimage.gaussian_filter(rng.random(SHAPE), 1.1) for _ in range(2)])
+    ranks = smooth.argsort(axis=None).argsort().reshape(smooth.shape) / smooth.size
+    foreground, contour = ranks
+    # Coarse, so that there are plateaus; and all of a section is as sure as can be.
+    foreground = np.round(np.clip((foreground - 0.55) * 2.5, 0, 1) * 12) / 12
+    return (foreground * 255).astype("uint8"), (contour * 255).astype("uint8")
+
+
+def volume(folder, values, name, frame=FRAME, **attributes):
+    made = Volume.create(
+        str(folder / f"in.zarr/{name}"), shape=values.shape[-3:], dtype=values.dtype, frame=frame,
+        chunk_shape=(7, 8, 9), channels=len(values) if values.ndim == 4 else None,
+        attributes=attributes,
+    )
+    made.write(made.box, values)
+    return made.path
+
+
+@pytest.fixture
+def predicted(tmp_path):
+    foreground, contour = maps()
+    return {"foreground": volume(tmp_path, foreground, "foreground", scale=255.0),
+            "contour": volume(tmp_path, contour, "contour", scale=255.0)}
+
+
+def segmented(sources, folder, name="a", **options):
+    values = {
+        "kind": "segment_instances", "run": "mito", **sources, **SIZES, "seeds": SEEDS, "threshold": 0.6,
+        "output": str(folder / name / "out.zarr"), "chunk_shape": [5, 8, 8],
+        "block_shape": [10, 16, 16], "fill_holes": False, **options,
+    }
+    return SegmentInstances.from_dict(values)
+
+
+def expected(foreground, contour=None, threshold=0.6, seeds=SEEDS, **options):
+    found = slow_landscape(foreground, contour, threshold=threshold, seeds=seeds)
+    return slow_instances(found, min_seed_size=seeds["min_size"], **{**SIZES, **options})
+
+
+def done(task):
+    """All steps, without database and workers; what they counted."""
+    counts = {}
+    for step in task.steps():
+        step.check()
+        step.check_alignment()
+        check_places(step)
+        for spec in step.output_specs():
+            spec.create(step.grid(), "fingerprint")
+        with step.open(RunContext()) as process:
+            for block in step.grid().blocks():
+                report = BlockReport()
+                process(block, report)
+                for key, n in report.counts.items():
+                    counts[step.kind, key] = counts.get((step.kind, key), 0) + n
+    task.publish()
+    return counts
+
+
+def result(task, name="objects"):
+    made = Volume.open(f"{task.output}/{name}")
+    return made.read(made.box)
+
+
+# -- what comes out ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block_shape", SHAPES)
+def test_no_voxel_depends_on_the_blocks(tmp_path, predicted, block_shape):
+    task = segmented(predicted, tmp_path, block_shape=block_shape)
+    counts = done(task)
+    np.testing.assert_array_equal(result(task), expected(*maps()))
+    # The reference has something to flood, and to erase.
+    assert counts["join_seeds", "with_several_seeds"] > 3 and counts["label_seeds", "undecided"] > 999
+    assert counts["join_seeds", "small_seeds"] > 9 and counts["number_instances", "small_objects"] > 0
+    assert result(task).dtype == np.uint64 and result(task).max() > 50
+
+
+@pytest.mark.parametrize("block_shape", SHAPES[:2])
+def test_a_flood_of_any_margin_is_that_of_the_whole_volume(
+    tmp_path, predicted, block_shape, monkeypatch
+):
+    """With one voxel around a block, most of what is undecided needs a second and a third flood."""
+    monkeypatch.setattr(flooding_task, "FIRST_MARGIN_NM", 4.6)
+    task = segmented(predicted, tmp_path, block_shape=block_shape)
+    counts = done(task)
+    np.testing.assert_array_equal(result(task), expected(*maps()))
+    assert counts["flood_instances", "floods"] > len(list(task.steps()[0].grid().blocks())) * 1.2
+
+
+def test_holes_are_filled_after_the_blocks_are_joined(tmp_path):
+    values = np.zeros(SHAPE, "uint8")
+    values[2:18, 2:28, 2:30] = 255
+    values[6:14, 12:20, 12:20] = 0  # across eight blocks
+    task = segmented({"foreground": volume(tmp_path, values, "f", scale=255.0)}, tmp_path,
+                     fill_holes=True, seeds={"foreground": 0.8})
+    counts = done(task)
+    whole = np.zeros(SHAPE, int)
+    whole[2:18, 2:28, 2:30] = 1
+    np.testing.assert_array_equal(result(task), whole)
+    assert counts["join_gaps", "filled_voxels"] == 8 * 8 * 8
+    assert not result(task, "components")[6:14, 12:20, 12:20].any()
+
+
+def test_maps_are_smoothed_alike_in_all_blocks(tmp_path, predicted):
+    smooth_nm, sigma = (30.0, 4.6, 6.9), (0.75, 1.0, 1.5)
+    around = [(r, r) for r in (3, 4, 6)]
+    padded = [np.pad(values, around, mode="reflect") for values in maps()]
+    want = [np.rint(ndimage.gaussian_filter(p.astype(float), sigma))[3:-3, 4:-4, 6:-6] for p in padded]
+    sharp = {"foreground": 0.55, "contour": 0.6, "min_size": 3}
+    one, many = (
+        segmented(predicted, tmp_path, name, smooth_nm=smooth_nm, threshold=0.4, seeds=sharp,
+                  block_shape=shape)
+        for name, shape in (("a", SHAPES[2]), ("b", SHAPES[0]))
+    )
+    done(one)
+    done(many)
+    np.testing.assert_array_equal(result(one), result(many))
+    np.testing.assert_array_equal(result(one, "landscape"), result(many, "landscape"))
+    found = result(one, "landscape").astype(int)
+    depth = np.minimum(want[0], 255 - want[1]).clip(1, 254)
+    rim = (found > 0) & (found < 255)
+    assert rim.sum() > 1000 and np.abs(found - depth)[rim].max() <= 1  # whole numbers, rounded once
+    sure = np.abs(want[0] - 102) > 1
+    np.testing.assert_array_equal((found > 0)[sure], (want[0] >= 102)[sure])
+
+
+def test_a_roi_and_a_specimen(tmp_path, predicted):
+    tissue = np.ones(SHAPE, "uint8")
+    tissue[:, :, 30:] = 0
+    box = Box((3, 4, 8), (15, 20, 30))
+    roi = FRAME.to_roi(box)
+    task = segmented(
+        predicted, tmp_path, mask=volume(tmp_path, tissue, "tissue"),
+        roi={"offset": roi.offset, "shape": roi.shape},
+    )
+    done(task)
+    foreground, contour = maps()
+    inside = (foreground * (tissue > 0))[box.slices]
+    np.testing.assert_array_equal(result(task), expected(inside, contour[box.slices]))
+    assert Volume.open(f"{task.output}/objects").offset == pytest.approx(roi.offset)
+
+
+def test_channels_of_one_volume_in_floats_and_a_distance(tmp_path):
+    foreground, contour = maps()
+    distance = np.where(foreground > 150, foreground, 0).astype("uint8")
+    stored = np.stack([contour, foreground, distance]).astype("float32") / 255
+    stored[2] = np.where(foreground > 150, stored[2], -1)
+    path = volume(tmp_path, stored, "all", classes=["rim", "mito", "depth"])
+    seeds = {**SEEDS, "distance": 0.9}
+    task = segmented(
+        {"foreground": path, "contour": path, "distance": path}, tmp_path, seeds=seeds,
+        channels={"foreground": "mito", "contour": 0, "distance": "depth"},
+    )
+    done(task)
+    want = slow_landscape(foreground, contour, distance, threshold=0.6, seeds=seeds)
+    np.testing.assert_array_equal(result(task, "landscape"), want)
+    np.testing.assert_array_equal(result(task), slow_instances(want, min_seed_size=3, **SIZES))
+
+
+def test_two_blobs_joined_by_a_neck_below_the_seed_threshold_are_two(tmp_path):
+    values = np.zeros(SHAPE, "uint8")
+    values[5:15, 5:25, 4:18] = values[5:15, 5:25, 24:40] = 230
+    values[8:12, 12:18, 18:24] = 180  # 0.7: of the mask, and no seed
+    task = segmented({"foreground": volume(tmp_path, values, "f", scale=255.0)}, tmp_path,
+                     seeds={"foreground": 0.8, "min_size": 100}, block_shape=(10, 16, 24))
+    done(task)
+    found = result(task)
+    assert set(np.unique(found)) == {0, 1, 2}
+    assert set(np.unique(found[5:15, 5:25, 4:21])) == {0, 1}  # half of the neck to each
+    assert set(np.unique(found[5:15, 5:25, 21:40])) == {0, 2}
+
+
+@pytest.mark.parametrize(("voxels", "n"), [(999, 0), (1000, 1)])
+@pytest.mark.parametrize("block_shape", [(20, 32, 48), (5, 8, 24)])
+def test_an_object_needs_its_size_wherever_the_blocks_cut_it(tmp_path, voxels, n, block_shape):
+    values = np.zeros(SHAPE, "uint8")
+    values[3:13, 4:14, 5:15] = 255
+    if voxels == 999:
+        values[12, 13, 14] = 0
+    task = segmented({"foreground": volume(tmp_path, values, "f", scale=255.0)}, tmp_path, min_size=1000,
+                     seeds={"foreground": 0.8, "min_size": 999}, block_shape=block_shape)
+    done(task)
+    assert (result(task) > 0).sum() == 1000 * n
+
+
+@pytest.mark.parametrize(("least", "n"), [(24, 2), (25, 1)])
+def test_a_seed_needs_its_size_wherever_the_blocks_cut_it(tmp_path, least, n):
+    values = np.zeros(SHAPE, "uint8")
+    values[5:15, 5:25, 4:40] = 180
+    values[6:9, 7:11, 7:9], values[6:14, 10:20, 25:35] = 255, 255  # 24 voxels, across four blocks
+    task = segmented({"foreground": volume(tmp_path, values, "f", scale=255.0)}, tmp_path,
+                     seeds={"foreground": 0.8, "min_size": least}, block_shape=(10, 8, 8))
+    done(task)
+    assert result(task).max() == n and (result(task) > 0).sum() == 10 * 20 * 36
+
+
+def test_nothing_found_is_an_empty_table(tmp_path):
+    task = segmented(
+        {"foreground": volume(tmp_path, np.zeros(SHAPE, "uint8"), "f", scale=255.0)}, tmp_path,
+        seeds={}, fill_holes=True,
+    )
+    done(task)
+    assert not result(task).any()
+    assert pq.read_table(tmp_path / "a/mito.objects.parquet").num_rows == 0
+
+
+def test_the_table_lists_every_object(tmp_path, predicted):
+    task = segmented(predicted, tmp_path)
+    done(task)
+    labels = expected(*maps())
+    table = pq.read_table(tmp_path / "a/mito.objects.parquet").to_pydict()
+    assert table["id"] == list(range(1, int(labels.max()) + 1))
+    assert table["voxels"] == np.bincount(labels.ravel().astype(int))[1:].tolist()
+
+
+# -- the laws of blockwise tasks ----------------------------------------------------------
+
+
+def test_blocks_done_again_on_workers_change_nothing(tmp_path, predicted):
+    task = segmented(predicted, tmp_path, num_workers=2, block_shape=(10, 32, 24))
+    assert all(report.ok for report in run_config(task, console=Console(quiet=True)))
+    before = stored_files(task)
+    with store_of(task.steps()[-1]) as store:
+        store.database.blocks.delete_many({"index.0": 0})
+    again = run_config(task, console=Console(quiet=True))
+    assert all(report.ok and report.blocks["computed"] > 0 for report in again)
+    assert stored_files(task) == before
+    np.testing.assert_array_equal(result(task), expected(*maps()))
+
+
+# -- what is refused ---------------------------------------------------------------------
+
+
+def check_all(sources, folder, options):
+    for step in segmented(sources, folder, **options).steps():
+        step.grid()
+        step.check()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seeds": {"foreground": 0.5}}, "seeds.foreground 0.5 is below threshold 0.6"),
+        ({"seeds": {"distance": 0.5}}, "there is no map 'distance'"),
+        ({"channels": {"membrane": 0}}, "channels names membrane"),
+        ({"channels": {"distance": 0}}, "channels names distance"),
+        ({"channels": {"contour": 1}}, "has no channels"),
+        ({"max_hole": 5}, "means nothing"),
+        ({"output": "in.zarr"}, "lie in each other|lies in"),
+        ({"roi": {"offset": [0, 0, 0], "shape": [40, 4.6, 4.6]}}, "is not inside"),
+        ({"threshold": 0}, "greater than 0"),
+        ({"smooth_nm": [0, -1, 0]}, "greater than or equal to 0"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(tmp_path, predicted, options, words):
+    if options.get("output") == "in.zarr":
+        options = {"output": predicted["foreground"]}
+    with pytest.raises(EmBlocksError, match=words) as refused:
+        check_all(predicted, tmp_path, options)
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "attributes", "words"),
+    [
+        (np.full(SHAPE, 300, "uint16"), {"scale": 255.0}, r"holds 1.176 at voxel \(0, 0, 0\)"),
+        (np.full(SHAPE, 1.5, "float32"), {}, "must hold 0..1"),
+        (np.full(SHAPE, -0.5, "float32"), {}, "holds -0.5 at"),
+        (np.full(SHAPE, np.nan, "float32"), {}, "holds NaN"),
+        (np.ones(SHAPE, "int32"), {}, "read as ids"),
+    ],
+)
+def test_a_map_that_holds_no_probabilities_is_refused(tmp_path, values, attributes, words):
+    path = volume(tmp_path, values, "wrong", **attributes)
+    with pytest.raises((ConfigError, VolumeError), match=words):
+        check_all({"foreground": path}, tmp_path, {"seeds": {}})
+
+
+def test_maps_of_other_voxels_or_another_place_are_refused(tmp_path, predicted):
+    zeros = np.zeros(SHAPE, "uint8")
+    coarse = volume(tmp_path, zeros, "coarse", Frame((40.0, 9.2, 9.2), FRAME.offset), scale=255.0)
+    with pytest.raises(ConfigError, match="all maps at the same voxels"):
+        check_all({**predicted, "contour": coarse}, tmp_path, {})
+    short = volume(tmp_path, zeros[:, :, :40], "short", scale=255.0)
+    with pytest.raises(EmBlocksError, match="ends inside of the region"):
+        check_all({**predicted, "contour": short}, tmp_path, {})
+
+
+def test_a_flood_that_needs_too_much_memory_says_so(tmp_path, predicted, monkeypatch):
+    monkeypatch.setattr(flooding_task, "MOST_VOXELS", 200)
+    with pytest.raises(VolumeError, match="but none of them is near"):
+        done(segmented(predicted, tmp_path))
