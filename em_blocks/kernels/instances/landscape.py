@@ -67,7 +67,7 @@ def as_bytes(values: np.ndarray, scale: float) -> np.ndarray:
     if values.dtype == np.uint8 and scale == ONE:
         return values
     if values.dtype.kind in "ub" and values.dtype.itemsize <= 2:
-        every = np.arange(np.iinfo(values.dtype).max + 1) * (ONE / scale)
+        every = np.arange(np.iinfo(values.dtype).max + 1) * ONE / scale
         return np.rint(np.minimum(every, ONE)).astype(np.uint8)[values]
     found = values * values.dtype.type(ONE / scale)
     return np.rint(np.clip(found, 0, ONE)).astype(np.uint8)
