@@ -42,7 +42,7 @@ def load_initial_weights(network: nn.Module, path: Path, channels: Channels = _N
     Heads that `path` lacks, or has with other channels, keep their random weights; of channels that
     have names, those of the same name are loaded. Convolutions that it lacks begin as identities:
     behind a ReLU they change nothing at first, so a network can be made deeper, and see farther,
-    without losing what it has learnt.
+    without losing what it has learnt. In a residual block they would not be: those have to be there.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def load_initial_weights(network: nn.Module, path: Path, channels: Channels = _N
     kept |= {
         key: _identity(value)
         for key, value in own.items()
-        if key not in kept and not _head(key) and _keeps_channels(value)
+        if key not in kept and not _head(key) and ".block." not in key and _keeps_channels(value)
     }
     if problems := weight_differences(own, kept):
         raise CheckpointError(

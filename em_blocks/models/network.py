@@ -61,6 +61,7 @@ NETWORKS = Registry(
     "em_blocks.networks",
     {
         "unet": "em_blocks.models.networks.unet:UNetNetwork",
+        "residual_unet": "em_blocks.models.networks.residual_unet:ResidualUNetNetwork",
         "onnx": "em_blocks.models.networks.onnx:OnnxNetwork",
     },
     base="em_blocks.models.network:Network",

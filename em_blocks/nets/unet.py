@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 RECTIFIERS: dict[str, Callable[[], nn.Module]] = {
     "relu": functools.partial(nn.ReLU, inplace=True),
     "leaky_relu": functools.partial(nn.LeakyReLU, 0.05, inplace=True),
+    "elu": functools.partial(nn.ELU, inplace=True),
 }
 
 
@@ -57,7 +58,7 @@ class UNet(nn.Module):
         Outputs, each one a pointwise layer on the finest features.
     decoders : {"shared", "separate"}
         One way up for all heads, or one for each.
-    rectifier : {"relu", "leaky_relu"}
+    rectifier : {"relu", "leaky_relu", "elu"}
         After every convolution. A leaky one cannot die, as those of narrow decoders do.
 
     Attributes
@@ -94,21 +95,34 @@ class UNet(nn.Module):
             name: (ACTIVATIONS[head.activation], head.unit) for name, head in heads.items()
         }
         self._pooling = [tuple(pool) for pool in pooling]
+        layers = functools.partial(self.level, rectifier=rectifier)
         self.down = nn.ModuleList(
-            _convolutions(before, after, level, rectifier)
+            layers(before, after, level)
             for before, after, level in zip([1, *features[:-1]], features, kernels, strict=True)
         )
+        up = functools.partial(_Decoder, features, kernels, layers, self.joined)
         if decoders == "shared":
-            decoder = _Decoder(features, kernels, rectifier)
+            decoder = up()
             self.reduce, self.up = decoder.reduce, decoder.up
         else:
-            self.decoders = nn.ModuleDict(
-                {name: _Decoder(features, kernels, rectifier) for name in heads}
-            )
+            self.decoders = nn.ModuleDict({name: up() for name in heads})
         self.heads = nn.ModuleDict(
             {name: nn.Conv3d(features[0], head.channels, 1) for name, head in heads.items()}
         )
         self.apply(_initialise)
+
+    joined: ClassVar[int] = 2
+    """Channels of what `join` returns, in those of one of the two."""
+
+    @staticmethod
+    def level(before: int, after: int, kernels: Sequence[Triple], rectifier: str) -> nn.Module:
+        """Make the layers of one level on one way, which take away what `kernels` do."""
+        return _convolutions(before, after, kernels, rectifier)
+
+    @staticmethod
+    def join(fine: Tensor, coarse: Tensor) -> Tensor:
+        """Bring features of the way down and those from below together, both of one shape."""
+        return torch.cat([fine, coarse], dim=1)
 
     @property
     def context(self) -> Triple:
@@ -175,9 +189,9 @@ class UNet(nn.Module):
             coarse = decoder.reduce[level](features)
             coarse = functional.interpolate(coarse, scale_factor=self._pooling[level])
             if level == 0:
-                coarse = _crop(coarse, self.shapes.crop)
+                coarse = crop_sides(coarse, self.shapes.crop)
             excess = [(a - b) // 2 for a, b in zip(fine.shape[2:], coarse.shape[2:], strict=True)]
-            features = decoder.up[level](torch.cat([_crop(fine, excess), coarse], dim=1))
+            features = decoder.up[level](self.join(crop_sides(fine, excess), coarse))
         return features
 
 
@@ -185,14 +199,15 @@ class _Decoder(nn.Module):
     """Layers of the way up: `reduce` and `up`, finest level first."""
 
     def __init__(
-        self, features: Sequence[int], kernels: Sequence[Sequence[Triple]], rectifier: str
+        self, features: Sequence[int], kernels: Sequence[Sequence[Triple]],
+        layers: Callable[[int, int, Sequence[Triple]], nn.Module], joined: int,
     ):
         super().__init__()
         self.reduce = nn.ModuleList(
             nn.Conv3d(coarse, fine, 1) for fine, coarse in pairwise(features)
         )
         self.up = nn.ModuleList(
-            _convolutions(2 * channels, channels, level, rectifier)
+            layers(joined * channels, channels, level)
             for channels, level in zip(features[:-1], kernels[:-1], strict=True)
         )
 
@@ -216,7 +231,7 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _crop(features: Tensor, sides: Sequence[int]) -> Tensor:
+def crop_sides(features: Tensor, sides: Sequence[int]) -> Tensor:
     """Cut `sides` voxels from both ends of the last three axes."""
     z, y, x = (
         slice(side, size - side) for side, size in zip(sides, features.shape[2:], strict=True)

@@ -19,6 +19,7 @@ from em_blocks.geometry import Triple, triple
 from em_blocks.models.config import SetupConfig
 from em_blocks.models.head import Head
 from em_blocks.models.setup import CHECKPOINTS, Setup
+from em_blocks.nets.residual_unet import ResidualUNet
 from em_blocks.nets.unet import UNet
 
 
@@ -76,7 +77,7 @@ class Model:
         """
         if self.setup.code is None:
             return False
-        if type(self.network) is not UNet or not self.config.network.trainable:
+        if type(self.network) not in (UNet, ResidualUNet) or not self.config.network.trainable:
             return True
         plain = self.config.network.build(self.config.heads)
         if plain.state_dict().keys() != self.network.state_dict().keys():

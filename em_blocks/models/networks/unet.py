@@ -35,8 +35,12 @@ class UNetNetwork(Network):
 
     def build(self, heads: Mapping[str, Head]) -> nn.Module:
         """Make an `em_blocks.nets.unet.UNet` with random weights."""
-        outputs = {
-            name: Output(head.channels, head.activation, getattr(head, "unit_nm", 1.0))
-            for name, head in heads.items()
-        }
-        return UNet(**self.model_dump(), heads=outputs)
+        return UNet(**self.model_dump(), heads=outputs_of(heads))
+
+
+def outputs_of(heads: Mapping[str, Head]) -> dict[str, Output]:
+    """Say what a U-Net computes for each head."""
+    return {
+        name: Output(head.channels, head.activation, getattr(head, "unit_nm", 1.0))
+        for name, head in heads.items()
+    }
