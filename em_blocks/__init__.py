@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     from em_blocks.tasks.evaluation.count_mask import CountMask
     from em_blocks.tasks.evaluation.count_overlaps import CountOverlaps
     from em_blocks.tasks.evaluation.credit_synapses import CreditSynapses
+    from em_blocks.tasks.linking.link_slabs import LinkSlabs
     from em_blocks.tasks.objects.objects import Objects
     from em_blocks.tasks.objects.threshold import Threshold
     from em_blocks.tasks.prediction.predict import Predict
@@ -40,9 +41,9 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
 __all__ = [
     "BlockwiseTask", "Box", "Clean", "ClusterClefts", "Convert", "CountMask", "CountOverlaps",
     "CreditSynapses", "Downsample", "EmBlocksError", "Equalize", "ExtractSynapses", "Frame", "Ingest",
-    "MapSynapses", "MetricMask", "Objects", "Predict", "PredictCheckpoints", "Relabel", "Report",
-    "Roi", "Segment", "Threshold", "TissueMask", "Volume", "VolumeInput", "__version__", "generate",
-    "load", "open", "run", "shipped_setup",
+    "LinkSlabs", "MapSynapses", "MetricMask", "Objects", "Predict", "PredictCheckpoints", "Relabel",
+    "Report", "Roi", "Segment", "Threshold", "TissueMask", "Volume", "VolumeInput", "__version__",
+    "generate", "load", "open", "run", "shipped_setup",
 ]
 
 

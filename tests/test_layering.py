@@ -34,7 +34,7 @@ ROOMS = {
         {"evaluation", "connectome", "skeletons", "synthetic", "neuroglancer"},
         {"synapses", "instances"},
         {"components"},
-        {"segmentation", "transforms", "images"},
+        {"segmentation", "transforms", "images", "linking"},
     ],
     "runtime": [
         {"dashboard"},

@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str | None, str]] = {
     "objects": (None, "Find the objects of predicted classes, fill their holes, list them."),
     "segment-instances": (None, "Make one label per object of predicted maps, flooded from seeds."),
     "clean": (None, "Split disconnected labels and remove small components."),
+    "link-slabs": (None, "Link the labels of slabs that were segmented each for itself."),
     "downsample": (None, "Make a pyramid of coarser levels."),
     "map-synapses": (
         "em_blocks.pipelines.map_synapses_blockwise", "Find the segments of synaptic partners."

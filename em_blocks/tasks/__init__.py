@@ -25,6 +25,7 @@ TASKS = Registry("em_blocks.tasks", {
     "segment_instances": "em_blocks.tasks.instances.segment_instances:SegmentInstances",
     "segment": "em_blocks.tasks.segmentation.segment:Segment",
     "relabel": "em_blocks.tasks.segmentation.relabel:Relabel",
+    "link_slabs": "em_blocks.tasks.linking.link_slabs:LinkSlabs",
     "map_synapses": "em_blocks.tasks.synapses.map_synapses:MapSynapses",
     "extract_synapses": "em_blocks.tasks.synapses.extract_synapses:ExtractSynapses",
     "cluster_clefts": "em_blocks.tasks.synapses.cluster_clefts:ClusterClefts",

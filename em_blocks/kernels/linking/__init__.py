@@ -1,0 +1,1 @@
+"""Labels that continue over the faces between pieces of a volume."""

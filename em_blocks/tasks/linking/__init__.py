@@ -1,0 +1,1 @@
+"""Slabs that were labelled each for itself, as one volume."""
