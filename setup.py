@@ -10,10 +10,10 @@ MAPPED = {f"em_blocks.{name}": name for name in ("pipelines", "workers", "setups
 # What only some jobs need; `import em_blocks` and the verbs that look at runs need none of it.
 PREDICT = ["safetensors>=0.4", "torch>=2.4"]
 EVALUATE = ["matplotlib>=3.8", "networkx>=3", "waterz>=0.10"]
-# gunpowder 1.4 does not import with zarr 3.
+# gunpowder 1.4 does not import with zarr 3; scikit-image thins instances to the skeletons of targets.
 TRAIN = [
-    *PREDICT, *EVALUATE, "dask", "funlib.persistence>=0.6", "gunpowder>=1.4,<2", "tensorboardX>=2.6",
-    "zarr>=2.18,<3",
+    *PREDICT, *EVALUATE, "dask", "funlib.persistence>=0.6", "gunpowder>=1.4,<2", "scikit-image>=0.24",
+    "tensorboardX>=2.6", "zarr>=2.18,<3",
 ]
 # Networks of other labs, and ours for others: ONNX is run, checked, and written by torch (onnxscript);
 # PyYAML for the descriptions of bioimage.io.

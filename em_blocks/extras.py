@@ -10,7 +10,7 @@ from em_blocks.errors import ConfigError
 EXTRAS = {
     "predict": ("torch", "safetensors"),
     "evaluate": ("matplotlib", "networkx", "waterz"),
-    "train": ("dask", "gunpowder", "tensorboardX", "zarr"),
+    "train": ("dask", "gunpowder", "skimage", "tensorboardX", "zarr"),
     "onnx": ("onnx", "onnxruntime", "onnxscript", "yaml"),
     "dashboard": ("starlette", "uvicorn"),
     "formats": ("hdf5plugin", "mrcfile", "nibabel", "wkw"),

@@ -190,6 +190,10 @@ HEADS = Registry(
         "indicator": "em_blocks.models.heads.indicator:IndicatorHead",
         "direction_vectors": "em_blocks.models.heads.direction_vectors:DirectionVectorHead",
         "classes": "em_blocks.models.heads.classes:ClassesHead",
+        "foreground": "em_blocks.models.heads.foreground:ForegroundHead",
+        "contour": "em_blocks.models.heads.contour:ContourHead",
+        "skeleton_distance": "em_blocks.models.heads.skeleton_distance:SkeletonDistanceHead",
+        "signed_distance": "em_blocks.models.heads.signed_distance:SignedDistanceHead",
     },
     base="em_blocks.models.head:Head",
 )

@@ -26,7 +26,7 @@ class Sampling(StrictModel):
     labelled: Fraction = Field(
         0.5,
         description="Least share of voxels that are labelled in any of the label volumes; of classes, "
-        "those of which it is known whether they are of the class.",
+        "those of which it is known whether they are of the class; of instances, the annotated ones.",
     )
     masked: dict[Name, Fraction] = Field(
         {}, description="Least share of voxels inside of masks, by name."

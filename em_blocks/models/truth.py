@@ -20,6 +20,12 @@ As in all label volumes, 0 is where nothing is known: losses, balances and score
 METRIC = "metric"
 """Name of the mask of the voxels that count in scores."""
 
+ANNOTATED = "annotated"
+"""Name of the mask of the voxels whose instance is known, where 0 among the labels is background.
+
+Heads that read it learn from 0, too. A source without such a mask is annotated in all of its labels.
+"""
+
 
 @dataclass(frozen=True)
 class Truth:

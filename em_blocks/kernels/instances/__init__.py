@@ -1,1 +1,1 @@
-"""Instances: one label for every object of a kind, such as mitochondria."""
+"""Instances: one label for every object, what a network learns of them, and how maps become labels."""

@@ -10,7 +10,7 @@ import numpy as np
 from em_blocks.errors import ConfigError
 from em_blocks.models.sampling import Sampling
 from em_blocks.models.schedules import scheduled
-from em_blocks.models.truth import OBJECT, Truth
+from em_blocks.models.truth import ANNOTATED, OBJECT, Truth
 from em_blocks.training.data.samples import MAX_ATTEMPTS, Sample
 
 
@@ -92,7 +92,8 @@ def _random(entropy: Sequence[int], number: int) -> float:
 
 
 def _labelled(truth: Truth) -> np.ndarray:
-    return np.any([labels != 0 for labels in truth.labels.values()], axis=0)
+    volumes = [*truth.labels.values(), *(truth.masks[name] for name in {ANNOTATED} & truth.masks.keys())]
+    return np.any([values != 0 for values in volumes], axis=0)
 
 
 def _less(values: np.ndarray, share: float) -> bool:

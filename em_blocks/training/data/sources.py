@@ -15,7 +15,7 @@ from em_blocks.kernels.synapses.table import Synapses
 from em_blocks.kernels.synthetic.volume import phantom
 from em_blocks.models.config import SetupConfig
 from em_blocks.models.sources import DataSource
-from em_blocks.models.truth import BACKGROUND, LABELS, METRIC, UNKNOWN
+from em_blocks.models.truth import ANNOTATED, BACKGROUND, LABELS, METRIC, UNKNOWN
 from em_blocks.training.data.alignment import (
     check_stated_size,
     check_voxel_size,
@@ -75,6 +75,7 @@ class _Content(NamedTuple):
     synapses: Synapses | None
     common: Box  # voxels that all volumes have
     classes: frozenset[str] = frozenset()
+    specimen: Voxels | None = None
 
 
 def open_sources(
@@ -101,7 +102,8 @@ def open_sources(
 
 
 def _opened(source: DataSource, config: SetupConfig, **options: bool) -> list[TrainingData]:
-    data = open_source(source, config.voxel_size, **options)
+    annotated = any(f"masks/{ANNOTATED}" in head.needs for head in config.heads.values())
+    data = open_source(source, config.voxel_size, annotated=annotated, **options)
     if source.normalization is not None:
         raw = _scaled(source, data[0].raw, config)
         data = [one._replace(raw=raw, is_scaled=True) for one in data]
@@ -142,7 +144,8 @@ def _scaled(source: DataSource, raw: Voxels, config: SetupConfig) -> Voxels:
 
 
 def open_source(
-    source: DataSource, voxel_size: Nm3, *, validation: bool = False, check: bool = True
+    source: DataSource, voxel_size: Nm3, *, validation: bool = False, check: bool = True,
+    annotated: bool = False,
 ) -> list[TrainingData]:
     """Open or generate one source and check that it fits.
 
@@ -154,6 +157,8 @@ def open_source(
         Whether `metric_masks` are read.
     check : bool
         Whether all values are read to find those that no training can use.
+    annotated : bool
+        Whether the mask `ANNOTATED` is read: all of a source that has none, but of its specimen only.
 
     Returns
     -------
@@ -173,6 +178,8 @@ def open_source(
     found = (
         _phantom(source, voxel_size) if source.phantom else _stored(source, voxel_size, validation)
     )
+    if annotated:
+        found = found._replace(masks=found.masks | {ANNOTATED: _annotated(found)})
     boxes = used_boxes(source, found.name, found.frame, found.raw.shape, found.common)
     total = sum(box.size for box in boxes)
     data = [
@@ -239,6 +246,7 @@ def _stored(source: DataSource, voxel_size: Nm3, validation: bool) -> _Content:
     }
     classes |= {name: Constant(BACKGROUND, raw.shape) for name in source.absent or ()}
     labels |= classes
+    specimen = None
     if source.specimen is not None:
         specimen = place(open_mask(source.specimen))
         labels = {name: Within(volume, specimen) for name, volume in labels.items()}
@@ -246,8 +254,14 @@ def _stored(source: DataSource, voxel_size: Nm3, validation: bool) -> _Content:
         masks[METRIC] = AllOf([place(open_mask(said)) for said in source.metric_masks])
     return _Content(
         source.name or "/".join(raw.path.split("/")[-2:]), raw.frame, raw, labels, masks,
-        _synapses(source, raw.frame, voxel_size), place.common, frozenset(classes),
+        _synapses(source, raw.frame, voxel_size), place.common, frozenset(classes), specimen,
     )
+
+
+def _annotated(found: _Content) -> Voxels:
+    """Make the mask of the voxels whose instance is known."""
+    mask = found.masks.get(ANNOTATED, Constant(1, found.raw.shape))
+    return mask if found.specimen is None else Within(mask, found.specimen)
 
 
 class _Places:

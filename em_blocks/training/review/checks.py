@@ -8,6 +8,7 @@ import numpy as np
 
 from em_blocks.errors import ConfigError
 from em_blocks.models.config import SetupConfig
+from em_blocks.models.truth import ANNOTATED
 from em_blocks.training.data.domain import Domain
 from em_blocks.training.data.sources import TrainingData
 from em_blocks.training.data.targets import needed
@@ -82,7 +83,9 @@ def check_synapses(data: Sequence[TrainingData], config: SetupConfig, key: str) 
 
 
 def _any_label(data: TrainingData) -> bool:
-    return any(np.any(labels[slab]) for labels in data.labels.values() for slab in data.slabs())
+    annotated = [data.masks[ANNOTATED]] if ANNOTATED in data.masks else []
+    volumes = [*data.labels.values(), *annotated]
+    return any(np.any(values[slab]) for values in volumes for slab in data.slabs())
 
 
 def _tails(data: TrainingData) -> tuple[float, float]:

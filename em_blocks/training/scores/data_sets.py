@@ -11,9 +11,9 @@ import numpy as np
 
 from em_blocks.models.config import SetupConfig
 from em_blocks.models.counted import CountedHead
-from em_blocks.models.head import Better
+from em_blocks.models.head import Better, Head
 from em_blocks.models.scores.voxels import mean_of_known
-from em_blocks.models.truth import METRIC, Truth
+from em_blocks.models.truth import ANNOTATED, METRIC, Truth
 from em_blocks.training.data.sources import TrainingData
 from em_blocks.training.scores.inference import truth_of_box
 from em_blocks.training.scores.parts import part_shape, parts_of
@@ -125,7 +125,7 @@ class DataSets:
         for name, head in self._counting.items():
             yield name, head.tally(predicted[name], truth)
             if self.metric:
-                yield name + MEASURED, head.tally(predicted[name], _measured(truth))
+                yield name + MEASURED, head.tally(predicted[name], _measured(head, truth))
 
     def _from_counts(self, counts: Mapping[str, np.ndarray]) -> dict[str, float]:
         found = {}
@@ -146,11 +146,13 @@ class DataSets:
         return found
 
 
-def _measured(truth: Truth) -> Truth:
+def _measured(head: Head, truth: Truth) -> Truth:
     """Make everything unknown that does not count by the metric mask, if there is one."""
     if METRIC not in truth.masks:
         return truth
     counts = truth.masks[METRIC] != 0
+    if f"masks/{ANNOTATED}" in head.needs:  # 0 among its labels is background, not unknown
+        return replace(truth, masks=truth.masks | {ANNOTATED: counts & (truth.masks[ANNOTATED] != 0)})
     return replace(truth, labels={
         name: np.where(counts, labels, labels.dtype.type(0)) for name, labels in truth.labels.items()
     })
