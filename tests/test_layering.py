@@ -165,7 +165,7 @@ def test_networks_know_neither_files_nor_databases():
     for part, file in MODULES:
         if part == "nets":
             assert not outside(file) & {"pathlib", "os", "pymongo", "tensorstore", "zarr"}, file
-            allowed = {"nets", "kernels", "geometry", "errors", "config", "plugins"}
+            allowed = {"nets", "kernels", "geometry", "errors", "config", "plugins", "by_kind"}
             assert parts_of_em_blocks(file) <= allowed, file
 
 

@@ -66,7 +66,7 @@ class BalancedBCE(Loss):
     def __call__(
         self, logits: Tensor, target: Tensor, mask: Tensor, *, activate: Activation = torch.sigmoid
     ) -> Tensor:
-        logits, target, mask = _alike(logits, target, mask)
+        logits, target, mask = alike(logits, target, mask)
         mask = mask.expand_as(logits)
         voxels = (0, 2, 3, 4)
         count = mask.sum(voxels)
@@ -100,7 +100,7 @@ class _VoxelLoss(Loss):
     def __call__(
         self, logits: Tensor, target: Tensor, mask: Tensor, *, activate: Activation = torch.sigmoid
     ) -> Tensor:
-        logits, target, mask = _alike(logits, target, mask)
+        logits, target, mask = alike(logits, target, mask)
         error = self._error(logits, target, activate)
         if self.balance:
             error = error * self._weight(target, mask)
@@ -183,12 +183,16 @@ class Dice(Loss):
 
     References
     ----------
-    doi:10.1109/3DV.2016.79, with sums of p and t instead of their squares.
+    doi:10.1109/3DV.2016.79, with sums of p and t instead of their squares unless `squares` is set.
     """
 
     kind: Literal["dice"] = "dice"
     smooth: PositiveFloat = Field(
         1.0, description="Added to both sides of the fraction: channels without a voxel have no loss."
+    )
+    squares: bool = Field(
+        False, exclude_if=lambda squares: not squares,
+        description="Whether the sizes below the fraction are sums of squares.",
     )
 
     def __call__(
@@ -197,15 +201,17 @@ class Dice(Loss):
         if target.ndim < logits.ndim and logits.shape[1] > 1:
             classes = torch.where(mask > 0, target.long(), 0)
             target = functional.one_hot(classes, logits.shape[1]).movedim(-1, 1)
-        logits, target, mask = _alike(logits, target, mask)
+        logits, target, mask = alike(logits, target, mask)
         voxels = (0, 2, 3, 4)
         predicted, target = activate(logits) * mask, target * mask
         both = (predicted * target).sum(voxels)
+        if self.squares:
+            predicted, target = predicted.square(), target.square()
         sizes = predicted.sum(voxels) + target.sum(voxels)
         return (1 - (2 * both + self.smooth) / (sizes + self.smooth)).mean()
 
 
-def _alike(*tensors: Tensor) -> list[Tensor]:
+def alike(*tensors: Tensor) -> list[Tensor]:
     """Return float32 tensors with an axis of channels, (n, c, z, y, x)."""
     return [(t if t.ndim == tensors[0].ndim else t[:, None]).float() for t in tensors]
 
@@ -221,6 +227,12 @@ LOSSES = Registry(
         "dice": "em_blocks.nets.losses:Dice",
         "balanced_ce": "em_blocks.nets.class_losses:BalancedCE",
         "ce_dice": "em_blocks.nets.class_losses:CEDice",
+        "weighted_mse": "em_blocks.nets.weighted_losses:WeightedMSE",
+        "weighted_bce": "em_blocks.nets.weighted_losses:WeightedBCE",
+        "ohem_mse": "em_blocks.nets.weighted_losses:OhemMSE",
+        "ohem_bce": "em_blocks.nets.weighted_losses:OhemBCE",
+        "binary_reg": "em_blocks.nets.weighted_losses:BinaryReg",
+        "sum": "em_blocks.nets.loss_sum:LossSum",
     },
     base="em_blocks.nets.losses:Loss",
 )

@@ -13,7 +13,7 @@ from em_blocks.kernels.instances.contours import contours
 from em_blocks.kernels.instances.signed_distance import distance_reach
 from em_blocks.models.instances import InstanceMaskHead
 from em_blocks.models.truth import Truth
-from em_blocks.nets.losses import BCE
+from em_blocks.nets.weighted_losses import WeightedBCE
 
 
 class ContourHead(InstanceMaskHead):
@@ -32,8 +32,8 @@ class ContourHead(InstanceMaskHead):
     )
 
     @property
-    def default_loss(self) -> BCE:
-        return BCE(balance=0.5, rarest=0.05)
+    def default_loss(self) -> WeightedBCE:
+        return WeightedBCE()
 
     def reach(self, voxel_size: VoxelSize) -> Triple:
         widest = max(self.inwards_nm, self.outwards_nm)

@@ -12,7 +12,7 @@ from em_blocks.geometry import Triple
 from em_blocks.kernels.instances.signed_distance import distance_reach, surface_distance
 from em_blocks.models.instances import InstanceDistanceHead
 from em_blocks.models.truth import Truth
-from em_blocks.nets.losses import MSE
+from em_blocks.nets.weighted_losses import WeightedMSE
 
 SATURATED = 3.0
 """Distance, in units of `unit_nm`, from which on the target is constant: tanh(3) = 0.995."""
@@ -32,8 +32,8 @@ class SignedDistanceHead(InstanceDistanceHead):
     dimensions: Literal[2, 3] = Field(3, description="2: every section is measured for itself.")
 
     @property
-    def default_loss(self) -> MSE:
-        return MSE()
+    def default_loss(self) -> WeightedMSE:
+        return WeightedMSE()
 
     def reach(self, voxel_size: VoxelSize) -> Triple:
         return distance_reach(

@@ -16,7 +16,7 @@ from em_blocks.kernels.instances.skeleton_distance import (
 )
 from em_blocks.models.instances import InstanceDistanceHead
 from em_blocks.models.truth import Truth
-from em_blocks.nets.losses import MSE
+from em_blocks.nets.weighted_losses import WeightedMSE
 
 
 class SkeletonDistanceHead(InstanceDistanceHead):
@@ -48,8 +48,8 @@ class SkeletonDistanceHead(InstanceDistanceHead):
     )
 
     @property
-    def default_loss(self) -> MSE:
-        return MSE()
+    def default_loss(self) -> WeightedMSE:
+        return WeightedMSE(background=-1.0)
 
     @model_validator(mode="after")
     def _keys_of_its_dimensions(self) -> Self:
