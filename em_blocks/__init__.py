@@ -13,7 +13,15 @@ from em_blocks.errors import EmBlocksError
 from em_blocks.geometry import Box, Frame, Roi
 
 if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
-    from em_blocks.api import Report, generate, load, open, run, shipped_setup
+    from em_blocks.api import (
+        Report,
+        generate,
+        generate_mitochondria,
+        load,
+        open,
+        run,
+        shipped_setup,
+    )
     from em_blocks.config import VolumeInput
     from em_blocks.tasks.base import BlockwiseTask
     from em_blocks.tasks.components.clean import Clean
@@ -43,7 +51,7 @@ __all__ = [
     "CreditSynapses", "Downsample", "EmBlocksError", "Equalize", "ExtractSynapses", "Frame", "Ingest",
     "LinkSlabs", "MapSynapses", "MetricMask", "Objects", "Predict", "PredictCheckpoints", "Relabel",
     "Report", "Roi", "Segment", "Threshold", "TissueMask", "Volume", "VolumeInput", "__version__",
-    "generate", "load", "open", "run", "shipped_setup",
+    "generate", "generate_mitochondria", "load", "open", "run", "shipped_setup",
 ]
 
 
@@ -57,7 +65,10 @@ def __getattr__(name: str) -> Any:
     modules |= {
         "BlockwiseTask": "em_blocks.tasks.base", "Volume": "em_blocks.volumes",
         "VolumeInput": "em_blocks.config",
-    } | dict.fromkeys(("Report", "generate", "load", "open", "run", "shipped_setup"), "em_blocks.api")
+    } | dict.fromkeys(
+        ("Report", "generate", "generate_mitochondria", "load", "open", "run", "shipped_setup"),
+        "em_blocks.api",
+    )
     if name not in modules:
         raise AttributeError(f"module 'em_blocks' has no attribute {name!r}")
     value = getattr(importlib.import_module(modules[name]), name)

@@ -23,10 +23,11 @@ from em_blocks.tasks.base import BlockwiseTask, RunConfig
 from em_blocks.volumes import Volume
 
 if TYPE_CHECKING:
+    from em_blocks.kernels.synthetic.mitochondria import Mitochondria
     from em_blocks.kernels.synthetic.volume import Phantom
     from em_blocks.runtime.runs.report import RunReport
 
-__all__ = ["Report", "generate", "load", "open", "run", "shipped_setup"]
+__all__ = ["Report", "generate", "generate_mitochondria", "load", "open", "run", "shipped_setup"]
 
 
 def open(path: str | Path | VolumeInput, *, mode: Literal["r", "r+"] = "r") -> Volume:
@@ -162,6 +163,50 @@ def generate(
     _check_free(output)  # a large volume takes minutes, in which another process may have made it
     write(output, made, Frame(triple(voxel_size)))
     return made
+
+
+def generate_mitochondria(
+    output: str | Path, *, seed: int, shape: Sequence[int] = (64, 512, 512),
+    voxel_size: Sequence[float] = (30, 8, 8), per_um3: float = 4.0,
+) -> Mitochondria:
+    """Make mitochondria that touch, branch and thin out to necks, and maps of them, and store both.
+
+    The maps look as networks predict them: blurred, too wide, noisy, with gaps in contours and false
+    spots. They are the input of a search for thresholds and of tests of it.
+
+    Parameters
+    ----------
+    output : str or Path
+        NAME.zarr becomes a folder of the volumes mitochondria (ids), foreground, contour and
+        signed_distance (uint8, 255 is 1.0).
+    seed : int
+        The same seed makes the same volumes.
+    shape : (3,) int
+        Voxels (z, y, x). Any number: they are made block by block.
+    voxel_size : (3,) float
+        nm per voxel (z, y, x).
+    per_um3 : float
+        Mitochondria per cubic micrometre; 4 fill about an eighth of the volume.
+
+    Returns
+    -------
+    Mitochondria
+        The spheres that they consist of, and which ones were grown to touch.
+
+    Raises
+    ------
+    RefusedError
+        If `output` exists.
+    EmBlocksError
+        If its format is unknown, or it cannot be written.
+    """
+    from em_blocks.export.mitochondria import write_mitochondria
+
+    output = Path(output)
+    _check_free(output)
+    return write_mitochondria(
+        output, shape=triple(shape), frame=Frame(triple(voxel_size)), seed=seed, per_um3=per_um3
+    )
 
 
 def shipped_setup(name: str) -> Path:

@@ -1,11 +1,14 @@
 """`em-blocks generate`: the same volume as a CREMI file and as zarr; never over something else."""
 
+import re
+
 import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from em_blocks.cli.main import main
+from em_blocks.export.mitochondria import write_mitochondria
 from em_blocks.geometry import Frame
 from em_blocks.kernels.synthetic.volume import phantom
 from em_blocks.volumes import Volume
@@ -86,3 +89,53 @@ def test_a_bad_option_is_a_usage_error(tmp_path, option):
     result = generate(tmp_path / "cube.hdf", *option, "--seed", 1)
     assert result.exit_code == 2 and option[0] in result.stderr
     assert not any(tmp_path.iterdir())
+
+
+# -- mitochondria with maps ------------------------------------------------------------------
+
+MITOCHONDRIA = ("--mitochondria-per-um3", "5", "--voxel-size", "30,9.3,9.3", "--seed", "5")
+NAMES = ("mitochondria", "foreground", "contour", "signed_distance")
+
+
+def stored(folder):
+    volumes = {name: Volume.open(str(folder / name)) for name in NAMES}
+    return {name: volume.read(volume.box) for name, volume in volumes.items()}
+
+
+def test_mitochondria_are_stored_with_maps_that_fit_them(tmp_path):
+    result = generate(tmp_path / "m.zarr", *MITOCHONDRIA, "--shape", "24,160,170")
+    assert result.exit_code == 0 and "pairs of them touch" in result.stdout
+    found = stored(tmp_path / "m.zarr")
+    labels = found["mitochondria"]
+    assert labels.dtype == np.uint64 and len(np.unique(labels)) > 3
+    assert int(re.search(r": (\d+) mitochondria", result.stdout)[1]) >= labels.max()
+    inside = labels > 0
+    for name, least in (("foreground", 150), ("signed_distance", 60)):
+        assert found[name].dtype == np.uint8
+        assert found[name][inside].mean() > least > 4 * found[name][~inside].mean()
+    volume = Volume.open(str(tmp_path / "m.zarr" / "contour"))
+    assert volume.frame == Frame((30, 9.3, 9.3)) and volume.scale == 255
+
+
+def test_maps_do_not_depend_on_the_blocks(tmp_path):
+    frame, shape = Frame((30, 9.3, 9.3)), (24, 135, 140)
+    blocks = [(32, 512, 512), (16, 128, 128)]
+    for n, block_shape in enumerate(blocks):
+        write_mitochondria(tmp_path / f"{n}.zarr", shape=shape, frame=frame, seed=5, per_um3=8,
+                           block_shape=block_shape)
+    one, other = (stored(tmp_path / f"{n}.zarr") for n in range(len(blocks)))
+    for name in NAMES:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.mark.parametrize(("name", "options", "words"), [
+    ("m.hdf", (), "should end in .zarr"),
+    ("m.zarr", ("--neurite-nm", 100), "--neurite-nm is about tissue"),
+    ("m.zarr", ("--synapses-per-um3", 8), "--synapses-per-um3 is about tissue"),
+    ("there.zarr", (), "not overwritten"),
+])
+def test_mitochondria_are_refused_where_they_do_not_fit(tmp_path, name, options, words):
+    (tmp_path / "there.zarr").mkdir()
+    result = generate(tmp_path / name, *MITOCHONDRIA, "--shape", "9999,9999,9999", *options)
+    assert result.exit_code in (2, 3) and words in result.stderr
+    assert [path.name for path in tmp_path.rglob("*")] == ["there.zarr"]
