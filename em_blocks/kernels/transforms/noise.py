@@ -88,7 +88,7 @@ _WORD = 2**64 - 1
 
 
 def _mixed_python(value: int) -> int:
-    """Return the mixed bits of a number (SplitMix64: Steele et al. 2014, doi:10.1145/2660193.2660195)."""
+    """Return the mixed bits of a number: SplitMix64, Steele et al. 2014, doi:10.1145/2660193.2660195."""
     value = (value + _GOLDEN) & _WORD
     value = ((value ^ (value >> 30)) * _FIRST) & _WORD
     value = ((value ^ (value >> 27)) * _SECOND) & _WORD
