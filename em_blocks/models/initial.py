@@ -14,6 +14,7 @@ from torch import nn
 
 from em_blocks.errors import CheckpointError
 from em_blocks.models.setup import read_weights, weight_differences
+from em_blocks.nets.unet import auxiliary_name
 
 CHANNELS = "channels"
 """Key of the metadata of a weights file: the names of the channels of heads that name them, as JSON."""
@@ -143,8 +144,10 @@ def _identity(value: torch.Tensor) -> torch.Tensor:
 
 
 def _head(key: str) -> str | None:
-    """Name the head that a parameter belongs to."""
-    return key.split(".")[1] if key.startswith("heads.") else None
+    """Name the head, or the auxiliary output, that a parameter belongs to."""
+    of, _, rest = key.partition(".")
+    name = rest.partition(".")[0]
+    return {"heads": name, "prototypes": name, "auxiliary": auxiliary_name(name)}.get(of)
 
 
 def _decoder(key: str) -> str | None:

@@ -233,6 +233,7 @@ LOSSES = Registry(
         "ohem_bce": "em_blocks.nets.weighted_losses:OhemBCE",
         "binary_reg": "em_blocks.nets.weighted_losses:BinaryReg",
         "sum": "em_blocks.nets.loss_sum:LossSum",
+        "discriminative": "em_blocks.nets.embedding_losses:Discriminative",
     },
     base="em_blocks.nets.losses:Loss",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from em_blocks.errors import GeometryError
 from em_blocks.geometry import Triple, triple
+from em_blocks.nets.prototypes import Nearest, Prototypes
 from em_blocks.nets.shapes import UNetShapes
 
 
@@ -33,12 +35,22 @@ RECTIFIERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+COARSE = 2
+"""Level of auxiliary outputs: two poolings below the finest, a quarter of its resolution in sections."""
+
+
 class Head(NamedTuple):
     """One output of a network."""
 
     channels: int
     activation: str  # a key of ACTIVATIONS
     unit: float = 1.0  # predictions are the activation's values times this
+    nearest: Nearest | None = None  # what its logits are made of, instead of by a pointwise layer
+
+
+def auxiliary_name(head: str) -> str:
+    """Name the auxiliary output of a head."""
+    return f"{head}/auxiliary"
 
 
 class UNet(nn.Module):
@@ -60,6 +72,9 @@ class UNet(nn.Module):
         One way up for all heads, or one for each.
     rectifier : {"relu", "leaky_relu", "elu"}
         After every convolution. A leaky one cannot die, as those of narrow decoders do.
+    auxiliary : bool
+        Whether every head has a second output in training, made of the features of the third level,
+        which with the usual poolings have a quarter of the resolution.
 
     Attributes
     ----------
@@ -83,6 +98,7 @@ class UNet(nn.Module):
         heads: Mapping[str, Head],
         decoders: str = "shared",
         rectifier: str = "relu",
+        auxiliary: bool = False,
     ):
         super().__init__()
         self.shapes = UNetShapes(kernels, pooling)
@@ -107,12 +123,33 @@ class UNet(nn.Module):
         else:
             self.decoders = nn.ModuleDict({name: up() for name in heads})
         self.heads = nn.ModuleDict(
-            {name: nn.Conv3d(features[0], head.channels, 1) for name, head in heads.items()}
+            {
+                name: nn.Conv3d(features[0], head.nearest.channels if head.nearest else head.channels, 1)
+                for name, head in heads.items()
+            }
         )
+        self._nearest = {name: head.nearest for name, head in heads.items() if head.nearest}
+        self.prototypes = nn.ModuleDict(
+            {name: Prototypes(nearest.channels) for name, nearest in self._nearest.items()}
+        )
+        if auxiliary:
+            self._check_levels(len(features))
+            self.auxiliary = nn.ModuleDict(
+                {name: nn.Conv3d(features[COARSE], head.channels, 1) for name, head in heads.items()}
+            )
         self.apply(_initialise)
 
     joined: ClassVar[int] = 2
     """Channels of what `join` returns, in those of one of the two."""
+
+    @staticmethod
+    def _check_levels(n: int) -> None:
+        if n <= COARSE:
+            raise GeometryError(
+                f"The network has {n} levels, but `auxiliary` asks for outputs of its third one, at a "
+                "quarter of the resolution. Leave `auxiliary` out, or give `features`, `kernels` and "
+                "`pooling` for three levels or more."
+            )
 
     @staticmethod
     def level(before: int, after: int, kernels: Sequence[Triple], rectifier: str) -> nn.Module:
@@ -150,27 +187,53 @@ class UNet(nn.Module):
         Returns
         -------
         dict of (n, channels, z', y', x') tensors
+            In training, auxiliary outputs are among them, with the names of `auxiliary_name`.
 
         Raises
         ------
         GeometryError
             If the input is not a legal tile plus its context.
         """
-        self.shapes.output_shape(tuple(raw.shape[2:]))
-        levels, wanted = self._encode(raw), [n for n in self.heads if heads is None or n in heads]
-        if not hasattr(self, "decoders"):
-            features = dict.fromkeys(wanted, self._decode(levels, self))
-        else:
-            features = {name: self._decode(levels, self.decoders[name]) for name in wanted}
-        return {name: self.heads[name](features[name]) for name in wanted}
+        output = self.shapes.output_shape(tuple(raw.shape[2:]))
+        features = self._features(raw, heads)
+        outputs = {name: self.heads[name](levels[0]) for name, levels in features.items()}
+        for name in outputs.keys() & self._nearest.keys():
+            prior = outputs.get(self._nearest[name].prior)
+            outputs[name] = self.prototypes[name](outputs[name], prior)
+        if self.training and hasattr(self, "auxiliary"):
+            outputs |= {
+                auxiliary_name(name): self._repeated(self.auxiliary[name](levels[COARSE]), output)
+                for name, levels in features.items()
+            }
+        return outputs
 
     def predict(self, raw: Tensor, heads: Collection[str] | None = None) -> dict[str, Tensor]:
         """Compute `forward`, then the activation of the heads, in float32."""
         outputs = {}
-        for name, logits in self.forward(raw, heads).items():
-            activation, unit = self._outputs[name]
-            outputs[name] = activation(logits.float()) * unit
+        logits = self.forward(raw, heads)
+        for name, (activation, unit) in self._outputs.items():
+            if name in logits:
+                outputs[name] = activation(logits[name].float()) * unit
         return outputs
+
+    def _features(
+        self, raw: Tensor, heads: Collection[str] | None
+    ) -> dict[str, list[Tensor]]:
+        """Compute the features of every level on the way up, finest first, for the heads."""
+        levels, wanted = self._encode(raw), [n for n in self.heads if heads is None or n in heads]
+        if not hasattr(self, "decoders"):
+            return dict.fromkeys(wanted, self._decode(levels, self))
+        return {name: self._decode(levels, self.decoders[name]) for name in wanted}
+
+    def _repeated(self, coarse: Tensor, output: Triple) -> Tensor:
+        """Repeat the voxels of the third level, and cut the middle of `output` voxels (z, y, x)."""
+        # Repeated instead of smaller targets: labels and masks have no mean, and every loss has it
+        # as it is. Of a cross entropy it is the same as with the mean of the targets.
+        steps = zip(*self._pooling[:COARSE], strict=True)
+        fine = functional.interpolate(coarse, scale_factor=tuple(prod(step) for step in steps))
+        return crop_sides(
+            fine, [(n - m) // 2 for n, m in zip(fine.shape[2:], output, strict=True)]
+        )
 
     def _encode(self, features: Tensor) -> list[Tensor]:
         """Compute the features of every level, finest first."""
@@ -182,9 +245,10 @@ class UNet(nn.Module):
             levels.append(features)
         return levels
 
-    def _decode(self, levels: list[Tensor], decoder: Any) -> Tensor:
-        """Compute the finest features, by the layers `reduce` and `up` of a decoder."""
+    def _decode(self, levels: list[Tensor], decoder: Any) -> list[Tensor]:
+        """Compute features of every level, finest first, by the layers `reduce` and `up`."""
         *fines, features = levels
+        decoded = [features]
         for level, fine in reversed(list(enumerate(fines))):
             coarse = decoder.reduce[level](features)
             coarse = functional.interpolate(coarse, scale_factor=self._pooling[level])
@@ -192,7 +256,8 @@ class UNet(nn.Module):
                 coarse = crop_sides(coarse, self.shapes.crop)
             excess = [(a - b) // 2 for a, b in zip(fine.shape[2:], coarse.shape[2:], strict=True)]
             features = decoder.up[level](self.join(crop_sides(fine, excess), coarse))
-        return features
+            decoded.insert(0, features)
+        return decoded
 
 
 class _Decoder(nn.Module):

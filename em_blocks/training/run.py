@@ -132,7 +132,9 @@ class TrainingRun:
         network.check_tile(setup.config.tile_shape)
         if not resume:
             begin_with_weights(network, setup.config)
-        self.trainer = Trainer(network, HeadsObjective(setup.config.heads), self.config)
+        weight = getattr(setup.config.network, "auxiliary", None)  # networks of a kind of their own
+        objective = HeadsObjective(setup.config.heads, 1.0 if weight is None else weight)
+        self.trainer = Trainer(network, objective, self.config)
         if frozen := self.trainer.frozen:
             logger.info("%d parameters are frozen: %s", len(frozen), ", ".join(self.config.freeze))
         if not resume:

@@ -11,7 +11,7 @@ from torch import nn
 from em_blocks.config import Shape3
 from em_blocks.models.head import Head
 from em_blocks.models.network import Network
-from em_blocks.models.networks.unet import outputs_of
+from em_blocks.models.networks.unet import Auxiliary, outputs_of
 from em_blocks.nets.residual_unet import ResidualUNet
 
 IN_SECTIONS = (1, 2, 2)
@@ -33,6 +33,7 @@ class ResidualUNetNetwork(Network):
     decoders: Literal["shared", "separate"] = Field(
         "shared", description="One decoder for all heads, or one for each behind the same encoder."
     )
+    auxiliary: Auxiliary = None
 
     @model_validator(mode="before")
     @classmethod
@@ -43,5 +44,10 @@ class ResidualUNetNetwork(Network):
 
     def build(self, heads: Mapping[str, Head]) -> nn.Module:
         """Make an `em_blocks.nets.residual_unet.ResidualUNet` with random weights."""
-        values = self.model_dump(exclude={"kind"})
-        return ResidualUNet(**values, rectifier="elu", heads=outputs_of(heads))
+        values = self.model_dump(exclude={"kind", "auxiliary"})
+        return ResidualUNet(
+            **values, rectifier="elu", heads=outputs_of(heads), auxiliary=self.auxiliary is not None
+        )
+
+    def content(self) -> dict:
+        return self.model_dump(mode="json", exclude={"auxiliary"})  # predictions are without it

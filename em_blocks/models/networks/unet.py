@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import nn
 
 from em_blocks.config import Shape3
@@ -13,6 +13,15 @@ from em_blocks.models.head import Head
 from em_blocks.models.network import Network
 from em_blocks.nets.unet import Head as Output
 from em_blocks.nets.unet import UNet
+
+Auxiliary = Annotated[
+    PositiveFloat | None,
+    Field(
+        exclude_if=lambda weight: weight is None,
+        description="In training, every head has a second output at a quarter of the resolution, whose "
+        "loss counts this much, usually 0.5. Default: none.",
+    ),
+]
 
 
 class UNetNetwork(Network):
@@ -32,15 +41,22 @@ class UNetNetwork(Network):
     rectifier: Literal["relu", "leaky_relu"] = Field(
         "relu", description="After every convolution; a leaky one cannot die in narrow layers."
     )
+    auxiliary: Auxiliary = None
 
     def build(self, heads: Mapping[str, Head]) -> nn.Module:
         """Make an `em_blocks.nets.unet.UNet` with random weights."""
-        return UNet(**self.model_dump(), heads=outputs_of(heads))
+        values = self.model_dump(exclude={"auxiliary"})
+        return UNet(**values, heads=outputs_of(heads), auxiliary=self.auxiliary is not None)
+
+    def content(self) -> dict:
+        return self.model_dump(mode="json", exclude={"auxiliary"})  # predictions are without it
 
 
 def outputs_of(heads: Mapping[str, Head]) -> dict[str, Output]:
     """Say what a U-Net computes for each head."""
     return {
-        name: Output(head.channels, head.activation, getattr(head, "unit_nm", 1.0))
+        name: Output(
+            head.channels, head.activation, getattr(head, "unit_nm", 1.0), getattr(head, "nearest", None)
+        )
         for name, head in heads.items()
     }
