@@ -11,7 +11,7 @@ from em_blocks.config import VoxelSize
 from em_blocks.geometry import Triple
 from em_blocks.kernels.instances.contours import contours
 from em_blocks.kernels.instances.signed_distance import distance_reach
-from em_blocks.models.instances import InstanceMaskHead
+from em_blocks.models.heads.instances import InstanceMaskHead
 from em_blocks.models.truth import Truth
 from em_blocks.nets.weighted_losses import WeightedBCE
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from em_blocks.models.instances import InstanceMaskHead
+from em_blocks.models.heads.instances import InstanceMaskHead
 from em_blocks.models.truth import Truth
 from em_blocks.nets.class_losses import CEDice
 

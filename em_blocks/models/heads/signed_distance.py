@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat
 from em_blocks.config import VoxelSize
 from em_blocks.geometry import Triple
 from em_blocks.kernels.instances.signed_distance import distance_reach, surface_distance
-from em_blocks.models.instances import InstanceDistanceHead
+from em_blocks.models.heads.instances import InstanceDistanceHead
 from em_blocks.models.truth import Truth
 from em_blocks.nets.weighted_losses import WeightedMSE
 

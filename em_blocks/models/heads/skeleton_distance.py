@@ -14,7 +14,7 @@ from em_blocks.kernels.instances.skeleton_distance import (
     volume_distance,
     volume_reach,
 )
-from em_blocks.models.instances import InstanceDistanceHead
+from em_blocks.models.heads.instances import InstanceDistanceHead
 from em_blocks.models.truth import Truth
 from em_blocks.nets.weighted_losses import WeightedMSE
 
