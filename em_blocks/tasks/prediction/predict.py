@@ -82,7 +82,9 @@ class Predict(OfTraining):
         "that divides the block, timed once per run; the setup's where values depend on the tile.",
     )
     batch_size: PositiveInt | None = Field(
-        None, description="Tiles in one network pass. Default: the fastest on a GPU, 1 on a CPU."
+        None,
+        description="Tiles in one network pass. Default: the fastest on a GPU, and on a CPU if tiles have "
+        "at most 4 sections; else 1.",
     )
     worker_memory_gb: PositiveFloat | None = Field(
         None,

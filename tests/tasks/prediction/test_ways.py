@@ -68,6 +68,14 @@ def test_of_tiles_with_as_many_voxels_the_one_that_reads_least_is_tried(raw, set
     assert found == [(12, 24, 12), (6, 12, 12)]
 
 
+@pytest.mark.parametrize(
+    ("device", "sections", "batches"),
+    [("cpu", 1, (1, 2)), ("cpu", 4, (1, 2)), ("cpu", 5, (1,)), ("cuda", 1, (1, 2, 4, 8))],
+)
+def test_a_cpu_tries_two_tiles_at_a_time_only_if_they_are_thin(device, sections, batches):
+    assert predict_ways._batches(device, (sections, 64, 64)) == batches
+
+
 def test_both_precisions_are_tried_full_precision_first(raw, setup_folder, tmp_path, with_bf16):
     ways = possible_ways(predict(raw, setup_folder, tmp_path, tile_shape=(6, 24, 24)))
     assert ways == [Way("fp32", (6, 24, 24)), Way("bf16", (6, 24, 24))]
