@@ -83,8 +83,8 @@ class Predict(OfTraining):
     )
     batch_size: PositiveInt | None = Field(
         None,
-        description="Tiles in one network pass. Default: the fastest on a GPU, and on a CPU if tiles have "
-        "at most 4 sections; else 1.",
+        description="Tiles in one network pass. Default: the fastest on a GPU, and on a CPU if tiles "
+        "have at most 4 sections; else 1.",
     )
     worker_memory_gb: PositiveFloat | None = Field(
         None,
