@@ -54,6 +54,34 @@ def setup_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def runs_address(tmp_path_factory):
+    """The address of a run database that stays up for all tests of a file."""
+    from em_blocks.db.trainings.run_database import run_database
+
+    address = str(tmp_path_factory.mktemp("runs"))
+    with run_database(address):
+        yield address
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """The folder of a recorded training."""
+    from recorded_training import write_training
+
+    return write_training(tmp_path / "one")
+
+
+@pytest.fixture
+def number(runs_address, recorded):
+    """The number of the training `recorded` in the run database."""
+    from em_blocks.db.trainings.run_database import run_database
+    from em_blocks.training.records.importing import import_training
+
+    with run_database(runs_address) as store:
+        return import_training(store, recorded)
+
+
 @pytest.fixture(scope="session")
 def endpoint():
     """The URL of an S3 server that ends with the tests."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from em_blocks.config import RoiConfig
+from em_blocks.config import RoiConfig, VolumeRef
 from em_blocks.errors import GeometryError
-from em_blocks.geometry import Box, Roi
+from em_blocks.geometry import Box, Frame, Roi, Triple
 from em_blocks.volumes import Volume
 
 
@@ -26,3 +26,10 @@ def box_of(roi: RoiConfig | None, volume: Volume, role: str) -> Box:
             f"{volume.roi.shape}. There is nothing to read outside; correct the ROI."
         )
     return box
+
+
+def region_of(volume: VolumeRef, roi: RoiConfig | None) -> tuple[Frame, Triple]:
+    """Return frame and shape, voxels (z, y, x), of a region of a volume."""
+    opened = Volume.open(volume)
+    box = box_of(roi, opened, "volume")
+    return Frame(opened.voxel_size, opened.frame.to_roi(box).offset), box.shape

@@ -7,32 +7,20 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from em_blocks.config import VolumeRef
-from em_blocks.geometry import BlockGrid, Box
+from em_blocks.geometry import Box
 from em_blocks.kernels.components.block_components import Connectivity
 from em_blocks.kernels.components.join_components import JoinedParts
 from em_blocks.outputs import TableOutput
-from em_blocks.outputs.volume import fingerprint_of
-from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.tasks.components.apply_parts import ApplyParts
 from em_blocks.tasks.components.find_parts import FindParts
 from em_blocks.tasks.components.join_parts import JoinParts
-from em_blocks.volumes import Volume
+from em_blocks.tasks.components.planned_volume import OfPlannedVolume
 
 
-class _OfZeros(BlockwiseTask):
-    """A step whose one id is that of the voxels that are 0 in `labels`, which an earlier step makes."""
+class _OfZeros(OfPlannedVolume):
+    """A step whose one id is that of the voxels that are 0 in `labels`."""
 
-    labels: VolumeRef
-    like: VolumeRef = Field(description="Volume of the same voxels, which exists already.")
     connectivity: Connectivity = Field(description="Neighbours that join voxels.")
-
-    def grid(self) -> BlockGrid:
-        like = Volume.open(self.like)
-        return BlockGrid(like.frame, like.shape, self.block_shape)
-
-    def check(self) -> None:
-        BlockwiseTask.check(self)
 
     def ids_in(self, box: Box) -> np.ndarray:
         """Return 1 where a volume is 0, else 0, also beyond it; uint8."""
@@ -51,13 +39,6 @@ class FindZeroParts(_OfZeros, FindParts):
 
     kind: Literal["find_zero_parts"]
 
-    def inputs(self) -> dict:
-        return {"labels": fingerprint_of(self.labels)}
-
-    @classmethod
-    def locations(cls) -> set[str]:
-        return {"output", "like"}
-
 
 class ApplyZeroParts(_OfZeros, ApplyParts):
     """As `ApplyParts`, of the voxels that are 0: 1 where they stay, else 0."""
@@ -67,12 +48,7 @@ class ApplyZeroParts(_OfZeros, ApplyParts):
     kind: Literal["apply_zero_parts"]
 
     def inputs(self) -> dict:
-        changes = TableOutput("changes", self.changes)
-        return {"labels": fingerprint_of(self.labels), "changes": changes.stored_fingerprint()}
-
-    @classmethod
-    def locations(cls) -> set[str]:
-        return {"output", "changes", "like"}
+        return super().inputs() | {"changes": TableOutput("", self.changes).stored_fingerprint()}
 
 
 class KeepLarge(JoinParts):

@@ -22,7 +22,7 @@ from em_blocks.tasks.components.find_parts import tables_of_parts
 from em_blocks.tasks.instances.maps import Maps, open_maps, sigma_of
 from em_blocks.tasks.instances.options import MapOptions
 from em_blocks.tasks.masks import open_mask, read_mask
-from em_blocks.tasks.objects.threshold import region_of
+from em_blocks.tasks.region import region_of
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.storage import Format, block_shards
 from em_blocks.volumes.stores import store

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from em_blocks.config import StrictModel, VolumeRef
 from em_blocks.kernels.instances.landscape import Levels
-from em_blocks.tasks.objects.threshold import Channel, Probability
+from em_blocks.tasks.objects.threshold_options import Channel, Probability
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Length = Annotated[float, Field(ge=0)]

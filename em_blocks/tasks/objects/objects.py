@@ -11,14 +11,15 @@ from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.tasks.objects.listing import listing_paths, write_listing
 from em_blocks.tasks.objects.object_steps import ObjectSteps
 from em_blocks.tasks.objects.steps import ApplyObjects, FindObjects, JoinObjects
-from em_blocks.tasks.objects.threshold import MOST_CLASSES, Channel, Threshold, Thresholds
+from em_blocks.tasks.objects.threshold import Threshold
+from em_blocks.tasks.objects.threshold_options import ThresholdOptions
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.apart import check_apart
 
 _MADE = ("mask", "components", "objects", "tables")
 
 
-class Objects(ObjectSteps):
+class Objects(ThresholdOptions, ObjectSteps):
     """Probabilities -> classes -> connected objects -> filled holes -> a table of objects.
 
     Every step is a run of its own: ``RUN.mask``, ``RUN.parts``, ``RUN.join``, ``RUN.components``,
@@ -35,17 +36,6 @@ class Objects(ObjectSteps):
     """
 
     kind: Literal["objects"]
-    prediction: VolumeRef = Field(
-        description="Probabilities: uint8, uint16 with the attribute scale, or float in 0..1."
-    )
-    channels: tuple[Channel, ...] | None = Field(
-        None, min_length=1, max_length=MOST_CLASSES,
-        description="Channels by number or class. Default: all classes.",
-    )
-    threshold: Thresholds = Field(
-        0.5, description='From this probability on a voxel is of a class; {"class": threshold, ...} for '
-        "one per class."
-    )
     mask: VolumeRef | None = Field(
         None, description="Specimen, a volume of any voxel size; outside of it there are no objects."
     )

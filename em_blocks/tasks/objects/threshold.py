@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -18,7 +18,8 @@ from em_blocks.outputs import RunContext, VolumeOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.components.find_parts import identity_of
 from em_blocks.tasks.masks import open_mask, read_mask
-from em_blocks.tasks.region import box_of
+from em_blocks.tasks.objects.threshold_options import ThresholdOptions
+from em_blocks.tasks.region import region_of
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.storage import Format, block_shards
 from em_blocks.volumes.predictions import (
@@ -32,14 +33,8 @@ from em_blocks.volumes.predictions import (
 )
 from em_blocks.volumes.stores import store
 
-Probability = Annotated[float, Field(gt=0, le=1)]
-Channel = int | str
-Thresholds = Probability | dict[str, Probability]
 
-MOST_CLASSES = 255
-
-
-class Threshold(BlockwiseTask):
+class Threshold(ThresholdOptions, BlockwiseTask):
     """Mark the voxels whose probability reaches a threshold, with the number of their class.
 
     The output is uint8: 0 is background, 1 the first of `channels`, 2 the second. Where several
@@ -49,17 +44,6 @@ class Threshold(BlockwiseTask):
     reads: ClassVar[tuple[str, ...]] = ("prediction",)
 
     kind: Literal["threshold"]
-    prediction: VolumeRef = Field(
-        description="Probabilities: uint8, uint16 with the attribute scale, or float in 0..1."
-    )
-    channels: tuple[Channel, ...] | None = Field(
-        None, min_length=1, max_length=MOST_CLASSES,
-        description="Channels by number or class. Default: all classes.",
-    )
-    threshold: Thresholds = Field(
-        0.5, description='From this probability on a voxel is of a class; {"class": threshold, ...} for '
-        "one per class."
-    )
     mask: VolumeRef | None = Field(
         None, description="Specimen, a volume of any voxel size; outside of it everything is 0."
     )
@@ -182,10 +166,3 @@ class Threshold(BlockwiseTask):
     @cached_property
     def _volume(self) -> Volume:
         return Volume.open(self.prediction)
-
-
-def region_of(volume: VolumeRef, roi: RoiConfig | None) -> tuple[Frame, tuple[int, int, int]]:
-    """Return frame and shape, voxels (z, y, x), of a region of a volume."""
-    opened = Volume.open(volume)
-    box = box_of(roi, opened, "volume")
-    return Frame(opened.voxel_size, opened.frame.to_roi(box).offset), box.shape

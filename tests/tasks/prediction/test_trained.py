@@ -12,29 +12,9 @@ from em_blocks.db.trainings.run_database import VARIABLE, run_database
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Frame
 from em_blocks.tasks.prediction.predict import Predict
-from em_blocks.training.records.importing import import_training
 from em_blocks.volumes import Volume
-from recorded_training import write_training
 
 SHAPE, FRAME = (8, 32, 32), Frame((10.0, 10.0, 10.0), (400.0, 46.0, 9.0))
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    address = str(tmp_path_factory.mktemp("runs"))
-    with run_database(address):
-        yield address
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return write_training(tmp_path / "one")
-
-
-@pytest.fixture
-def number(address, folder):
-    with run_database(address) as store:
-        return import_training(store, folder)
 
 
 @pytest.fixture
@@ -71,21 +51,21 @@ def stored(config):
 
 
 def test_a_prediction_by_number_has_the_bytes_and_the_fingerprint_of_an_explicit_one(
-    address, folder, number, job
+    runs_address, recorded, number, job
 ):
-    explicit = job("explicit", setup=str(folder))
+    explicit = job("explicit", setup=str(recorded))
     named = job("named", setup="somewhere/else")
     code, said = predict(explicit)
     assert code == 0, said
-    code, said = predict(named, "--run-id", number, "--db", address)
+    code, said = predict(named, "--run-id", number, "--db", runs_address)
     assert code == 0, said
     assert stored(named) == stored(explicit) and len(stored(named)) > 1
-    by_key = Predict.from_file(job("key", training=number, training_db=address))
-    by_folder = Predict.from_file(job("folder", training=str(folder)))
+    by_key = Predict.from_file(job("key", training=number, training_db=runs_address))
+    by_folder = Predict.from_file(job("folder", training=str(recorded)))
     prints = [task.inputs()["network"] for task in (by_key, by_folder)]
     assert prints == [Predict.from_file(explicit).inputs()["network"]] * 2
     assert by_key.identity()["config"] == Predict.from_file(explicit).identity()["config"]
-    with run_database(address) as store:
+    with run_database(runs_address) as store:
         (found,) = store.predictions_of(by_key.training.uid)
     assert found["training"] == {
         "number": number, "uid": by_key.training.uid, "setup": "tiny", "iteration": 4,
@@ -96,49 +76,49 @@ def test_a_prediction_by_number_has_the_bytes_and_the_fingerprint_of_an_explicit
 
 
 def test_weights_are_chosen_by_the_option_and_by_the_key(
-    address, folder, number, job, monkeypatch
+    runs_address, recorded, number, job, monkeypatch
 ):
-    monkeypatch.setenv(VARIABLE, address)
+    monkeypatch.setenv(VARIABLE, runs_address)
     for values in ({"training": f"{number}:8"}, {"training": number, "checkpoint": 8},
                    {"training": number, "checkpoint": "latest"}):
         task = Predict.from_file(job("key", **values))
         assert task.training.iteration == 8
         assert task.checkpoint.endswith("checkpoint_8.safetensors")
-    code, said = predict(job("named"), "--run-id", folder, "--checkpoint", 8)
+    code, said = predict(job("named"), "--run-id", recorded, "--checkpoint", 8)
     assert code == 0, said
     task = Predict.from_file(job("key", training=f"{number}:8"))
-    with run_database(address) as store:
+    with run_database(runs_address) as store:
         (found,) = store.predictions_of(task.training.uid)
     assert (found["training"]["iteration"], found["training"]["number"]) == (8, number)
     assert found["versions"]["torch"]
 
 
-def test_a_task_that_was_found_is_not_looked_up_again(address, number, folder, job):
-    task = Predict.from_file(job("key", training=number, training_db=address))
-    shutil.rmtree(folder / "checkpoints")
+def test_a_task_that_was_found_is_not_looked_up_again(runs_address, number, recorded, job):
+    task = Predict.from_file(job("key", training=number, training_db=runs_address))
+    shutil.rmtree(recorded / "checkpoints")
     assert Predict.from_dict(task.stored_config()).training == task.training
 
 
 def test_what_does_not_fit_is_one_paragraph_before_anything_is_written(
-    address, number, folder, job
+    runs_address, number, recorded, job
 ):
     config = job("named")
     for options, message in (
-        (("--run-id", 999, "--db", address), "no training 999"),
-        (("--run-id", number, "--db", address, "--checkpoint", 5), "no checkpoint '5'"),
+        (("--run-id", 999, "--db", runs_address), "no training 999"),
+        (("--run-id", number, "--db", runs_address, "--checkpoint", 5), "no checkpoint '5'"),
         (("--run-id", number), "--db ADDRESS"),
     ):
         code, said = predict(config, *options)
         assert (code, said.count("\n")) == (2, 1), said
         assert message in said
-    (folder / "checkpoints" / "best.safetensors").write_bytes(b"spoilt")
-    code, said = predict(config, "--run-id", number, "--db", address)
+    (recorded / "checkpoints" / "best.safetensors").write_bytes(b"spoilt")
+    code, said = predict(config, "--run-id", number, "--db", runs_address)
     assert code == 2 and "recorded for iteration 4" in said
     assert not config.with_suffix("").exists()
 
 
-def test_a_setup_and_a_training_in_one_config_are_refused(address, folder, number, job):
+def test_a_setup_and_a_training_in_one_config_are_refused(runs_address, recorded, number, job):
     with pytest.raises(ConfigError, match="Leave one of them out"):
-        Predict.from_file(job("both", setup=str(folder), training=number))
+        Predict.from_file(job("both", setup=str(recorded), training=number))
     with pytest.raises(ConfigError, match=r"names no network.*--set training=3"):
         Predict.from_file(job("none"))
