@@ -15,7 +15,8 @@ from em_blocks.errors import ConfigError, RefusedError
 
 if TYPE_CHECKING:
     from em_blocks.training.review.inspection import Inspection
-    from em_blocks.training.review.proposal import Machine, Proposal
+    from em_blocks.training.review.proposal import Proposal
+    from em_blocks.training.review.recipe import Machine
 
 CONFIG, README = "config.json", "README.md"
 PREDICT, THRESHOLD = "predict.json", "threshold.json"
@@ -45,7 +46,8 @@ def organelle(
     """Write a setup that learns the classes of DATA, and the job configs to use it.
 
     Voxel size, context, normalisation, sizes of network, sample and tile are worked out from the
-    data and the memory; README.md in the folder gives the reason of each. `em-blocks train FOLDER`
+    data and the machine; README.md in the folder gives the reason of each, and without a GPU the
+    time that the training takes. `em-blocks train FOLDER`
     trains it as it is.
     """
     from em_blocks.training.review.contrast import shared_contrast
@@ -100,14 +102,17 @@ def _machine(memory_gb: float | None) -> Machine:
     import torch
 
     from em_blocks.nets.inference import best_device, hardware_precisions
-    from em_blocks.training.review.proposal import Machine
+    from em_blocks.training.review.recipe import Machine
 
     device = best_device()
     if device.type == "cuda":
         found = torch.cuda.get_device_properties(device).total_memory
     else:
         found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(device.type, memory_gb or found / 1e9, hardware_precisions(device)[-1])
+    return Machine(
+        device.type, memory_gb or found / 1e9, hardware_precisions(device)[-1],
+        len(os.sched_getaffinity(0)),
+    )
 
 
 def _said(data: Path, classes: dict[str, str], folder: Path | None, output: Path) -> dict:

@@ -3,51 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from em_blocks.errors import ConfigError
 from em_blocks.models.network_plan import NetworkPlan, plan_network
 from em_blocks.training.data.domain import full_range
+from em_blocks.training.review.reasons import (
+    MEASURED,
+    Choice,
+    contrast_choices,
+    head_choices,
+    network_choices,
+    training_choices,
+)
+from em_blocks.training.review.recipe import Machine, Recipe, augment_of, recipe_for
 from em_blocks.training.review.table import Crop
 
 HEAD = "organelles"
-ITERATIONS, VALIDATE_EVERY = 4000, 200
 LEAST_FOREGROUND, USUAL_FOREGROUND = 0.001, 0.05
 """Share of a class that a sample must hold: incasem's, less for classes that are rarer."""
-MOST_BATCH = {"cpu": 1, "cuda": 4}
-"""A CPU learns more from more iterations; a GPU would not be busy with one sample."""
 WIDE = 1 / 3
 """Share of the range of uint8 from which on all of it is used."""
-
-
-class Machine(NamedTuple):
-    """What trains.
-
-    Attributes
-    ----------
-    device : {"cpu", "cuda"}
-    memory_gb : float
-        Of the GPU, or of the computer.
-    precision : {"fp32", "bf16", "fp16"}
-        The fastest in hardware.
-    """
-
-    device: str
-    memory_gb: float
-    precision: str
-
-    def __str__(self) -> str:
-        return f"{'a GPU' if self.device == 'cuda' else 'a CPU'} with {self.memory_gb:.3g} GB"
-
-
-class Choice(NamedTuple):
-    """One choice: what it is, and why."""
-
-    key: str
-    value: Any
-    reason: str
 
 
 class Proposal(NamedTuple):
@@ -100,141 +78,78 @@ def propose(
     ConfigError
         If the data name no class.
     """
-    size = crops[0].voxel_size
+    size, classes = crops[0].voxel_size, _classes(crops)
+    smallest = [min(crop.shape[axis] for crop in crops) for axis in range(3)]
+    plan = plan_network(size, smallest, memory_gb=machine.memory_gb, device=machine.device)
+    recipe = recipe_for(size, machine)
+    normalization, range_reason = _normalization(crops)
+    contrast = contrast_choices(equalized)
+    training = _training(plan, recipe, machine, size, _foreground(crops, classes))
+    config = {
+        "name": name,
+        "voxel_size": list(size),
+        "network": _network(plan),
+        "heads": {HEAD: _head(classes, recipe)},
+        "normalization": normalization,
+        "tile_shape": plan.tile_shape,
+        "training": training,
+        **{choice.key: choice.value for choice in contrast},
+    }
+    return Proposal(config, [
+        *contrast,
+        Choice(
+            "voxel_size", list(size),
+            "that of the data: a network works at the resolution that it was trained at",
+        ),
+        *head_choices(HEAD, classes, recipe),
+        *network_choices(plan, size, machine),
+        Choice("normalization", normalization, range_reason),
+        *training_choices(plan, recipe, training, machine, size),
+        Choice("training.validation", "see config.json", MEASURED[has_validation]),
+    ])
+
+
+def _classes(crops: Sequence[Crop]) -> list[str]:
+    """Return all classes of the crops; raises `ConfigError` if there are none."""
     classes = sorted({name for crop in crops for name in crop.classes})
     if not classes:
         raise ConfigError(
             "The data name no class: `labels` of a data set says of which class each label volume is "
             '({"volumes/mito": "mitochondria"}).'
         )
-    smallest = [min(crop.shape[axis] for crop in crops) for axis in range(3)]
-    plan = plan_network(size, smallest, memory_gb=machine.memory_gb, device=machine.device)
-    fitting = machine.memory_gb * 1e9 / 2 // plan.sample_bytes
-    batch = int(np.clip(fitting, 1, MOST_BATCH[machine.device]))
-    normalization, range_reason = _normalization(crops)
-    foreground = _foreground(crops, classes)
-    config = {
-        "name": name,
-        "voxel_size": list(size),
-        "network": {
-            "features": plan.features, "kernels": plan.kernels, "pooling": plan.pooling,
-            "rectifier": "leaky_relu",
-        },
-        "heads": {HEAD: {"kind": "classes", "classes": classes}},
-        "normalization": normalization,
-        "tile_shape": plan.tile_shape,
-        "training": {
-            "augment": _augment(size),
-            "output_shape": plan.output_shape,
-            "batch_size": batch,
-            "iterations": ITERATIONS,
-            "seed": 1,
-            "learning_rate": 0.001,
-            "precision": machine.precision,
-            "sampling": {"labelled": 0.25, "foreground": foreground},
-            "validate_every": VALIDATE_EVERY,
-            "checkpoint_every": VALIDATE_EVERY,
-            "score": f"{HEAD}/f1",
-        },
+    return classes
+
+
+def _network(plan: NetworkPlan) -> dict:
+    return {
+        "features": plan.features, "kernels": plan.kernels, "pooling": plan.pooling,
+        "rectifier": "leaky_relu",
     }
-    contrast = _contrast_choices(equalized)
-    config |= {choice.key: choice.value for choice in contrast}
-    choices = [
-        *contrast,
-        Choice(
-            "voxel_size", list(size),
-            "that of the data: a network works at the resolution that it was trained at",
-        ),
-        Choice(
-            f"heads.{HEAD}.classes", classes,
-            "all classes that the data name; a voxel may be of several, and each is learnt only where "
-            "it is known",
-        ),
-        *_network_choices(plan, size, machine),
-        Choice("normalization", normalization, range_reason),
-        *_sample_choices(plan, batch, machine, foreground, thick=_thick(size)),
-        Choice("training.validation", "see config.json", MEASURED[has_validation]),
-    ]
-    return Proposal(config, choices)
 
 
-MEASURED = {
-    True: "the data given as --validation",
-    False: "WARNING: the data that are trained on, as no others were given. Such scores say nothing "
-    "about unseen data: keep a crop apart and name it here",
-}
+def _head(classes: list[str], recipe: Recipe) -> dict:
+    return {"kind": "classes", "classes": classes} | ({"loss": recipe.loss} if recipe.loss else {})
 
 
-def _contrast_choices(equalized: dict | None) -> list[Choice]:
-    if equalized is None:
-        return []
-    return [Choice(
-        "equalized", equalized,
-        "how raw was equalised; equalise what you predict in the same way, other raw is warned of",
-    )]
-
-
-def _network_choices(plan: NetworkPlan, size: Sequence[float], machine: Machine) -> list[Choice]:
-    context = [round(n * s) for n, s in zip(plan.context, size, strict=True)]
-    return [
-        Choice(
-            "network.features", list(plan.features),
-            f"channels of the levels, for {machine}; twice as many make a step about three times as "
-            "long",
-        ),
-        Choice(
-            "network.pooling", [list(pool) for pool in plan.pooling],
-            "in the plane alone until voxels are as long as wide, then along all axes",
-        ),
-        Choice(
-            "network.kernels", [[list(kernel) for kernel in level] for level in plan.kernels],
-            "across sections only on levels whose voxels are nearly as long as wide. Together they see "
-            f"{list(plan.context)} voxels, {context} nm, beyond the output on every side: context is "
-            "never set, it follows, and is mirrored where raw ends",
-        ),
-        Choice(
-            "tile_shape", list(plan.tile_shape),
-            "output of one pass of a prediction, which needs less memory than training; any multiple of "
-            "the product of the poolings gives the same values",
-        ),
-    ]
-
-
-def _sample_choices(
-    plan: NetworkPlan, batch: int, machine: Machine, foreground: list[dict], *, thick: bool
-) -> list[Choice]:
-    defects = ", and missing or faint sections, as series of sections have them" if thick else ""
-    return [
-        Choice(
-            "training.output_shape", list(plan.output_shape),
-            "voxels that one sample teaches: a multiple of the product of the poolings, no larger than "
-            "the crops need; thin where sections are thick, for those far apart are hardly related",
-        ),
-        Choice(
-            "training.batch_size", batch,
-            f"samples at a time, for {machine}: one needs about {plan.sample_bytes / 1e9:.2g} GB, and "
-            "at most half of the memory is used; a CPU learns more from more iterations",
-        ),
-        Choice(
-            "training.precision", machine.precision,
-            "the fastest that this machine computes in hardware; with a GPU of your own, bf16",
-        ),
-        Choice(
-            "training.augment", "see config.json",
-            "elastic deformation of two voxels, none across thick sections; changes of contrast, noise "
-            f"and blur{defects}",
-        ),
-        Choice(
-            "training.sampling", foreground,
-            "half of the samples must hold this much of a class, or rare ones would hardly be seen; the "
-            "rest is taken anywhere in the crops",
-        ),
-        Choice(
-            "training.iterations", ITERATIONS,
-            f"with a validation every {VALIDATE_EVERY}; while the score rises, go on with --resume "
-            "--iterations N",
-        ),
-    ]
+def _training(
+    plan: NetworkPlan, recipe: Recipe, machine: Machine, size: Sequence[float],
+    foreground: list[dict],
+) -> dict:
+    """Return `training` but for its sources."""
+    fitting = machine.memory_gb * 1e9 / 2 // plan.sample_bytes
+    return {
+        "augment": augment_of(recipe, size),
+        "output_shape": plan.output_shape,
+        "batch_size": int(np.clip(fitting, 1, recipe.most_batch)),
+        "iterations": recipe.iterations,
+        "seed": 1,
+        **recipe.optimizer,
+        "precision": machine.precision,
+        "sampling": {"labelled": 0.25, "foreground": foreground},
+        "validate_every": recipe.validate_every,
+        "checkpoint_every": recipe.validate_every,
+        "score": f"{HEAD}/f1",
+    }
 
 
 def _normalization(crops: Sequence[Crop]) -> tuple[dict[str, float], str]:
@@ -267,20 +182,3 @@ def _foreground(crops: Sequence[Crop], classes: Sequence[str]) -> list[dict]:
                 "probability": round(0.5 / len(classes), 3),
             })
     return found
-
-
-def _augment(size: Sequence[float]) -> dict[str, Any]:
-    thick = _thick(size)
-    spacing = [32 * size[2]] * 3
-    if thick:
-        spacing[0] = max(spacing[0], 4 * size[0])
-    jitter = [0.0 if thick else 2 * size[0], 2 * size[1], 2 * size[2]]
-    defects = {"missing_sections": 0.02, "faint_sections": 0.02} if thick else {}
-    return {
-        "control_point_nm": spacing, "jitter_nm": jitter, "elastic": 0.6, "scale": 0.1, "gamma": 0.2,
-        "contrast": 0.3, "brightness": 0.15, "noise": 0.04, "blur": 0.8, **defects,
-    }
-
-
-def _thick(size: Sequence[float]) -> bool:
-    return size[0] > 2 * size[2]

@@ -74,6 +74,24 @@ def test_the_readme_gives_the_reason_of_every_choice(data):
     assert "context is never set" in text
 
 
+def test_without_a_gpu_thick_sections_get_the_recipe_of_cores_and_an_estimate_of_its_time(
+    data, monkeypatch
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    assert new(data).exit_code == 0
+    config = json.loads((data.parent / "made" / "config.json").read_text())
+    training = config["training"]
+    assert config["network"]["features"] == [8, 32, 64, 128]
+    assert config["network"]["kernels"] == [[[1, 3, 3], [1, 3, 3]]] * 4
+    assert config["network"]["pooling"] == [[1, 2, 2]] * 3
+    assert config["heads"]["organelles"]["loss"] == {"kind": "ce_dice", "clip": [0.5, 0.5]}
+    assert (training["output_shape"], training["batch_size"]) == ([1, 64, 64], 2)
+    assert (training["learning_rate"], training["ema_decay"]) == (0.002, 0.998)
+    assert training["augment"]["jitter_nm"] == [0.0, 11.5, 11.5]
+    text = (data.parent / "made" / "README.md").read_text()
+    assert "single sections" in text and "min on 2 idle cores, an estimate: 0.0" in text
+
+
 def test_intensities_that_occur_become_minus_one_to_one(data):
     assert new(data).exit_code == 0
     scale = json.loads((data.parent / "made" / "config.json").read_text())["normalization"]
