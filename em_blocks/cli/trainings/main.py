@@ -14,6 +14,7 @@ VERBS = {
     "dashboard": "Show trainings as a web page: curves, pictures, differences.",
     "export": "Write trainings for TensorBoard, MLflow, Sacred or as CSV.",
     "import": "Add trainings from their folders to the run database.",
+    "forget": "Remove trainings from the run database; their files stay.",
 }
 
 

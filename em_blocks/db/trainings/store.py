@@ -26,6 +26,7 @@ DEAD_AFTER_S = 60.0
 _LARGEST_INTEGER = 2**63 - 1
 _STARTS = 2**32  # revisions of one start
 _DUPLICATE = 11000
+_FORGOTTEN = "forgotten"
 
 
 class TrainingStore:
@@ -121,6 +122,19 @@ class TrainingStore:
         """Delete the pieces of curves that are older than a start of the training."""
         self.series.delete_many({"training": number, "revision": {"$lt": revision}})
 
+    def forget(self, number: int) -> None:
+        """Delete the document of a training, its curves, and the documents of its predictions.
+
+        Its number is never given again. A call that was interrupted is simply repeated.
+        """
+        found = self.trainings.find_one({"_id": number}, {"uid": 1})
+        if found is None:
+            return
+        self.predictions.delete_many({"training.uid": found["uid"]})
+        self.series.delete_many({"training": number})
+        kept = {"uid": f"forgotten {number}", _FORGOTTEN: True}
+        self.trainings.replace_one({"_id": number}, kept)
+
     # -- written by predictions -----------------------------------------------------
 
     def save_prediction(self, key: str, document: dict) -> int:
@@ -137,7 +151,7 @@ class TrainingStore:
 
     def training(self, number: int) -> dict | None:
         """Return the document of a training with its present state, or None."""
-        found = self.trainings.find_one({"_id": number})
+        found = self.trainings.find_one({"_id": number, _FORGOTTEN: {"$exists": False}})
         return found and self._with_state(found, self._now())
 
     def training_of(self, uid: str) -> dict | None:

@@ -59,6 +59,26 @@ def test_a_document_never_becomes_older(store):
     assert store.training(number)["iteration"] == 9
 
 
+def test_a_forgotten_training_leaves_nothing_but_its_number(store):
+    numbers = []
+    for uid in ("a", "b", "c"):
+        number, revision = store.begin(uid)
+        store.save(number, document(), revision + 1)
+        store.save_chunks(number, {("loss", 0): Series([1], [0.5], [0.0])}, revision)
+        store.save_prediction(f"p of {uid}", {"training": {"uid": uid}})
+        numbers.append(number)
+    for number in numbers[:0:-1]:  # the last one too: its number must not be given again
+        store.forget(number)
+        store.forget(number)
+    assert [one["_id"] for one in store.recorded_trainings()] == [1]
+    assert store.training(3) is None and store.training_of("c") is None
+    assert store.curves(3) == {} and store.curves(1)["loss"].values == [0.5]
+    assert store.predictions_of("c") == [] and len(store.predictions_of("a")) == 1
+    assert store.begin("c")[0] == 4
+    store.forget(99)
+    assert len(store.recorded_trainings()) == 1
+
+
 def test_what_others_noted_stays_when_the_document_is_replaced(store):
     number, revision = store.begin("a")
     store.note(number, "sweep", {"best": 3})
