@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from em_blocks.errors import CheckpointError, ConfigError, RefusedError
@@ -22,6 +21,7 @@ from em_blocks.models.config import Retention
 from em_blocks.models.setup import CHECKPOINTS, numbered_checkpoints
 from em_blocks.training.records.json_record import JsonRecord, record_of
 from em_blocks.training.records.whole_file import write_whole
+from em_blocks.training.weights_file import save_weights
 
 BEST = "best.safetensors"
 STATES = 2  # that are kept: the newest may be the one that a full disk or a crash spoiled
@@ -151,9 +151,7 @@ class TrainingFiles:
             )
 
     def _save_weights(self, name: str, network: nn.Module, about: dict[str, str]) -> Path:
-        # Row-major: the memory format of the training is not part of the weights.
-        weights = {key: value.contiguous() for key, value in network.state_dict().items()}
-        write_whole(self.folder / name, lambda path: save_file(weights, path, metadata=about))
+        write_whole(self.folder / name, lambda path: save_weights(network, path, about))
         return self.folder / name
 
 
