@@ -23,11 +23,11 @@ def check_voxel_size(path: str, found: Nm3, voxel_size: Sequence[float]) -> None
     if np.allclose(found, voxel_size, rtol=VOXEL_SIZE_TOLERANCE, atol=0):
         return
     raise GeometryError(
-        f"{path} has voxel size {found}, the setup is made for {tuple(voxel_size)} nm "
-        "(zyx); up to 1 % of difference is allowed. A network only works at the resolution it "
-        "was trained for: use data of the setup's resolution (`em-blocks downsample` makes "
-        "coarser ones), set `voxel_size` of the setup to that of the data, or correct the "
-        "attribute `voxel_size` of the array if that is wrong."
+        f"{path} has voxel size {found}, the setup (without one, the first data set) is made for "
+        f"{tuple(voxel_size)} nm (zyx); up to 1 % of difference is allowed. A network only works at the "
+        "resolution it was trained for: use data of one resolution (`em-blocks downsample` makes "
+        "coarser ones), set `voxel_size` of the setup to that of the data, or correct the attribute "
+        "`voxel_size` of the array if that is wrong."
     )
 
 

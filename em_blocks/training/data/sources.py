@@ -233,8 +233,8 @@ def _phantom(source: DataSource, voxel_size: Nm3) -> _Content:
 
 def _stored(source: DataSource, voxel_size: Nm3, validation: bool) -> _Content:
     raw = open_raw(source.raw, source.voxel_size)
-    check_voxel_size(raw.path, raw.frame.voxel_size, voxel_size)
     check_stated_size(raw, source.voxel_size)
+    check_voxel_size(raw.path, raw.frame.voxel_size, voxel_size)
     place = _Places(raw)
     labels = {
         name: place(open_ids(said, raw)) for name, said in sorted(source.label_volumes.items())
