@@ -1,10 +1,22 @@
 """Conversions on blocks: places stay right, no value changes in silence."""
 
+import os
+import signal
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from blockwise import assert_one_block_equals_many, assert_retry_equals_once
+from blockwise import (
+    assert_one_block_equals_many,
+    assert_retry_equals_once,
+    assert_same_result,
+    run,
+    start_in_background,
+    wait_for,
+    worker_pids,
+)
 from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.geometry import Roi
 from em_blocks.tasks.preparation.convert import Convert
@@ -176,6 +188,33 @@ def test_no_voxel_depends_on_the_blocks_and_blocks_done_again_change_nothing(tmp
 
     assert_one_block_equals_many(make, [(4, 8, 8), (8, 16, 8)], whole=(8, 16, 16))
     assert_retry_equals_once(make((4, 16, 16), "again"), make((4, 16, 16), "once"))
+
+
+@pytest.mark.parametrize("victim", ["worker", "scheduler"])
+def test_killed_and_run_again_equals_undisturbed(tmp_path, victim):
+    source = volume(tmp_path, textured((16, 40, 56)))
+    padding = ({**PAD, "value": "mirror"}, {"kind": "invert"})
+
+    def make(name):
+        return converting(source, tmp_path, *padding, name=name, block_shape=[4, 8, 8])
+
+    task, undisturbed = make("killed"), make("undisturbed")
+    process = start_in_background(task, tmp_path)
+    wait_for(lambda: _chunks(task) > 3 or process.poll() is not None, timeout_s=240)
+    if victim == "scheduler":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        for pid in worker_pids(process):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+    assert victim == "worker" or _chunks(task) < 240
+    assert run(task).ok and run(undisturbed).ok
+    assert_same_result(task, undisturbed)
+
+
+def _chunks(task):
+    """Return the number of chunks that are written; 240 when all are."""
+    return sum(path.name[0].isdigit() for path in Path(task.output).rglob("*") if path.is_file())
 
 
 def test_a_mirror_reads_as_far_inside_as_it_reaches_out(tmp_path):
