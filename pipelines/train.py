@@ -71,6 +71,7 @@ def main(
     stopped, with more iterations if you want. See docs/training.md.
     """
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
+    logging.getLogger("numexpr").setLevel("WARNING")  # its number of threads, on import
     # Threads that spin while they wait for each other take the core from the thread that
     # makes the next batch, and from other programs. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -6,9 +6,10 @@ from em_blocks.config import RoiConfig, VolumeRef
 from em_blocks.errors import GeometryError
 from em_blocks.geometry import Box, Frame, Roi, Triple
 from em_blocks.volumes import Volume
+from em_blocks.volumes.values import Values, describe, placed_values
 
 
-def box_of(roi: RoiConfig | None, volume: Volume, role: str) -> Box:
+def box_of(roi: RoiConfig | None, volume: Volume | Values, role: str) -> Box:
     """Return the voxels of `volume` in the region `roi`, or all; `role` names it in messages.
 
     Raises
@@ -30,6 +31,6 @@ def box_of(roi: RoiConfig | None, volume: Volume, role: str) -> Box:
 
 def region_of(volume: VolumeRef, roi: RoiConfig | None) -> tuple[Frame, Triple]:
     """Return frame and shape, voxels (z, y, x), of a region of a volume."""
-    opened = Volume.open(volume)
-    box = box_of(roi, opened, "volume")
-    return Frame(opened.voxel_size, opened.frame.to_roi(box).offset), box.shape
+    found = placed_values(describe(volume))
+    box, frame = box_of(roi, found, "volume"), found.place
+    return Frame(frame.voxel_size, frame.to_roi(box).offset), box.shape

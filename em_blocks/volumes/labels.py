@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-import h5py
 import numpy as np
 
 from em_blocks.config import VolumeInput
@@ -17,15 +14,9 @@ from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.geometry import Box, Frame, Roi, Triple
 from em_blocks.kernels.evaluation.contingency import negative_ids
 from em_blocks.kernels.transforms.positions import as_voxels
-from em_blocks.volumes.imports.hdf5 import Hdf5Dataset, Hdf5Transforms
-from em_blocks.volumes.imports.sources import USUAL_CHUNK, ReadBox
-from em_blocks.volumes.metadata import place_in_config
-from em_blocks.volumes.metadata.claims import Axes
+from em_blocks.volumes.imports.sources import ReadBox
 from em_blocks.volumes.samples import sample_boxes
-from em_blocks.volumes.volume import Volume
-
-_HDF5 = re.compile(r"^(?P<file>.+?\.(?:h5|hdf5|hdf))(?:(?P<separator>[:/])(?P<dataset>.*))?$", re.I)
-_TRANSFORMS = "transforms"
+from em_blocks.volumes.values import opened_values, unplaced
 
 
 @dataclass(frozen=True)
@@ -35,7 +26,7 @@ class Labels:
     Attributes
     ----------
     path : str
-        ``path.zarr/dataset`` or ``file.h5:dataset``.
+        ``path.zarr/dataset``, ``file.h5:dataset`` or another file of `opened_values`.
     frame : Frame or None
         None where a file does not say how large its voxels are.
     chunk_shape : (3,) int
@@ -45,7 +36,7 @@ class Labels:
     identity : dict
         Identifies the content, to detect that a file has changed.
     attributes : dict
-        Of the volume; empty for HDF5.
+        Of the volume; empty for files.
     """
 
     path: str
@@ -61,7 +52,7 @@ class Labels:
     def place(self) -> Frame:
         """Where its voxels lie; raises `ConfigError` where nothing says it."""
         if self.frame is None:
-            raise _unplaced(self)
+            raise unplaced(self.path, self.shape)
         return self.frame
 
     @property
@@ -118,8 +109,7 @@ def open_labels(
     Parameters
     ----------
     path : str or VolumeInput
-        An array in any format of `Volume`, or ``file.h5:dataset``. Where a table ``transforms``
-        lies beside the dataset, its bodies are read instead of the supervoxels.
+        As `opened_values` takes it: an array in any format of `Volume`, or a file.
     negative : ints or None
         Ids below 0 that may be read, because the caller knows what they mean; None: all.
 
@@ -170,38 +160,15 @@ def _first(mask: np.ndarray, corner: Triple) -> Triple:
     return tuple((np.argwhere(mask)[0] + corner).tolist())
 
 
-def is_hdf5(path: str | VolumeInput) -> bool:
-    """Tell whether a path names an HDF5 file, or a dataset of one."""
-    return _HDF5.match(str(path)) is not None
-
-
 @contextmanager
 def _opened(path: str | VolumeInput) -> Iterator[Labels]:
-    said, path = path if isinstance(path, VolumeInput) else None, str(path)
-    found = _HDF5.match(path)
-    if found is None:
-        yield _of_volume(Volume.open(said or path))
-        return
-    source = _hdf5_source(found, None if said is None else said.axes)
-    source.check()
-    header = source.header(said)
-    _check_ids(path, header.dtype, header.full_shape)
-    frame = header.voxel_size and Frame(header.voxel_size, header.offset or (0.0, 0.0, 0.0))
-    with source.open() as read:
+    with opened_values(path) as values:
+        _check_ids(values.path, values.dtype, values.full_shape)
         yield Labels(
-            path=path, shape=header.shape, dtype=header.dtype, frame=frame, read=read,
-            chunk_shape=header.chunk_shape or USUAL_CHUNK, identity=source.identity(), attributes={},
+            path=values.path, shape=values.shape, dtype=values.dtype, frame=values.frame,
+            chunk_shape=values.chunk_shape, read=values.read, identity=values.identity,
+            attributes=values.attributes,
         )
-
-
-def _of_volume(volume: Volume) -> Labels:
-    lead = () if volume.channels is None else (volume.channels,)
-    _check_ids(volume.path, volume.dtype, (*lead, *volume.shape))
-    return Labels(
-        path=volume.path, shape=volume.shape, dtype=volume.dtype, frame=volume.frame,
-        chunk_shape=volume.chunk_shape, read=volume.read, attributes=volume.attributes,
-        identity={"fingerprint": volume.attributes.get("fingerprint")},
-    )
 
 
 def _check_ids(path: str, dtype: np.dtype, shape: Sequence[int]) -> None:
@@ -220,53 +187,6 @@ def _of_colours(dtype: np.dtype, shape: Sequence[int]) -> str:
     return " If its colours stand for ids, `em-blocks convert` with rgb_to_ids makes a volume of them."
 
 
-def _hdf5_source(found: re.Match, axes: Axes | None) -> Hdf5Dataset | Hdf5Transforms:
-    """Return the source that reads a dataset of an HDF5 file."""
-    path, dataset = found["file"], (found["dataset"] or "").strip("/")
-    if found["separator"] != ":" or not dataset:
-        raise ConfigError(
-            f"{found.string} does not name a dataset. Write FILE:DATASET; {path} holds "
-            f"{', '.join(f'{path}:{name}' for name in _volumes_in(path)) or 'no volume'}."
-        )
-    plain = Hdf5Dataset(type="hdf5", path=path, dataset=dataset, axes=axes)
-    plain.check()
-    beside = "/".join([*dataset.split("/")[:-1], _TRANSFORMS])
-    with h5py.File(path, "r") as file:
-        table = file.get(beside)
-        has_bodies = isinstance(table, h5py.Dataset) and table.ndim == 2
-    if has_bodies:
-        return Hdf5Transforms(
-            type="hdf5_transforms", path=path, stack=dataset, transforms=beside, axes=axes
-        )
-    return plain
-
-
-def _volumes_in(path: str) -> list[str]:
-    """Return the names of the three-dimensional datasets of a file."""
-    names = []
-
-    def visit(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim == 3:
-            names.append(name)
-
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(visit)
-    except OSError as error:
-        reason = "it does not exist" if not os.path.exists(path) else str(error)
-        raise ConfigError(f"The HDF5 file {path} cannot be opened: {reason}.") from error
-    return names
-
-
-def _unplaced(labels: Labels, more: str = "") -> ConfigError:
-    """The error of labels without a place."""
-    return ConfigError(
-        f"{labels.path} has no attribute 'resolution', so the place of its {labels.shape} voxels is "
-        f"unknown{more}. Say it in the config: {place_in_config(labels.path)}, or add the attributes "
-        "resolution and offset (nm, zyx) to the dataset."
-    )
-
-
 def placed(volumes: Sequence[Labels]) -> list[Labels]:
     """Return the same volumes, all with a frame.
 
@@ -281,8 +201,9 @@ def placed(volumes: Sequence[Labels]) -> list[Labels]:
     example = known or replace(volumes[0], frame=Frame((1.0, 1.0, 1.0)))
     for volume in volumes:
         if volume.frame is None and volume.shape != example.shape:
-            raise _unplaced(
-                volume, f"; it cannot be that of {example.path}, which has {example.shape} voxels"
+            raise unplaced(
+                volume.path, volume.shape,
+                f"; it cannot be that of {example.path}, which has {example.shape} voxels",
             )
     return [v if v.frame is not None else replace(v, frame=example.frame) for v in volumes]
 

@@ -12,8 +12,9 @@ import numpy as np
 from em_blocks.config import VolumeInput
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Box
-from em_blocks.volumes.labels import Labels, is_hdf5, open_labels
+from em_blocks.volumes.labels import Labels, open_labels
 from em_blocks.volumes.samples import sample_boxes
+from em_blocks.volumes.values import Values, opened_values
 from em_blocks.volumes.volume import Volume
 
 CLASSES = "classes"
@@ -65,7 +66,7 @@ class Prediction(Labels):
         return values
 
 
-def names_of(volume: Volume) -> list[str]:
+def names_of(volume: Volume | Values) -> list[str]:
     """Return the classes that a volume names, in the order of channels or ids; none where it does not.
 
     The background that a softmax puts first has the name "".
@@ -78,7 +79,7 @@ def names_of(volume: Volume) -> list[str]:
     return names
 
 
-def channel_of(volume: Volume, channel: int | str | None) -> int | None:
+def channel_of(volume: Volume | Values, channel: int | str | None) -> int | None:
     """Return the number of a channel that is named by its number or its class.
 
     Returns
@@ -124,14 +125,14 @@ def id_of(volume: Volume, name: str) -> int:
     return names.index(name) + 1
 
 
-def _is_probability(volume: Volume) -> bool:
+def _is_probability(volume: Values) -> bool:
     """Tell whether a volume says that it holds probabilities: floats do, and what has a scale."""
     if volume.attributes.get("labels") is True:
         return False
     return volume.dtype.kind == "f" or (volume.scale is not None and volume.dtype.name in SMALL)
 
 
-def _likely_scale(volume: Volume) -> float:
+def _likely_scale(volume: Values) -> float:
     """Return what means 1.0 in a volume of small integers that does not say it."""
     boxes = sample_boxes(volume.shape, volume.chunk_shape)
     largest = max(int(volume.read(box).max(initial=0)) for box in boxes)
@@ -151,7 +152,7 @@ def open_prediction(
     Parameters
     ----------
     path : str or VolumeInput
-        An array in any format of `Volume`; ids may be ``file.h5:dataset`` too.
+        An array in any format of `Volume`, or a file as `opened_values` reads it.
     channel : int or str, optional
         Number or class; needed where there are several.
     thresholded : bool
@@ -164,19 +165,19 @@ def open_prediction(
     ConfigError, VolumeError
         If there is nothing at `path`, no such channel, or ids where a threshold is asked for.
     """
-    volume = None if is_hdf5(path) else Volume.open(path)
-    if ids is None and volume is not None:
-        if _is_probability(volume):
-            yield _of_volume(volume, channel, volume.scale or 1.0)
-            return
-        if thresholded and volume.dtype.name in SMALL and not volume.attributes.get("labels"):
-            yield _of_volume(volume, channel, _likely_scale(volume), is_sure=False)
-            return
+    if ids is None:
+        with opened_values(path) as values:
+            if _is_probability(values):
+                yield _of_values(values, channel, values.scale or 1.0)
+                return
+            if thresholded and values.dtype.name in SMALL and not values.attributes.get("labels"):
+                yield _of_values(values, channel, _likely_scale(values), is_sure=False)
+                return
     if thresholded or channel is not None:
         raise ConfigError(
             f"{path} is read as ids, which have neither a threshold nor channels. Leave both out: every "
             "id but 0 is an object, or those that are named. Probabilities are a volume of floats, or "
-            "of uint8 or uint16 with the attribute scale (what means 1.0), not a file of HDF5."
+            "of uint8 or uint16 with the attribute scale (what means 1.0)."
         )
     with open_ids(path, named=() if ids is None else None) as found:
         yield found
@@ -198,27 +199,24 @@ def open_ids(
     ConfigError, VolumeError
         If there is nothing at `path`, or no ids.
     """
-    if not is_hdf5(path) and (volume := Volume.open(path)).dtype.kind == "b":
-        yield _of_volume(volume, None, None)
-        return
+    with opened_values(path) as values:
+        if values.dtype.kind == "b":
+            yield _of_values(values, None, None)
+            return
     with open_labels(path, negative=named) as labels:
         yield Prediction(**vars(labels), scale=None)
 
 
-def _of_volume(
-    volume: Volume, channel: int | str | None, scale: float | None, *, is_sure: bool = True
+def _of_values(
+    values: Values, channel: int | str | None, scale: float | None, *, is_sure: bool = True
 ) -> Prediction:
-    number = channel_of(volume, channel)
+    number = channel_of(values, channel)
     return Prediction(
-        path=volume.path, shape=volume.shape, dtype=volume.dtype, frame=volume.frame,
-        chunk_shape=volume.chunk_shape, attributes=volume.attributes, scale=scale, is_sure=is_sure,
-        identity={"fingerprint": volume.attributes.get("fingerprint"), "scale": scale},
-        read=volume.read if number is None else partial(_read_channel, volume, number),
+        path=values.path, shape=values.shape, dtype=values.dtype, frame=values.frame,
+        chunk_shape=values.chunk_shape, attributes=values.attributes, scale=scale, is_sure=is_sure,
+        identity=values.identity | {"scale": scale},
+        read=values.read if number is None else partial(values.read_channel, number),
     )
-
-
-def _read_channel(volume: Volume, channel: int, box: Box) -> np.ndarray:
-    return volume[(channel, *box.slices)]
 
 
 def check_prediction(prediction: Prediction) -> None:

@@ -57,9 +57,10 @@ def mask(context: click.Context, config: Path | None, overrides: tuple[str, ...]
     """Score a predicted mask: Dice (F1), Jaccard (IoU), precision and recall of its voxels.
 
     Either name volumes, to count them in this process block by block; or a CONFIG (JSON), to count
-    blocks on workers and keep tables and scores. VOLUME is path.zarr/dataset, ids may be
-    file.h5:dataset. Volumes are compared where they overlap, in nm. A voxel counts where the specimen
-    and all metric masks are not 0, and truth is no ignored id.
+    blocks on workers and keep tables and scores. VOLUME is path.zarr/dataset, file.h5:dataset, or a
+    file .npy, .tif, .mrc, .nii or .xz; masks are the first of these. Volumes are compared where they
+    overlap, in nm. A voxel counts where the specimen and all metric masks are not 0, and truth is no
+    ignored id.
 
     A score without any voxel to be computed from is null.
     """

@@ -70,9 +70,12 @@ def _chosen(
         found = resolve_training(db, run_id, checkpoint)
         return found.setup, found.checkpoint
     from em_blocks.models.setup import Setup
+    from em_blocks.training.records.resolve import check_weights
 
     opened = Setup.from_folder(str(setup))
-    return opened, opened.checkpoint_path(checkpoint or "best")
+    weights = opened.checkpoint_path(checkpoint or "best")
+    check_weights(opened.folder, weights)  # the card tells what they were trained with
+    return opened, weights
 
 
 def _exporter(kind: str):

@@ -21,7 +21,7 @@ from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.evaluation.count_overlaps import Id, labels_identity, usual_block
 from em_blocks.tasks.masks import open_mask, read_mask
 from em_blocks.volumes import Volume
-from em_blocks.volumes.labels import check_sample, is_hdf5, placed, shared_region
+from em_blocks.volumes.labels import check_sample, placed, shared_region
 from em_blocks.volumes.nearest import nearest
 from em_blocks.volumes.predictions import (
     Prediction,
@@ -32,6 +32,7 @@ from em_blocks.volumes.predictions import (
 )
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.tables import BlockTables, Columns
+from em_blocks.volumes.values import is_file
 
 Probability = Annotated[float, Field(gt=0, le=1)]
 CountBlock = Callable[[Block, BlockReport], np.ndarray]
@@ -248,7 +249,7 @@ class CountMask(BlockwiseTask):
     @cached_property
     def _chosen(self) -> tuple[int | str | None, tuple[int, ...] | None]:
         """The channel to read and the ids that are objects: a class may be either."""
-        if isinstance(self.channel, str) and not is_hdf5(self.prediction):
+        if isinstance(self.channel, str) and not is_file(self.prediction):
             volume = Volume.open(self.prediction)
             if volume.channels is None and volume.attributes.get("labels") is True:
                 return None, (id_of(volume, self.channel),)

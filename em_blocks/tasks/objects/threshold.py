@@ -32,6 +32,7 @@ from em_blocks.volumes.predictions import (
     open_prediction,
 )
 from em_blocks.volumes.stores import store
+from em_blocks.volumes.values import Values, describe, placed_values
 
 
 class Threshold(ThresholdOptions, BlockwiseTask):
@@ -64,7 +65,10 @@ class Threshold(ThresholdOptions, BlockwiseTask):
         mask = {} if self.mask is None else {"mask": identity_of(open_mask(self.mask))}
         volume = self._volume
         return {
-            "prediction": identity_of(volume) | {"scale": volume.scale, "channels": self._numbers},
+            "prediction": {
+                **identity_of(volume), **volume.identity, "scale": volume.scale,
+                "channels": self._numbers,
+            },
             **mask,
         }
 
@@ -164,5 +168,5 @@ class Threshold(ThresholdOptions, BlockwiseTask):
             ]
 
     @cached_property
-    def _volume(self) -> Volume:
-        return Volume.open(self.prediction)
+    def _volume(self) -> Values:
+        return placed_values(describe(self.prediction))

@@ -105,6 +105,14 @@ def resolve_training(
     )
 
 
+def check_weights(folder: Path, weights: Path) -> None:
+    """Raise `CheckpointError` if the training recorded in `folder` wrote other weights to that file."""
+    training = Recorded(None, folder, record_of(folder).read(), dict)
+    for known in training.document.get("checkpoints") or ():
+        if folder / "checkpoints" / known["file"] == weights:
+            _checked_sum(training, weights, known)
+
+
 def _parts(said: str, checkpoint: str | int | None) -> tuple[str, str]:
     """Split what was said into the training and its weights."""
     found = _SAID.fullmatch(said)

@@ -10,7 +10,7 @@ from em_blocks.models.config import SetupConfig
 from em_blocks.models.sources import DataSource
 from em_blocks.training.data.sources import TrainingData, open_source
 from em_blocks.training.review.checks import check_labels
-from em_blocks.training.review.problems import Data, inspect_data
+from em_blocks.training.review.problems import Data, check_classes, inspect_data
 from em_blocks.training.review.table import Crop, comparisons, crop_of
 
 
@@ -54,6 +54,12 @@ def _without_setup(sources: Sequence[DataSource]) -> tuple[Data, list[EmBlocksEr
             found = open_source(source, size or (1.0, 1.0, 1.0), validation=True)
             check_labels(found, "sources")
             data.sources.extend(found)
+        except EmBlocksError as error:
+            errors.append(error)
+    if not errors:  # else classes may be those of what could not be opened
+        names = sorted({name for one in data.sources for name in one.classes})
+        try:
+            check_classes(data.sources, names)
         except EmBlocksError as error:
             errors.append(error)
     return data, errors

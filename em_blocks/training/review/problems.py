@@ -64,7 +64,7 @@ def inspect_data(config: SetupConfig) -> tuple[Data, list[EmBlocksError]]:
         if found:
             checks += _checks(found, config, key)
     if not errors:  # else classes may be those of what could not be opened
-        checks.append(lambda: check_classes(data.sources, config))
+        checks.append(lambda: check_classes(data.sources, classes_of(config)))
     for check in checks:
         try:
             check()
@@ -84,11 +84,13 @@ def raise_all(errors: Sequence[EmBlocksError]) -> None:
         )
 
 
-def check_classes(data: Iterable[TrainingData], config: SetupConfig) -> None:
-    """Raise `ConfigError` if no source shows a class that is learnt, or none shows anything else."""
-    totals = {name: [0, 0] for name in classes_of(config)}
+def check_classes(data: Iterable[TrainingData], names: Iterable[str]) -> None:
+    """Raise `ConfigError` if no source shows one of the classes, or none shows anything else."""
+    totals = {name: [0, 0] for name in names}
     for one in data:
         for name, total in totals.items():
+            if name not in one.classes:
+                continue
             shares = class_shares(one.labels[name], one)
             total[0] += shares.background
             total[1] += shares.object
@@ -96,10 +98,9 @@ def check_classes(data: Iterable[TrainingData], config: SetupConfig) -> None:
         if not object or not background:
             lacking = "a voxel of it" if not object else "a voxel that is certainly something else"
             raise ConfigError(
-                f"The heads learn the class {name!r}, but no source has {lacking}: "
-                f"{object} voxels of the class and {background} of others are known. It could not be "
-                "learnt. Correct `ids` of the class or the region, add sources, or leave it out of the "
-                "head's `classes`."
+                f"The class {name!r} is to be learnt, but no source has {lacking}: {object} voxels of "
+                f"the class and {background} of others are known. It could not be learnt. Correct `ids` "
+                "of the class or the region, add sources, or leave the class out."
             )
 
 

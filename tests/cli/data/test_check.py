@@ -83,10 +83,13 @@ def test_every_crop_is_described_and_drawn(folder):
 def test_labels_beside_the_edges_and_empty_ones_are_remarked(folder):
     entries = {"a": entry(0, 6, labels={"late": 1}), "b": entry(0, 6, labels={"none": "golgi"})}
     result = run(folder, entries)
-    assert result.exit_code == 0
+    assert result.exit_code == 2
     text = " ".join(result.output.split())
     assert "borders of 'class_1' lie on edges" in text and "(-6, 6) voxels" in text
     assert "b: no voxel is 'golgi'." in text
+    assert "'golgi' is to be learnt, but no source has a voxel of it: 0 voxels" in text
+    entries["c"] = entry(0, 2, labels={"mito": "golgi"})  # it occurs in one of them
+    assert run(folder, entries).exit_code == 0
 
 
 def test_voxels_of_several_classes_are_counted(folder):

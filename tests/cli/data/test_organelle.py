@@ -100,6 +100,23 @@ def test_intensities_that_occur_become_minus_one_to_one(data):
     assert -1.3 < seen.min() < -0.9 and 0.9 < seen.max() < 1.3
 
 
+def test_a_class_without_a_voxel_makes_no_setup_and_its_data_are_refused(data):
+    nothing = Volume.create(
+        str(data.parent / "d.zarr/nothing"), shape=(5, 60, 60), dtype="u1",
+        frame=Frame(SIZE, (400, 46, 9.2)), chunk_shape=(2, 32, 32),
+    )
+    assert not np.asarray(nothing).any()
+    entries = json.loads(data.read_text())
+    entries["a"]["labels"] = {"nothing": 1}
+    data.write_text(json.dumps(entries))
+    result = new(data, "--class", "1=golgi")
+    assert result.exit_code == 2
+    assert "'golgi' is to be learnt, but no source has a voxel of it" in result.output
+    assert not (data.parent / "made").exists()
+    result = CliRunner().invoke(main, ["check-data", str(data), "--class", "1=golgi"])
+    assert result.exit_code == 2 and "no source has a voxel of it" in result.output
+
+
 def test_nothing_that_is_there_is_replaced_and_wrong_data_make_no_setup(data):
     (data.parent / "made").mkdir()
     (data.parent / "made" / "notes.txt").write_text("mine")

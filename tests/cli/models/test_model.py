@@ -37,6 +37,15 @@ def test_a_model_is_exported_imported_and_tested(trained, tmp_path):
     assert report["ok"] is True and report["heads"]["affinities"]["largest_difference"] == 0
 
 
+def test_weights_that_were_replaced_after_their_training_are_not_exported(tmp_path):
+    folder = write_training(tmp_path / "one")
+    best = folder / "checkpoints" / "best.safetensors"
+    best.write_bytes((folder / "checkpoints" / "checkpoint_8.safetensors").read_bytes())
+    said = call("export", folder, "--output", tmp_path / "model", code=2)
+    assert "recorded for iteration 4" in said and not (tmp_path / "model").exists()
+    call("export", folder, "--checkpoint", 8, "--output", tmp_path / "model")
+
+
 def test_a_difference_is_said_and_is_exit_code_1(trained, tmp_path):
     call("export", trained, "--output", tmp_path / "model")
     path = tmp_path / "model/sample/affinities.npy"

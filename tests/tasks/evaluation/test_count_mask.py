@@ -214,6 +214,19 @@ def test_masks_and_truth_may_be_in_hdf5(make, tmp_path):
     assert found.total == confusion(PROBABILITIES[1] >= 128, TRUTH > 0)
 
 
+def test_probabilities_may_be_in_files_of_other_programs(make, tmp_path):
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["p"] = PROBABILITIES.astype("float32") / np.float32(255)
+        file["p"].attrs.update(resolution=FRAME.voxel_size, offset=FRAME.offset)
+    np.save(tmp_path / "p.npy", PROBABILITIES[1])
+    placed = {"path": f"{tmp_path}/p.npy", "voxel_size": FRAME.voxel_size, "offset": FRAME.offset}
+    for prediction, options in ((f"{tmp_path}/f.h5:p", {"channel": 1}), (placed, {"threshold": 0.5})):
+        task = make(prediction=prediction, **options)
+        assert scored(task).total == slow(0.5)
+    with pytest.raises(ConfigError, match="3 channels, and none is chosen"):
+        make(prediction=f"{tmp_path}/f.h5:p").check()
+
+
 # -- what is refused ----------------------------------------------------------------------
 
 

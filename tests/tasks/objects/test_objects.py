@@ -2,6 +2,7 @@
 
 import csv
 
+import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -227,6 +228,24 @@ def test_the_background_of_a_softmax_is_no_class(tmp_path):
     assert task.steps()[0].names == ["mito", "membrane"]
     counts = done(task)
     assert counts["threshold", "voxels"] == (slow_classes(probabilities()) > 0).sum()
+
+
+def test_probabilities_may_be_in_files_of_other_programs(tmp_path):
+    values = probabilities()
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["p"] = values.astype("float32") / np.float32(255)
+        file["p"].attrs.update(resolution=FRAME.voxel_size, offset=FRAME.offset)
+    np.save(tmp_path / "p.npy", values)
+    place = {"voxel_size": FRAME.voxel_size, "offset": FRAME.offset}
+    expected = slow_objects(slow_classes(values))[0]
+    for name, source in (("h5", f"{tmp_path}/f.h5:p"),
+                         ("npy", {"path": f"{tmp_path}/p.npy", **place})):
+        task = objects(source, tmp_path, name)
+        done(task)
+        np.testing.assert_array_equal(result(task), expected)
+        assert Volume.open(f"{task.output}/objects").frame == FRAME
+    with pytest.raises(ConfigError, match=r"p\.npy does not say how large its voxels are"):
+        objects(f"{tmp_path}/p.npy", tmp_path).steps()[0].check()
 
 
 # -- the table -----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import pytest
 from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.geometry import Frame
 from em_blocks.models.config import SetupConfig
+from em_blocks.training.data.sources import classes_of
 from em_blocks.training.review.problems import check_classes, inspect_data, open_data
 from em_blocks.volumes import Volume
 from tiny_setup import PHANTOM, tiny_config
@@ -100,15 +101,15 @@ def test_a_class_must_occur_and_something_else_too(good):
         return {"raw": good["raw"], "classes": {"mito": {"volume": good["labels"]} | more}}
 
     made = learning(source(), source(ids=[7]))
-    check_classes(inspect_data(made)[0].sources, made)  # it occurs in one of them
+    check_classes(inspect_data(made)[0].sources, classes_of(made))  # it occurs in one of them
     for more, found in (
         ({"ids": [7]}, r"no source has a voxel of it: 0 voxels of the class and 324"),
         ({"unpainted": "unknown"}, "no source has a voxel that is certainly something else"),
     ):
         made = learning(source(**more))
         with pytest.raises(ConfigError, match=found):
-            check_classes(inspect_data(made)[0].sources, made)
+            check_classes(inspect_data(made)[0].sources, classes_of(made))
     other = {"raw": good["raw"], "labels": good["labels"]}
     made = learning(other)
     with pytest.raises(ConfigError, match="'mito', but no source"):
-        check_classes(inspect_data(made)[0].sources, made)
+        check_classes(inspect_data(made)[0].sources, classes_of(made))
