@@ -134,13 +134,13 @@ def placed_values(values: Values) -> Values:
 
 def unplaced(path: str, shape: Triple, more: str = "") -> ConfigError:
     """Return the error of a volume without a place."""
-    add = (
-        ", or add the attributes resolution and offset (nm, zyx) to the dataset"
-        if _HDF5.match(path) else ""
-    )
+    lacks, add = "does not say how large its voxels are", ""
+    if _HDF5.match(path):
+        lacks = "has no attribute 'resolution'"
+        add = ", or add the attributes resolution and offset (nm, zyx) to the dataset"
     return ConfigError(
-        f"{path} does not say how large its voxels are, so the place of its {shape} voxels is "
-        f"unknown{more}. Say it in the config: {place_in_config(path)}{add}."
+        f"{path} {lacks}, so the place of its {shape} voxels is unknown{more}. Say it in the config: "
+        f"{place_in_config(path)}{add}."
     )
 
 

@@ -111,5 +111,5 @@ def test_a_class_must_occur_and_something_else_too(good):
             check_classes(inspect_data(made)[0].sources, classes_of(made))
     other = {"raw": good["raw"], "labels": good["labels"]}
     made = learning(other)
-    with pytest.raises(ConfigError, match="'mito', but no source"):
+    with pytest.raises(ConfigError, match="'mito' is to be learnt, but no source"):
         check_classes(inspect_data(made)[0].sources, classes_of(made))
