@@ -70,7 +70,8 @@ class CountMask(BlockwiseTask):
     kind: Literal["count_mask"]
     prediction: VolumeRef = Field(
         description="Probabilities (uint8, uint16 with the attribute scale, or float in 0..1), a mask, "
-        "or ids, of which every one but 0 is an object. Ids may be file.h5:dataset."
+        "or ids, of which every one but 0 is an object: path.zarr/dataset, file.h5:dataset, or a file "
+        ".npy, .tif, .mrc, .nii or .xz."
     )
     channel: int | str | None = Field(
         None, description="Channel of the prediction, by its number or its class."
@@ -85,7 +86,7 @@ class CountMask(BlockwiseTask):
     ids: tuple[Id, ...] | None = Field(
         None, description="Ids of the prediction that are objects. Default: all but 0."
     )
-    truth: VolumeRef = Field(description="True mask or ids: path.zarr/dataset, or file.h5:dataset.")
+    truth: VolumeRef = Field(description="True mask or ids, in the same formats.")
     truth_ids: tuple[Id, ...] | None = Field(
         None, description="Ids of truth that are objects. Default: all but 0."
     )

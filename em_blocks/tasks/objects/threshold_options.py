@@ -21,7 +21,8 @@ class ThresholdOptions(RunConfig):
 
     kind: str
     prediction: VolumeRef = Field(
-        description="Probabilities: uint8, uint16 with the attribute scale, or float in 0..1."
+        description="Probabilities: uint8, uint16 with the attribute scale, or float in 0..1; "
+        "path.zarr/dataset, file.h5:dataset, or a file .npy, .tif, .mrc, .nii or .xz."
     )
     channels: tuple[Channel, ...] | None = Field(
         None, min_length=1, max_length=MOST_CLASSES,
