@@ -1,4 +1,4 @@
-"""Hurt real runs at random moments, and compare everything with a run that nobody disturbed.
+"""Hurt real runs at random moments, and compare everything with an undisturbed run.
 
 Every round runs ``em-blocks predict``, ``segment`` and ``extract-synapses`` over a small generated
 volume; a command that dies or fails is started again, as a user would. Meanwhile processes are killed
@@ -106,7 +106,7 @@ class Campaign:
     def _result(
         self, place: Local, disturber: Disturber, until: float
     ) -> tuple[Result | None, list[str]]:
-        """What a chain leaves behind, if it comes to its end, and what went wrong on the way."""
+        """Return what a chain leaves behind, if it ends, and what went wrong on the way."""
         place.begin()
         configs = write_configs(
             self.folder / "configs", inputs=self.folder / "inputs", output=self.output,

@@ -104,7 +104,7 @@ def stored(folder: Path, shape: Triple, *, seed: int, **numbers: int) -> dict[st
 
 
 class Seconds(NamedTuple):
-    """What a clock shows, and what all threads of this process used of the one core.
+    """Return what a clock shows, and what all threads of this process used of the one core.
 
     On an idle core they are the same, but for waiting for the disk; the second is the figure.
     """
@@ -140,7 +140,7 @@ def slow_matrix(synapses: np.ndarray, neurons: np.ndarray, ids: np.ndarray, n: i
 
 
 def compare(folder: Path, n: int) -> bool:
-    """Whether both matrices of a small volume have the same numbers as the slow ones."""
+    """Tell whether both matrices of a small volume have the same numbers as the slow ones."""
     paths = stored(folder / f"small{n}", SMALL, seed=n, n_segments=60, n_true=30, n_predicted=60,
                    voxels=12_000)
     found, seconds = score(paths, n)

@@ -65,7 +65,7 @@ def compare(folder: Path, scratch: Path, score: float) -> float:
 
 
 def run(command: str, *arguments: object) -> str:
-    """What a command prints; it must end well."""
+    """Return what a command prints; it must succeed."""
     done = subprocess.run(
         [str(BIN / command), *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True
     )

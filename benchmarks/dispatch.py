@@ -1,4 +1,4 @@
-"""What a block costs when it does nothing: dispatch, durable commit, and the decision what is left.
+"""Measure the cost of a block that does nothing: dispatch, durable commit, and finding undone blocks.
 
 Measurements on a private mongod: blocks per second through the whole run (scheduler, two workers,
 commits with majority and journal); seconds to decide what is left of 10^6 done blocks, and to ask an

@@ -87,7 +87,7 @@ def volumes(folder: Path) -> list[Volume]:
 
 
 def arrays(folder: Path) -> list[np.ndarray]:
-    """The indicator in memory, the vectors mapped: of them only a few voxels are needed."""
+    """Return the indicator in memory and the vectors mapped: few voxels of these are needed."""
     return [np.load(folder / "indicator.npy"), np.load(folder / "vectors.npy", mmap_mode="r")]
 
 

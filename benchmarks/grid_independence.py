@@ -1,4 +1,4 @@
-"""What the block grid changes in a segmentation: VOI between runs with other block shapes.
+"""Measure what the block grid changes in a segmentation: VOI between runs with other block shapes.
 
 The affinities of a config of ``em-blocks segment`` are segmented with blocks of one, two and four
 tiles per axis, and with the whole volume as one block; small blocks have several levels of
@@ -35,7 +35,7 @@ TARGET_BITS = 0.02
 
 
 def segmented(task: Segment) -> dict[float, np.ndarray]:
-    """The segments at every threshold of a config, made in this process."""
+    """Return the segments at every threshold of a config, made in this process."""
     start, n_blocks = time.perf_counter(), 0
     for step in task.steps():
         step.check()

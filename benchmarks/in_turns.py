@@ -42,7 +42,7 @@ def measured(checkout: Path, script: str) -> Figures:
 
 
 def cost(line: dict) -> float:
-    """The figure of a line of JSON, so that less is better."""
+    """Return the figure of a line of JSON, such that less is better."""
     value = line["ratio"] if line["name"] in RELATIVE else line["value"]
     rate = line["unit"].endswith("/s")
     return 1 / value if rate else value

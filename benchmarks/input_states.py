@@ -1,8 +1,8 @@
-"""No verb gives a wrong result without a sign, whatever becomes of what it reads.
+"""Check that no verb gives a wrong result silently, whatever happens to its inputs.
 
 ``input_states.py [--seeds N] [--workers N]`` takes every verb on N random walks through the states of
-its inputs (done, partly done, quarantined, masked, blocks stored anew with other values, moved,
-replaced, the database gone, foreign data changed in place): after every state the verb either refuses,
+its inputs (done, partly done, quarantined, masked, blocks rewritten with other values, moved,
+replaced, the database deleted, foreign data changed in place): after every state the verb refuses,
 or has the result of a fresh run on the completed input. "value" is the number of walks with another
 result, "against" 0.
 

@@ -149,7 +149,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def current_step(documents: dict[str, list[dict]], expected: dict[str, list[dict]]) -> str:
-    """The first step that is not complete."""
+    """Return the first step that is not complete."""
     for name, found in documents.items():
         if sum(d["state"] == DONE for d in found) < len(expected[name]):
             return name
@@ -157,7 +157,7 @@ def current_step(documents: dict[str, list[dict]], expected: dict[str, list[dict
 
 
 def try_all(config: Path, overrides: tuple[str, ...], trials: int, root: Path) -> int:
-    """How many trials ended differently from an undisturbed run."""
+    """Count the trials that ended differently from an undisturbed run."""
     runs = Trials(config, overrides)
     reference = run(runs.command(root / "undisturbed"))
     assert reference["exit_code"] == 0, reference

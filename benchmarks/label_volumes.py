@@ -96,7 +96,7 @@ def segment(ids: np.ndarray) -> np.ndarray:
 
 
 def jobs(folder: Path, labels: Volume) -> dict[str, list[BlockwiseTask]]:
-    """The steps of every job."""
+    """Return the steps of every job."""
     shared = {"num_workers": WORKERS, "run_dir": str(folder)}
     clean = Clean.from_dict({
         **shared, "kind": "clean", "run": "clean", "labels": labels.path, "chunk_shape": CHUNK,

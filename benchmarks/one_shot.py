@@ -28,7 +28,7 @@ TOLERANCE = 1e-5
 
 
 def one_forward(task: Predict) -> dict[str, np.ndarray]:
-    """All heads of the whole volume in one pass, without any code of the blockwise path."""
+    """Predict all heads of the whole volume in one pass, without any code of the blockwise path."""
     setup, raw = Setup.from_folder(task.setup), Volume.open(task.raw)
     network = setup.build().eval()
     load_weights(network, setup.checkpoint_path(task.checkpoint))

@@ -1,4 +1,4 @@
-"""How well `em-blocks plan` foretells the seconds of a command.
+"""Measure how well `em-blocks plan` estimates the seconds of a command.
 
 For every config: `em-blocks plan CONFIG --json`, then the command itself, which starts from nothing;
 what is compared is the wall time of the whole command, as its user waits for it, with `total.wall_s`.
@@ -8,7 +8,7 @@ the segments of `fib25_medulla`; `--quick` takes 128 x 192 x 192 voxels of it in
 sides are measured one after the other, so on a machine that others use, single figures mean little: use
 `--repeat`, of which medians are shown. `at equal speed` is the ratio if the machine had been as slow
 during the run as during its plan, by how long 20 ms of work took twice a second (1.0 to 1.5 times as
-long while nobody else works); the last line does not use it.
+long while nothing else runs); the last line does not use it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Found(NamedTuple):
 
 
 class Slowness(threading.Thread):
-    """How many times as long as its processor time a little work takes, while this is open."""
+    """Yield the ratio of time to processor time of a little work, while this is open."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -118,7 +118,7 @@ def measured(case: Case) -> Found:
 
 
 def demo_cases(folder: Path) -> Iterator[Case]:
-    """The commands of the demo, each after the one before."""
+    """Yield the commands of the demo, each after the one before."""
     blocks = demo.BLOCK_SHAPE
     segments = "segmentation.zarr/segments/0.8"
     for verb, name, values in (

@@ -1,4 +1,4 @@
-"""How much of the bare network's speed is left in the whole pipeline, and whether its way is the best.
+"""Compare the speed of the whole pipeline with that of the bare network, and its way with all others.
 
 Pipeline: `run_blockwise` on a volume on disk - scheduler, workers that read, predict, quantise,
 compress and write, durable commits. Bare: as many processes with as many threads each, which apply
@@ -88,7 +88,7 @@ def bare_process(job_path: Path, way: Way, seconds: float) -> None:
 
 
 def chosen_way(values: dict, folder: Path) -> tuple[Way, list[Way]]:
-    """What a run of many such blocks would choose, and all that it could."""
+    """Return the way that a run of many such blocks would choose, and all that it tried."""
     shape = (values["block_shape"][0] * LARGE_BLOCKS, *values["block_shape"][1:])
     raw = Volume.create(str(folder / "large.zarr/raw"), shape=shape, dtype="uint8", frame=FRAME,
                         chunk_shape=(64, 64, 64))
@@ -108,7 +108,7 @@ def compared(task: Predict, ways: Sequence[Way], job: Path, seconds: float, roun
 
 
 def shown(rates: dict[Way, float], chosen: Way) -> None:
-    """The table of all ways, and a line of JSON on the choice."""
+    """Print a table of all ways, and a line of JSON on the choice."""
     for way, rate in sorted(rates.items(), key=lambda item: -item[1]):
         print(f"{way.precision:5} tile {'x'.join(map(str, way.tile_shape)):12} batch {way.batch_size:2} "
               f"{rate / 1e6:9.3f} Mvoxel/s{' (chosen)' if way == chosen else ''}", flush=True)
@@ -127,7 +127,7 @@ def with_way(task: Predict, way: Way) -> Predict:
 def in_pairs(
     first: Callable[[], float], second: Callable[[], float], n: int
 ) -> list[tuple[float, float]]:
-    """What both give, `n` times; each goes first in every other pair."""
+    """Yield the results of both, `n` times; each goes first in every other pair."""
     pairs = []
     for turn in range(n):
         if turn % 2 == 0:

@@ -1,4 +1,4 @@
-"""Whether the prediction of a ROI is the crop of a prediction of everything, byte for byte.
+"""Check that the prediction of a ROI is the crop of a prediction of everything, byte for byte.
 
 Every shipped setup is applied to a volume of noise as a whole, and to random ROIs of it, block by block
 in this process. The last line gives the ROIs that differ in any byte of any output.
@@ -25,7 +25,7 @@ OFFSET = (400.0, 41.0, -20.0)
 
 
 def predicted(task: Predict) -> dict[str, np.ndarray]:
-    """The outputs of all blocks, by head."""
+    """Return the outputs of all blocks, by head."""
     task.check()
     task.check_alignment()
     for spec in task.output_specs():
@@ -50,7 +50,7 @@ def random_box(rng: np.random.Generator, shape: Triple) -> Box:
 
 
 def differing(folder: Path, name: str, n: int, **options) -> int:
-    """How many of `n` random ROIs differ from the crop of the prediction of everything."""
+    """Count the random ROIs, of `n`, that differ from the crop of the prediction of everything."""
     setup = Setup.from_folder(SETUPS / name)
     tile = small_tile(setup)
     frame = Frame(setup.config.voxel_size, OFFSET)

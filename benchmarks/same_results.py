@@ -53,7 +53,7 @@ def results(chain: Chain, checkout: Checkout, run: Run, *others: Path) -> Record
 
 
 def undisturbed(name: str, path: Path, folder: Path) -> Record:
-    """The results of a chain with one checkout."""
+    """Return the results of a chain with one checkout."""
     checkout = Checkout(path, folder)
     prepare(folder, path)
     print(f"{name}, {path}:", flush=True)
@@ -66,7 +66,7 @@ def undisturbed(name: str, path: Path, folder: Path) -> Record:
 
 
 def resumed(name: str, old: Path, new: Path, folder: Path, expected: Record) -> Record:
-    """The results of a chain, every command begun by one checkout and finished by the other."""
+    """Return the results of a chain, every command begun by one checkout and finished by the other."""
     both = Resumed(CHAINS[name], Checkout(old, folder), Checkout(new, folder), expected)
     prepare(folder, old)
     print(f"{name}, begun by {old}, finished by {new}:", flush=True)

@@ -1,4 +1,4 @@
-"""How many workers one scheduler and one database can serve, and what gives way first.
+"""Simulate how many workers one scheduler and one database can serve, and which is the limit.
 
 What a block, a ping and a commit cost is measured first, on the real gateway with thousands of real
 connections and on a private mongod. With these costs, clusters of 1 to 10,000 workers are simulated
@@ -63,7 +63,7 @@ def plot(outcomes: dict[Cluster, Outcome], path: Path) -> None:
         axes[2].plot([*found], [100 * o.scheduler for o in found.values()], **style)
         axes[2].plot([*found], [100 * o.database for o in found.values()], color=color, ls="--")
     for one, name in zip(
-        axes, ("blocks/s (dotted: nobody waits)", "workers' time in blocks, %",
+        axes, ("blocks/s (dotted: without waiting)", "workers' time in blocks, %",
                "busy, %: scheduler, database (dashed)"), strict=True,
     ):
         one.set(xscale="log", xlabel="workers", title=name)

@@ -4,7 +4,8 @@ The FIB-SEM cube of ``configs/fib25_*.json`` is predicted (fp32) and segmented h
 on a Slurm of three nodes (network namespaces on this machine), by six. There, as soon as three blocks
 are done, two jobs are cancelled and slurmd of n2 is stopped; its orphans live on. In the end every
 voxel and every table must be the same, and no worker of n2 may have recorded a block after
-it was given up. Needs root, `make system-packages`, and EM_BLOCKS_DATA as the configs do. Two minutes.
+it counted as failed. Needs root, `make system-packages`, and EM_BLOCKS_DATA as the configs do.
+Takes two minutes.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def command(verb: str, config: str, **values) -> list[str]:
 
 
 def inputs_and_outputs(verb: str, raw: Path, folder: Path) -> dict:
-    """Where a step reads and writes."""
+    """Return where a step reads and writes."""
     if verb == "predict":
         return {**BLOCKS, "raw": str(raw), "output": str(folder / "predictions.zarr")}
     return {**BLOCKS, "tile_shape": [64, 64, 64], "chunk_shape": [64, 64, 64],
@@ -63,7 +64,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 class Documents:
-    """What the database of the cluster knows of a step and its parts."""
+    """Return what the database of the cluster knows of a step and its parts."""
 
     def __init__(self, site: Site, prefix: str):
         self._site, self._query = site, {"run": {"$regex": f"^{prefix}($|\\.)"}}

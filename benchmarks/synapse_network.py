@@ -69,7 +69,7 @@ def evaluate(folder: Path, found: Path, *, same_neurons: bool) -> dict:
 
 
 def call(*arguments) -> str:
-    """What a verb prints; the benchmark ends where it fails."""
+    """Return what a verb prints; end the benchmark if it fails."""
     command = [str(Path(sys.executable).parent / "em-blocks"), *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:

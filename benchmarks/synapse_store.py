@@ -104,7 +104,7 @@ def stages(plan: dict) -> list[str]:
 
 
 def partners(store: SynapseStore, query: dict) -> int:
-    """The ten neurons that make most synapses onto one."""
+    """Return the ten neurons that make most synapses onto one."""
     return len(list(store.collection.aggregate([
         {"$match": query}, {"$group": {"_id": "$pre.segment", "n": {"$sum": 1}}},
         {"$sort": {"n": -1}}, {"$limit": 10},

@@ -33,7 +33,7 @@ EXPORTS = {"folder": export_folder, "onnx": export_onnx, "bioimageio": export_bi
 
 
 def predicted(setup: Path, raw: Path, output: Path) -> tuple[dict[str, np.ndarray], float]:
-    """All heads of a volume, and the seconds of compute."""
+    """Return all heads of a volume, and the seconds of compute."""
     config = Setup.from_folder(setup).config
     task = Predict(
         raw=str(raw), setup=setup, output=str(output), block_shape=config.tile_shape, precision="fp32",

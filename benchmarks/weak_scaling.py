@@ -125,7 +125,7 @@ class Watched:
                 self._samples.append((time.time(), time.process_time(), times.user + times.system))
 
     def shares(self, start: float, end: float) -> tuple[float, float]:
-        """Of a core, between two moments."""
+        """Return the share of a core, between two moments."""
         inside = [sample for sample in self._samples if start <= sample[0] <= end]
         seconds, own, server = (b - a for a, b in zip(inside[0], inside[-1], strict=True))
         return own / seconds, server / seconds

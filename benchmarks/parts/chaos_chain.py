@@ -69,7 +69,7 @@ class Formulas(nn.Module):
 
 
 def moved(values, shift):
-    """The part of `values` (context 2, 6, 6) that the output shows, from `shift` voxels on."""
+    """Return the part of `values` (context 2, 6, 6) that the output shows, from `shift` voxels on."""
     starts = [c + s for c, s in zip((2, 6, 6), shift)]
     ends = [n - c + s for n, c, s in zip(values.shape[2:], (2, 6, 6), shift)]
     z, y, x = (slice(a, b) for a, b in zip(starts, ends))

@@ -63,7 +63,7 @@ def kill_scheduler(place: Local, rng: random.Random) -> Wound | None:
 
 
 def kill_group(place: Local, rng: random.Random) -> Wound | None:
-    """The scheduler with all that it started in its process group, as a closed terminal might."""
+    """Hit the scheduler and all that it started in its process group, as a closed terminal might."""
     scheduler = working_scheduler(place, rng)
     if scheduler is None:
         return None
@@ -180,7 +180,7 @@ def cancel_job(place: Cluster, rng: random.Random) -> Wound | None:
 
 
 def working_scheduler(place: Local, rng: random.Random) -> psutil.Process | None:
-    """The command; seldom before it has workers, or on a busy machine it would never get to work."""
+    """Return the command; seldom before it has workers, or on a busy machine it would never start."""
     return place.scheduler() if place.workers() or rng.random() < 0.1 else None
 
 
@@ -275,7 +275,7 @@ class Disturber:
         self._heal(list(self._healing))
 
     def _hurt(self) -> None:
-        """Try one kind. Not the next one if it hits nobody: while a command starts there is only the
+        """Try one kind. Not the next one if it hits no process: while a command starts there is only the
         scheduler, which would never get to work.
         """
         kind = self.rng.choices(list(self._table), [weight for weight, _ in self._table.values()])[0]

@@ -1,4 +1,4 @@
-"""Where the commands of a chaos round run, and who is there to be hit."""
+"""Places where the commands of a chaos round run, and the processes to hit there."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Local:
         """Process number of the command that was told to end."""
 
     def options(self) -> dict:
-        """What all configs of a round here have in common."""
+        """Return what all configs of a round have in common here."""
         return {**COMMON, "num_workers": 2}
 
     def start(self, arguments: list[str], log: Path, answer: Path) -> subprocess.Popen:
@@ -78,11 +78,11 @@ class Local:
         ]
 
     def scheduler(self) -> psutil.Process | None:
-        """The command, while it runs."""
+        """Return the command, while it runs."""
         return living(self.command.pid) if self.command and self.command.poll() is None else None
 
     def at_work(self, scheduler: psutil.Process) -> bool:
-        """Whether this start of the command takes workers: it has written a session for them."""
+        """Tell whether this start of the command takes workers: it has written a session for them."""
         with suppress(FileNotFoundError):  # it is deleted when the workers are dismissed
             sessions = self.output.glob("sessions/*.json")
             return any(path.stat().st_mtime > scheduler.create_time() for path in sessions)
@@ -92,7 +92,7 @@ class Local:
         return [p for p in self.marked("em_blocks.workers.") if is_python(p)]
 
     def mongod(self) -> psutil.Process | None:
-        """The server of the database, if it runs."""
+        """Return the server of the database, if it runs."""
         return next(iter(self.marked("mongod", "--dbpath")), None)
 
     @contextmanager
@@ -119,7 +119,7 @@ class Local:
         return with_variable(MARK, str(self.folder))
 
     def end(self) -> None:
-        """Kill whatever is left."""
+        """Kill everything that is left."""
         kill_all(lambda: with_variable(MARK, str(self.folder)))
 
 
@@ -170,7 +170,7 @@ class Cluster(Local):
         return {**self.slurm.environment(), MARK: str(self.folder)}
 
     def workers_on(self, node: int) -> list[psutil.Process]:
-        """Workers of a node, also of one that Slurm has given up."""
+        """Workers of a node, also of one that Slurm gave up as failed."""
         there = set(self.slurm.processes_on(node))
         return [worker for worker in self.workers() if worker.pid in there]
 
@@ -203,7 +203,7 @@ class Cluster(Local):
 
 
 def living(pid: int) -> psutil.Process | None:
-    """The process, unless it has ended."""
+    """Return the process, unless it has ended."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process
@@ -212,7 +212,7 @@ def living(pid: int) -> psutil.Process | None:
 
 
 def is_python(process: psutil.Process) -> bool:
-    """Whether it is the worker itself, and not srun or a shell with the same words."""
+    """Tell whether it is the worker itself, and not srun or a shell with the same words."""
     with suppress(psutil.Error):
         return "python" in Path(process.exe()).name
     return False
@@ -235,7 +235,7 @@ def thawed(process: psutil.Process) -> None:
 
 
 def wait_until(condition, timeout_s: float) -> bool:
-    """Whether `condition()` became true in time."""
+    """Tell whether `condition()` became true in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

@@ -57,7 +57,7 @@ class Result:
         return len(self.files) + len(self.rows) + len(self.documents)
 
     def differences(self, expected: Result) -> list[str]:
-        """One line for everything that is missing, too much, or other than expected."""
+        """Yield one line for everything that is missing, additional, or other than expected."""
         found = []
         for name in ("files", "rows", "documents"):
             ours, theirs = getattr(self, name), getattr(expected, name)
@@ -71,7 +71,7 @@ class Result:
 
 
 def traces(output: Path, client) -> Counter:
-    """What the faults of a round led to, from attempts in the database and logs of workers."""
+    """Return the effects of the faults of a round, from attempts in the database and logs of workers."""
     losses = client["em_blocks"]["attempts"].find({}, {"error.type": 1})
     found = Counter(TRACES.get(loss["error"]["type"], "failed attempts") for loss in losses)
     for log in output.glob("logs/*/worker-*.log"):

@@ -20,7 +20,7 @@ CALM_S = 240.0
 PATIENCE_S = 360.0
 """... and seconds in which it must end then; undisturbed it takes about one minute."""
 GONE_S = 90.0
-"""In which workers must end whose scheduler is gone, and servers that nobody uses."""
+"""Time in which workers without a scheduler must end, and servers without a client."""
 POLL_S = 0.1
 
 
@@ -132,7 +132,7 @@ class Round:
         try:
             with self.place.database() as client:
                 parts += [str(document) for document in client["em_blocks"].workers.find()]
-        except Exception as error:  # whatever it is, it is part of the state
+        except Exception as error:  # any error is part of the state
             parts.append(f"database: {error!r}")
         for process in self.place.marked(""):
             try:
@@ -143,7 +143,7 @@ class Round:
 
 
 def _reports(answer: Path) -> list[dict]:
-    """What a command printed as JSON; nothing if it did not come to that."""
+    """Return what a command printed as JSON; nothing if it did not get so far."""
     try:
         values = json.loads(answer.read_text())
     except ValueError:

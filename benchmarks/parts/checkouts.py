@@ -68,7 +68,7 @@ class Checkout:
 
     @contextmanager
     def database(self, config: list[str]) -> Iterator[pymongo.database.Database]:
-        """The embedded database of a config (and its ``--set`` options), kept up meanwhile."""
+        """Yield the embedded database of a config (and its ``--set`` options), which runs meanwhile."""
         uri = self.run(["db", "start", *config]).split()[-1]
         try:
             with pymongo.MongoClient(uri, tz_aware=True) as client:
@@ -106,7 +106,7 @@ class Checkout:
 def running_database(
     home: Path, process: subprocess.Popen
 ) -> Iterator[tuple[pymongo.database.Database, int]]:
-    """The embedded database in `home`, as soon as a command has started it, and its process."""
+    """Return the embedded database in `home`, as soon as a command has started it, and its process."""
     file = home / "db/server.json"
     while process.poll() is None:
         with suppress(OSError, ValueError, pymongo.errors.PyMongoError):

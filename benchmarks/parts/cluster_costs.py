@@ -1,4 +1,4 @@
-"""What workers cost the scheduler and the database, measured on the real ones.
+"""Measure what workers cost the scheduler and the database.
 
 Costs are CPU seconds of the gateway's thread, of the scheduler's other threads, and of mongod: what
 other processes of a busy machine take does not count, and neither does what workers do themselves.
@@ -68,7 +68,7 @@ def noop(folder: Path, n_blocks=(100, 100, 100)) -> Noop:
 
 
 def work(task: Noop) -> Work:
-    """All of its blocks."""
+    """Return all of its blocks."""
     grid = task.grid()
     return Work(task, grid, np.ones(grid.shape, bool))
 

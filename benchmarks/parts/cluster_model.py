@@ -30,7 +30,7 @@ FULL = 0.98
 
 @dataclass(frozen=True)
 class Cluster:
-    """What is simulated.
+    """The cluster that is simulated.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it went, between a fifth and four fifths of all blocks.
+    """Result of a run, between a fifth and four fifths of all blocks.
 
     Attributes
     ----------

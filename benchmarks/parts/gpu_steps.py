@@ -32,11 +32,11 @@ from parts.noise import SETUPS, noise
 
 ROOT = Path(__file__).parents[2]
 STEPS = {"fp32": 1.0, "bf16": 12.0, "fp16": 3.0}
-"""How many steps of what is stored (1/255; 4 nm of vectors) a value may differ from the CPU's."""
+"""Steps of what is stored (1/255; 4 nm of vectors) by which a value may differ from the CPU's."""
 
 
 def predicted(setup: Setup, device: torch.device, precision: str) -> dict[str, np.ndarray]:
-    """One tile of noise, in float32."""
+    """Return one tile of noise, in float32."""
     network = setup.build()
     load_weights(network, setup.checkpoint_path("best"))
     tile = tuple(2 * f * max(1, 8 // f) for f in network.tile_factor)

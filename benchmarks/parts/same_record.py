@@ -31,7 +31,7 @@ FILES_OF_STARTS = ("summary.json", "summary/")
 def taken(
     folder: Path, checkouts: Sequence[Path], database, answers: Mapping[str, str]
 ) -> Record:
-    """What is in the folder of results and its database, and what commands printed as JSON."""
+    """Return the contents of a folder of results and its database, and what commands printed."""
     words = {str(folder): "FOLDER"} | {str(checkout): "CHECKOUT" for checkout in checkouts}
     found = {f"file {name}": value for name, value in _files(folder, words)}
     for collection in sorted(set(database.list_collection_names()) - COLLECTIONS_LEFT_OUT):
@@ -50,7 +50,7 @@ def of_all_starts(record: Record) -> Record:
 
 
 def differences(found: Record, expected: Record) -> list[str]:
-    """One line for everything that is missing, too much, or other than expected."""
+    """Yield one line for everything that is missing, additional, or other than expected."""
     lines = [f"missing: {name}" for name in sorted(expected.keys() - found.keys())]
     lines += [f"too much: {name}" for name in sorted(found.keys() - expected.keys())]
     for name in sorted(found.keys() & expected.keys()):

@@ -1,6 +1,6 @@
 """Detection as in Synful (its connected components with a distance transform), as a slow reference.
 
-Written anew from the description of the method: labels of the whole array, then one component after
+Rewritten from the description of the method: labels of the whole array, then one component after
 the other in its box. The distance transform runs on a grid of twice the resolution whose background
 are the places between two neighbouring voxels of different labels.
 
@@ -64,7 +64,7 @@ def extract(
 
 
 def between_labels(labels: np.ndarray) -> np.ndarray:
-    """The grid of twice the resolution: False between neighbours of different labels."""
+    """Return the grid of twice the resolution: False between neighbours of different labels."""
     grid = np.ones([2 * n - 1 for n in labels.shape], bool)
     for axis in range(3):
         between = [slice(None, None, 2)] * 3

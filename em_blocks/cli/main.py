@@ -51,7 +51,7 @@ VERBS: dict[str, tuple[str | None, str]] = {
     "retry": ("em_blocks.cli.runs.retry", "Run again, quarantined blocks included."),
     "replay": ("em_blocks.cli.runs.replay", "Compute one block in this process, changing nothing."),
     "verify": ("em_blocks.cli.runs.verify", "Compare stored outputs with the database."),
-    "forget": ("em_blocks.cli.runs.forget", "Remove a run, its rows and its outputs for good."),
+    "forget": ("em_blocks.cli.runs.forget", "Remove a run, its rows and its outputs permanently."),
     "runs": ("em_blocks.cli.trainings.main", "Show recorded trainings: list, compare, draw, export."),
     "db": ("em_blocks.cli.runs.database", "Start, stop or find the embedded database of a run."),
 }

@@ -37,7 +37,7 @@ Known = list[tuple[BlockwiseTask, RunStore, Removable]]
 def main(
     config: Path, overrides: tuple[str, ...], step: str | None, yes: bool, as_json: bool
 ) -> None:
-    """Remove the runs of CONFIG for good: their records, their rows and their outputs.
+    """Remove the runs of CONFIG permanently: their records, their rows and their outputs.
 
     What would go is listed first, and asked for. Nothing is removed that these runs did not make, and
     nothing while one of them is at work. A command that was killed is simply repeated. Logs, summaries
@@ -100,4 +100,4 @@ def _ask(known: Known) -> None:
             f"Removing {len(known)} runs needs a confirmation, which cannot be asked for: the input is "
             "no terminal. Nothing was removed; add --yes to remove all that is listed."
         )
-    click.confirm("Remove all of this for good?", abort=True, err=True)
+    click.confirm("Remove all of this permanently?", abort=True, err=True)

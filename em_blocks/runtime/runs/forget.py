@@ -1,4 +1,4 @@
-"""Removing a run for good: its rows, blocks and outputs, and then its record."""
+"""Removing a run permanently: its rows, blocks and outputs, and then its record."""
 
 from __future__ import annotations
 

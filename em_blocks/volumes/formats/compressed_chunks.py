@@ -110,7 +110,7 @@ def decompressed(data: bytes, name: str) -> bytes:
     except _DAMAGED as error:
         raise VolumeError(
             f"The chunk {name} cannot be read ({type(error).__name__}: {error}). Restore the "
-            "file; where it is lost for good, delete it, and its voxels are 0."
+            "file; where it is lost permanently, delete it, and its voxels are 0."
         ) from error
 
 
