@@ -21,7 +21,7 @@ from em_blocks.cli.common import (
     set_option,
     shows_errors,
 )
-from em_blocks.cli.export_tiff import tiff
+from em_blocks.cli.export_sections import tiff, vast
 from em_blocks.cli.export_webknossos import webknossos
 from em_blocks.cli.filters import FORMS, FilterType
 from em_blocks.cli.params import ThreePositive
@@ -48,6 +48,7 @@ def main() -> None:
 
 
 main.add_command(tiff)
+main.add_command(vast)
 main.add_command(webknossos)
 
 

@@ -8,10 +8,11 @@ import tifffile
 import zarr
 from click.testing import CliRunner
 
-import em_blocks.export.tiff_stack as tiff_stack
+import em_blocks.export.section_stack as section_stack
 from em_blocks.cli.main import main
 from em_blocks.errors import ConfigError, RefusedError
-from em_blocks.export.tiff_stack import TiffStack, write_stack
+from em_blocks.export.section_stack import write_stack
+from em_blocks.export.tiff_stack import TiffStack
 from em_blocks.geometry import Box, Frame
 from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport
@@ -124,7 +125,7 @@ def test_probabilities_become_floats_or_bytes(tmp_path):
 
 
 def test_a_stopped_export_is_repeated_and_writes_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(tiff_stack, "MOST_BYTES", 4 * 14 * 19 * 5)  # slabs of four sections
+    monkeypatch.setattr(section_stack, "MOST_BYTES", 4 * 14 * 19 * 5)  # slabs of four sections
     source = volume(tmp_path, values_of("uint16"))
     stack, folder = TiffStack.of(source), tmp_path / "tiff"
     assert [s.shape[0] for s in stack.slabs()] == [4, 4, 3]
@@ -145,7 +146,7 @@ def test_slabs_are_whole_chunks_and_few_sections_at_a_time(tmp_path, monkeypatch
     stack = TiffStack.of(volume(tmp_path, values_of("uint8")), box=Box((3, 0, 0), (8, 14, 19)))
     assert [s.shape[0] for s in stack.slabs()] == [8]
     for most, depths in ((4 * 14 * 19 * 9, [5, 3]), (4 * 14 * 19 * 3, [3, 3, 2]), (1, [1] * 8)):
-        monkeypatch.setattr(tiff_stack, "MOST_BYTES", most)
+        monkeypatch.setattr(section_stack, "MOST_BYTES", most)
         assert [s.shape[0] for s in stack.slabs()] == depths
 
 

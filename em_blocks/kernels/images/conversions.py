@@ -32,6 +32,33 @@ def rgb_to_ids(channels: np.ndarray) -> np.ndarray:
     return ids if len(channels) == 3 else ids * (channels[3] > 0)
 
 
+LARGEST_COLOUR = 2**24 - 1
+"""Of the ids that a colour of three times 8 bits can be."""
+
+
+def ids_to_rgb(ids: np.ndarray) -> np.ndarray:
+    """Return the colours of ids, of which `rgb_to_ids` makes the same ids again.
+
+    Parameters
+    ----------
+    ids : (z, y, x) integer array
+
+    Returns
+    -------
+    (z, y, x, 3) uint8 array
+        Red, green, blue.
+
+    Raises
+    ------
+    ValueError
+        If an id is negative or above `LARGEST_COLOUR`.
+    """
+    if ids.size and not (ids.min() >= 0 and ids.max() <= LARGEST_COLOUR):
+        raise ValueError(f"ids of colours are 0 to {LARGEST_COLOUR}, got {ids.min()} to {ids.max()}")
+    ids = ids.astype(np.uint32)
+    return np.stack([ids >> 16, ids >> 8, ids], axis=-1).astype(np.uint8)
+
+
 def rgb_to_grey(channels: np.ndarray) -> np.ndarray:
     """Return the luminance of colours, rounded.
 

@@ -51,12 +51,12 @@ class Ingest(BlockwiseTask):
     block_shape: Shape3 | None = Field(
         None,
         description="Voxels (z, y, x) that one block writes. Default: for images, whole sections "
-        "one chunk deep; else about 256 per axis.",
+        "one chunk deep; for tiles, one of them; else about 256 per axis.",
     )
 
     def grid(self) -> BlockGrid:
         header = self._header()
-        return BlockGrid(self._frame(header), header.shape, self._block_shape(header.shape))
+        return BlockGrid(self._frame(header), header.shape, self._block_shape(header))
 
     def inputs(self) -> dict:
         header = self._header()
@@ -163,11 +163,13 @@ class Ingest(BlockwiseTask):
             )
         return Frame(header.voxel_size, header.offset or (0.0, 0.0, 0.0))
 
-    def _block_shape(self, shape: Triple) -> Triple:
+    def _block_shape(self, header: SourceHeader) -> Triple:
         if self.block_shape is not None:
             return self.block_shape
         if self.source.whole_sections:
-            return self._whole_sections(shape)
+            return self._whole_sections(header.shape)
+        if self.source.whole_pieces and header.chunk_shape is not None:
+            return self._whole_sections(header.chunk_shape)  # one tile, or little more
         return nearest_multiple((_USUAL_BLOCK,) * 3, self._unit)
 
     def _whole_sections(self, shape: Triple) -> Triple:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import tifffile
 from PIL import Image
 
 from em_blocks.errors import ConfigError, VolumeError
+from em_blocks.kernels.images.conversions import rgb_to_ids
+
+Colours = Literal["refuse", "channels", "ids"]
+"""Images in colour: an error, several channels, or ids of 24 bits."""
 
 # Pillow takes large images for an attack; sections of 30,000 x 30,000 pixels are normal here.
 Image.MAX_IMAGE_PIXELS = None
@@ -52,6 +57,52 @@ class Section(NamedTuple):
         bits = "" if self.bits is None else f" of {self.bits} bits"
         samples = "" if self.samples is None else f" of {self.samples} channels"
         return f"{self.shape[0]} x {self.shape[1]} {self.dtype}{bits}{samples}"
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What the pixels of images are, and what becomes of them.
+
+    Parameters
+    ----------
+    stored : Section
+        Size and type of every file.
+    colours : Colours
+    """
+
+    stored: Section
+    colours: Colours
+
+    @classmethod
+    def of(cls, file: Path, colours: Colours) -> Self:
+        """Read the header of an image; raises `ConfigError`, also if ids are wanted without colours."""
+        stored = read_header(file, colours=colours != "refuse")
+        if colours == "ids" and (stored.samples not in (3, 4) or stored.dtype != np.uint8):
+            raise ConfigError(
+                f'The image {file} is {stored}, but with "colours": "ids" every pixel needs red, green '
+                "and blue of 8 bits, as VAST exports segmentations: red * 65536 + green * 256 + blue. "
+                "Grey images, whose values are the labels, need no key 'colours'."
+            )
+        return cls(stored, colours)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.uint32) if self.colours == "ids" else self.stored.dtype
+
+    @property
+    def samples(self) -> int | None:
+        """Channels of the result; None for one value per pixel."""
+        return None if self.colours == "ids" else self.stored.samples
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Shape of a pixel of the result."""
+        return () if self.samples is None else (self.samples,)
+
+    def read(self, file: Path) -> np.ndarray:
+        """Return values (y, x), or (c, y, x) with channels; raises `VolumeError`."""
+        values = read_section(file, self.stored)
+        return rgb_to_ids(values[:, None])[0] if self.colours == "ids" else values
 
 
 def read_header(file: Path, *, colours: bool = False) -> Section:
@@ -198,9 +249,9 @@ def _colours_of(file: Path, found: Section) -> str:
 def _not_grey(file: Path, what: str) -> ConfigError:
     return ConfigError(
         f"The image {file} is {what}, but one section with one grey value (or label) per pixel is "
-        "needed. Convert the stack to single-page grey PNG or TIFF of 8, 16 or 32 bits; colours of 8 "
-        'bits that mean labels or grey are kept as channels (c, z, y, x) with "colours": "channels", '
-        "and made ids or grey after that."
+        "needed. Convert the stack to single-page grey PNG or TIFF of 8, 16 or 32 bits. Of colours of 8 "
+        'bits, "colours": "ids" makes labels (red * 65536 + green * 256 + blue, as VAST does), '
+        '"channels" keeps them as (c, z, y, x).'
     )
 
 

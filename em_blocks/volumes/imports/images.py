@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,24 +15,19 @@ from em_blocks.config import LocalPath, VolumeInput
 from em_blocks.errors import ConfigError
 from em_blocks.geometry import Box
 from em_blocks.volumes.imports.arrays import header_of
-from em_blocks.volumes.imports.digest import pieces
-from em_blocks.volumes.imports.image_files import Section, read_header, read_section
+from em_blocks.volumes.imports.digest import digest_of_images
+from em_blocks.volumes.imports.image_files import Colours, Pixels
 from em_blocks.volumes.imports.sections import Gaps, SectionPattern, Sections, find_sections
 from em_blocks.volumes.imports.sources import KEPT, Counter, ReadBox, Source, SourceHeader
 from em_blocks.volumes.metadata import Stored
 from em_blocks.volumes.metadata.claims import SPACE
 from em_blocks.volumes.stores.store import read_json
 
-MOST_FILES_READ = 64
-"""Of a stack, for its identity."""
-
 PLACE_FILE = "volume.json"
 """Next to the images: where the stack lies (voxel_size, offset; nm, zyx), and what its values mean."""
 
 MOST_NAMED = 10
 """Filled sections that a message names."""
-
-Colours = Literal["refuse", "channels"]
 
 
 class ImageStack(Source):
@@ -61,7 +55,8 @@ class ImageStack(Source):
     )
     colours: Colours = Field(
         "refuse", exclude_if=lambda colours: colours == "refuse",
-        description="Images in colour or with transparency: an error, or channels (c, z, y, x).",
+        description="Images in colour or with transparency: an error, channels (c, z, y, x), or ids, "
+        "red * 65536 + green * 256 + blue, as VAST exports segmentations.",
     )
 
     def header(self, told: VolumeInput | None = None) -> SourceHeader:
@@ -76,9 +71,8 @@ class ImageStack(Source):
             If there are no images, or their numbers have gaps or duplicates.
         """
         sections = self._sections()
-        first = self._read_header(sections.files[0])
-        lead = () if first.samples is None else (first.samples,)
-        shape = (*lead, len(sections.planes), *first.shape)
+        first = self._pixels(sections.files[0])
+        shape = (*first.lead, len(sections.planes), *first.stored.shape)
         axes = SPACE if first.samples is None else ("c", *SPACE)
         place = _stated(sections, ("voxel_size", "offset"))
         return header_of(Stored(str(self.path), shape, place), first.dtype, axes, told)
@@ -86,9 +80,9 @@ class ImageStack(Source):
     def check(self) -> None:
         """Raise `ConfigError` unless all images can be read and have one shape and dtype."""
         _, names, files, *_ = self._sections()
-        expected = self._read_header(files[0])
+        expected = self._pixels(files[0]).stored
         for name, file in zip(names, files, strict=True):
-            found = self._read_header(file)
+            found = self._pixels(file).stored
             if found != expected:
                 raise ConfigError(
                     f"The sections of {self.path} differ: {name} is {found}, but {names[0]} is "
@@ -97,27 +91,19 @@ class ImageStack(Source):
                 )
 
     def identity(self) -> dict:
-        """Return a digest of names and sizes of all files, and of the bytes of some of them.
-
-        A digest of all pixels would read a terabyte twice; times change with every copy.
-        """
+        """Return a digest of names and sizes of all files, and of the bytes of some of them."""
         _, names, files, *_ = self._sections()
-        digest = hashlib.sha256()
-        for name, file in zip(names, files, strict=True):
-            digest.update(f"{name} {file.stat().st_size}\n".encode())
-        for number in np.unique(np.linspace(0, len(files) - 1, MOST_FILES_READ).astype(int)):
-            for piece in pieces(files[number]):
-                digest.update(piece)
-        bits = self._read_header(files[0]).bits
+        digest = digest_of_images(names, files)
+        bits = self._pixels(files[0]).stored.bits
         # Runs that began when 4 bits were spread over 0..255 must not go on with other values.
         few = {} if bits is None else {"bits": bits}
-        return {"n_files": len(files), "sections": digest.hexdigest(), **few}
+        return {"n_files": len(files), "sections": digest, **few}
 
     @contextmanager
     def open(self) -> Iterator[ReadBox]:
         """List the files once; yield a function that reads a box."""
         sections = self._sections()
-        yield partial(_read, sections.planes, self._read_header(sections.files[0]))
+        yield partial(_read, sections.planes, self._pixels(sections.files[0]))
 
     def attributes(self) -> dict:
         """Return what values mean (`KEPT`), and the ``filled_sections`` in place of missing ones.
@@ -129,7 +115,9 @@ class ImageStack(Source):
         filled = [
             {"z": z, "number": number, "from": source} for z, number, source in sections.filled
         ]
-        return _stated(sections, KEPT) | ({"filled_sections": filled} if filled else {})
+        labels = {"labels": True} if self.colours == "ids" else {}
+        filled_sections = {"filled_sections": filled} if filled else {}
+        return labels | _stated(sections, KEPT) | filled_sections
 
     def counter(self) -> Counter:
         """Return a function that counts the ``filled_sections`` in a box of whole sections."""
@@ -152,8 +140,8 @@ class ImageStack(Source):
     def _sections(self) -> Sections:
         return find_sections(self.path, self.section_pattern, self.gaps)
 
-    def _read_header(self, file: Path) -> Section:
-        return read_header(file, colours=self.colours == "channels")
+    def _pixels(self, file: Path) -> Pixels:
+        return Pixels.of(file, self.colours)
 
 
 def _stated(sections: Sections, names: Iterable[str]) -> dict:
@@ -162,12 +150,11 @@ def _stated(sections: Sections, names: Iterable[str]) -> dict:
     return {name: found[name] for name in names if found.get(name) is not None}
 
 
-def _read(planes: list[Path | None], expected: Section, box: Box) -> np.ndarray:
+def _read(planes: list[Path | None], pixels: Pixels, box: Box) -> np.ndarray:
     """Return the voxels (z, y, x) or (c, z, y, x) of a box."""
-    lead = () if expected.samples is None else (expected.samples,)
-    values = np.zeros((*lead, *box.shape), expected.dtype)
+    values = np.zeros((*pixels.lead, *box.shape), pixels.dtype)
     depth, rows, columns = box.slices
     for z, file in enumerate(planes[depth]):
         if file is not None:
-            values[..., z, :, :] = read_section(file, expected)[..., rows, columns]
+            values[..., z, :, :] = pixels.read(file)[..., rows, columns]
     return values

@@ -141,9 +141,9 @@ def _one_per_folder(path: Path) -> list[Path]:
         if len(images) > 1:
             raise ConfigError(
                 f"The folder {folder} holds {len(images)} images ({images[0].name}, {images[1].name} "
-                "...), but a folder per section holds one: tiles are not assembled here. Choose one "
-                f"image of each with a pattern such as {path}/*/{images[0].name}, or stitch the tiles "
-                "first."
+                "...), but a folder per section holds one. Choose one image of each with a pattern such "
+                f"as {path}/*/{images[0].name}. Tiles of a section are put together by a source of the "
+                'type "tiles".'
             )
         files += images
     return files

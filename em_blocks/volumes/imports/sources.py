@@ -75,6 +75,9 @@ class Source(StrictModel, ABC):
     whole_sections: ClassVar[bool] = False
     """Whether a piece of a section costs as much as all of it."""
 
+    whole_pieces: ClassVar[bool] = False
+    """Whether a part of a piece, the ``chunk_shape`` of the header, costs as much as all of it."""
+
     type: str
     path: Path | str
 
@@ -132,6 +135,7 @@ SOURCES = Registry(
     "em_blocks.sources",
     {
         "images": f"{_HERE}.images:ImageStack",
+        "tiles": f"{_HERE}.tiles.source:TileStack",
         "tiff": f"{_HERE}.tiff:TiffStack",
         "volume": "em_blocks.volumes.stored_volume:StoredVolume",
         "mrc": f"{_HERE}.mrc:MrcFile",

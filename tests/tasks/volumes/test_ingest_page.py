@@ -57,6 +57,23 @@ def painted(folder):
     return np.moveaxis(COLOURS, -1, 0), [50, 4.6, 4.6], [0, 0, 0]
 
 
+def vast(folder):
+    save_images(folder / "vast", COLOURS, "seg_s{:03d}.png")
+    red, green, blue = np.moveaxis(COLOURS.astype(np.uint32), -1, 0)
+    return red * 65536 + green * 256 + blue, [50, 4.6, 4.6], [0, 0, 0]
+
+
+def tiles(folder):
+    for z, section in enumerate(RAW[:2], start=1):
+        (folder / f"s{z:04d}").mkdir()
+        for row, column in np.ndindex(2, 3):
+            tile = section[6 * row:6 * row + 6, 4 * column:4 * column + 4]
+            Image.fromarray(tile).save(folder / f"s{z:04d}/r{row + 1}_c{column + 1}.png")
+    patterns = re.search(r"`bfly.json` is `(.*)`:", PAGE)[1]
+    (folder / "bfly.json").write_text(patterns)
+    return RAW[:2], [50, 4.6, 4.6], [0, 0, 0]
+
+
 def stack(folder):
     metadata = {"axes": "ZYX", "spacing": 0.05, "unit": "um"}
     options = {"imagej": True, "resolution": (1000 / 4.6, 1000 / 4.6)}
@@ -118,7 +135,8 @@ def components(folder):
 
 
 FILES = {make.__name__: make for make in (
-    raw, ch1, painted, stack, cremi, ilastik, copy, tomogram, nifti, webknossos, predicted, components,
+    raw, ch1, vast, tiles, painted, stack, cremi, ilastik, copy, tomogram, nifti, webknossos, predicted,
+    components,
 )}
 
 

@@ -151,6 +151,41 @@ def test_colours_are_channels_where_the_config_says_so(tmp_path, mode):
     np.testing.assert_array_equal(values[:, 2], np.moveaxis(colour + np.uint8(2), -1, 0))
 
 
+def colours_of(ids):
+    return np.stack([ids >> 16, ids >> 8 & 255, ids & 255], axis=-1).astype("uint8")
+
+
+def test_colours_are_ids_of_24_bits_where_the_config_says_so(tmp_path):
+    """As VAST exports a segmentation: one PNG in colour per section."""
+    ids = np.array([[[0, 1, 255, 256], [65535, 65536, 2**24 - 1, 70000]]] * 2, np.uint32)
+    ids[1] += ids[1] < 5
+    for i, plane in enumerate(ids):
+        Image.fromarray(colours_of(plane)).save(tmp_path / f"seg_s{i:03d}.png")
+    source = stack(tmp_path, colours="ids")
+    assert source.header().full_shape == (2, 2, 4) and source.attributes() == {"labels": True}
+    values = read_all(tmp_path, colours="ids")
+    assert values.dtype == source.header().dtype == np.uint32
+    np.testing.assert_array_equal(values, ids)
+
+
+def test_transparent_pixels_have_no_id(tmp_path):
+    rgba = np.full((3, 4, 4), 7, np.uint8)
+    rgba[1, 2, 3] = 0
+    Image.fromarray(rgba, "RGBA").save(tmp_path / "0.png")
+    values = read_all(tmp_path, colours="ids")
+    assert values[0, 1, 2] == 0 and (values == 7 * 65536 + 7 * 256 + 7).sum() == 11
+
+
+@pytest.mark.parametrize(
+    "pixels", [section(0), np.stack([section(0)] * 2, axis=-1), section(0, dtype="uint16")],
+    ids=["grey", "grey and opacity", "16 bits"],
+)
+def test_ids_need_three_colours(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    with pytest.raises(ConfigError, match=r'with "colours": "ids" every pixel needs red, green'):
+        stack(tmp_path, colours="ids").check()
+
+
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 def test_colours_of_tiff_are_channels_in_either_arrangement(tmp_path, planar):
     colour = np.stack([section(i, dtype=np.uint16) * 200 for i in range(3)])

@@ -167,7 +167,7 @@ def test_a_folder_with_several_images_holds_tiles_and_is_refused(tmp_path):
     write_png(tmp_path / "S2", tile_2=section(3))
     message = refused(tmp_path)
     assert f"{tmp_path}/S2 holds 2 images" in message
-    assert "tiles are not assembled" in message
+    assert 'by a source of the type "tiles"' in message
     np.testing.assert_array_equal(
         read_all(tmp_path / "S*" / "em_8bit.png"), [section(1), section(2)]
     )

@@ -1,0 +1,1 @@
+"""Sections in tiles, listed by a JSON file of patterns."""
