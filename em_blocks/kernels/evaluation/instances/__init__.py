@@ -1,0 +1,1 @@
+"""Instances against true ones: shared voxels, errors and their places, intervals, pictures."""
