@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     from em_blocks.config import VolumeInput
     from em_blocks.tasks.base import BlockwiseTask
     from em_blocks.tasks.components.clean import Clean
+    from em_blocks.tasks.evaluation.count_instances import CountInstances
     from em_blocks.tasks.evaluation.count_mask import CountMask
     from em_blocks.tasks.evaluation.count_overlaps import CountOverlaps
     from em_blocks.tasks.evaluation.credit_synapses import CreditSynapses
@@ -47,11 +48,12 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     from em_blocks.volumes import Volume
 
 __all__ = [
-    "BlockwiseTask", "Box", "Clean", "ClusterClefts", "Convert", "CountMask", "CountOverlaps",
-    "CreditSynapses", "Downsample", "EmBlocksError", "Equalize", "ExtractSynapses", "Frame", "Ingest",
-    "LinkSlabs", "MapSynapses", "MetricMask", "Objects", "Predict", "PredictCheckpoints", "Relabel",
-    "Report", "Roi", "Segment", "Threshold", "TissueMask", "Volume", "VolumeInput", "__version__",
-    "generate", "generate_mitochondria", "load", "open", "run", "shipped_setup",
+    "BlockwiseTask", "Box", "Clean", "ClusterClefts", "Convert", "CountInstances", "CountMask",
+    "CountOverlaps", "CreditSynapses", "Downsample", "EmBlocksError", "Equalize", "ExtractSynapses",
+    "Frame", "Ingest", "LinkSlabs", "MapSynapses", "MetricMask", "Objects", "Predict",
+    "PredictCheckpoints", "Relabel", "Report", "Roi", "Segment", "Threshold", "TissueMask", "Volume",
+    "VolumeInput", "__version__", "generate", "generate_mitochondria", "load", "open", "run",
+    "shipped_setup",
 ]
 
 

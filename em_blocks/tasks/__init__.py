@@ -31,6 +31,7 @@ TASKS = Registry("em_blocks.tasks", {
     "cluster_clefts": "em_blocks.tasks.synapses.cluster_clefts:ClusterClefts",
     "count_overlaps": "em_blocks.tasks.evaluation.count_overlaps:CountOverlaps",
     "count_mask": "em_blocks.tasks.evaluation.count_mask:CountMask",
+    "count_instances": "em_blocks.tasks.evaluation.count_instances:CountInstances",
     "credit_synapses": "em_blocks.tasks.evaluation.credit_synapses:CreditSynapses",
 }, base="em_blocks.tasks.base:RunConfig")
 """Tasks by the ``kind`` of their configs; each is a verb of the command line."""

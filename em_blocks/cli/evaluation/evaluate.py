@@ -34,8 +34,8 @@ from em_blocks.volumes.skeletons.swc_files import NAMES
 _NAMED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)$")
 _SHOWN_OBJECTS = 5
 _LATE = {
-    "checkpoints": "checkpoints", "clefts": "objects", "connectivity": "connectivity",
-    "mask": "mask", "objects": "objects", "synapses": "partners",
+    "checkpoints": "checkpoints", "clefts": "clefts", "connectivity": "connectivity",
+    "instances": "instances", "mask": "mask", "synapses": "partners",
 }
 _POSITION = Numbers(float, "z,y,x in nm, for example 1400,0,0", count=3)
 

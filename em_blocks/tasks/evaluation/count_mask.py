@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
@@ -13,15 +12,16 @@ from pydantic import Field, model_validator
 
 from em_blocks.config import RoiConfig, Shape3, StorePath, VolumeRef
 from em_blocks.errors import ConfigError
-from em_blocks.geometry import Block, BlockGrid, Frame, Roi, Triple, triple
+from em_blocks.geometry import Block, BlockGrid, Frame, Roi, Triple
 from em_blocks.kernels.evaluation.mask_scores import count_levels
 from em_blocks.kernels.transforms.thresholds import levels_reached, stored_thresholds
 from em_blocks.outputs import RunContext, TableOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
+from em_blocks.tasks.evaluation.compared import compared_region, mask_identity
 from em_blocks.tasks.evaluation.count_overlaps import Id, labels_identity, usual_block
 from em_blocks.tasks.masks import open_mask, read_mask
 from em_blocks.volumes import Volume
-from em_blocks.volumes.labels import check_sample, placed, shared_region
+from em_blocks.volumes.labels import check_sample, placed
 from em_blocks.volumes.nearest import nearest
 from em_blocks.volumes.predictions import (
     Prediction,
@@ -39,8 +39,6 @@ CountBlock = Callable[[Block, BlockReport], np.ndarray]
 
 DEFAULT_THRESHOLD = 0.5
 _TABLE = "counts"
-_EQUAL = 1e-6
-"""Voxel sizes that differ less, as a share, are equal."""
 
 
 class _Layout(NamedTuple):
@@ -262,50 +260,16 @@ class CountMask(BlockwiseTask):
             roi = None if self.roi is None else Roi(self.roi.offset, self.roi.shape)
             frame, shape = compared_region(prediction, truth, roi)
             masks = {
-                f"metric mask {n}": _identity(path) for n, path in enumerate(self.metric_masks)
+                f"metric mask {n}": mask_identity(path) for n, path in enumerate(self.metric_masks)
             }
             if self.mask is not None:
-                masks["specimen"] = _identity(self.mask)
+                masks["specimen"] = mask_identity(self.mask)
             return _Layout(
                 frame, shape, prediction.chunk_shape,
                 {"prediction": labels_identity(prediction), "truth": labels_identity(truth), **masks},
                 prediction.scale is None,
                 round((frame.offset[0] - truth.place.offset[0]) / frame.voxel_size[0]),
             )
-
-
-def compared_region(
-    prediction: Prediction, truth: Prediction, roi: Roi | None = None
-) -> tuple[Frame, Triple]:
-    """Return frame and shape, voxels (z, y, x), of the region that two volumes, and `roi`, cover.
-
-    If voxels of one are whole multiples of those of the other, the smaller ones are compared.
-
-    Raises
-    ------
-    ConfigError, GeometryError
-        If they are not, or the volumes do not lie on one grid, or share no voxel.
-    """
-    sizes = [np.array(volume.place.voxel_size) for volume in (prediction, truth)]
-    ratios = sizes[0] / sizes[1]
-    fine, coarse = (prediction, truth) if (ratios < 1 - _EQUAL).any() else (truth, prediction)
-    multiple = np.array(coarse.place.voxel_size) / np.array(fine.place.voxel_size)
-    whole = np.maximum(1, multiple.round())
-    if (whole == 1).all() or (np.abs(multiple / whole - 1) > _EQUAL).any():
-        return shared_region([prediction, truth], roi)  # its errors fit
-    at_fine = replace(
-        coarse, frame=Frame(fine.place.voxel_size, coarse.place.offset),
-        shape=triple((np.array(coarse.shape) * whole).astype(int).tolist()),
-    )
-    return shared_region([fine, at_fine], roi)
-
-
-def _identity(mask: VolumeRef) -> dict:
-    volume = open_mask(mask)
-    return {
-        "shape": list(volume.shape), "voxel_size": list(volume.voxel_size),
-        "offset": list(volume.offset), "fingerprint": volume.attributes.get("fingerprint"),
-    }
 
 
 def _among(labels: np.ndarray, ids: tuple[int, ...] | None) -> np.ndarray:

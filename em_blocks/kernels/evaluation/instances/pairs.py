@@ -95,8 +95,10 @@ def measure_pairs(
     end = first + 1
     end[:, 2] += lengths - 1
     counts = np.ones(len(starts), bool) if known is None else known.reshape(-1)[starts]
-    ids = (values.reshape(-1)[starts].astype(np.uint64) for values in (prediction, truth))
-    return _summed(Pairs(*ids, counts, lengths, sums, first, end))
+    predicted, true = (
+        values.reshape(-1)[starts].astype(np.uint64) for values in (prediction, truth)
+    )
+    return _summed(Pairs(predicted, true, counts, lengths, sums, first, end))
 
 
 def _runs(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from em_blocks.geometry import Box, Nm3
+from em_blocks.geometry import Box, Nm3, triple
 from em_blocks.kernels.evaluation.instances.errors import Error
 from em_blocks.kernels.evaluation.instances.pairs import Extents, Pairs
 from em_blocks.kernels.evaluation.object_matching import Overlaps
@@ -32,10 +32,10 @@ class Query(NamedTuple):
 
 
 class Nearest(NamedTuple):
-    """The nearest voxel of a query: distance^2 (nm^2), then index (z, y, x). Smaller is nearer."""
+    """The nearest voxel (z, y, x) of a query, after its distance^2 (nm^2): the smaller is nearer."""
 
     distance: float
-    index: tuple[int, int, int]
+    voxel: tuple[int, int, int]
 
 
 class Places:
@@ -69,10 +69,10 @@ class Places:
         if error.kind == "merge":
             return self._seam([(prediction[0], truth[n]) for n in (0, 1)])
         objects, id = (self._truth, truth[0]) if truth else (self._prediction, prediction[0])
-        row = int(objects.place(np.uint64(id)))
+        row = int(objects.place(np.array(id, np.uint64)))
         box = Box.between(objects.begin[row], objects.end[row])
-        named = (None, id) if truth else (id, None)
-        return Query(*named, objects.center[row], box)
+        predicted, true = (None, id) if truth else (id, None)
+        return Query(predicted, true, objects.center[row], box)
 
     def _seam(self, parts: list[tuple[int, int]]) -> Query:
         largest, second = (self._row(*part) for part in parts)
@@ -121,4 +121,4 @@ def nearest_voxel(
         return None
     distance = (((index - query.target) * voxel_size) ** 2).sum(axis=1)
     nearest = int(np.argmin(distance))
-    return Nearest(float(distance[nearest]), tuple(index[nearest].tolist()))
+    return Nearest(float(distance[nearest]), triple(index[nearest].tolist()))

@@ -143,7 +143,8 @@ def test_causes_are_those_of_a_slow_reference_and_add_up(prediction, truth, iou)
     counts = causes.counts()
     assert sum(counts["fn"].values()) == scores.fn and sum(counts["fp"].values()) == scores.fp
     # Every object without a partner is in an error of its cause.
-    named = {("t", i, e[0]) for e in listed for i in e[1]} | {("p", i, e[0]) for e in listed for i in e[2]}
+    named = {(side, id, error[0]) for error in listed
+             for side, ids in (("t", error[1]), ("p", error[2])) for id in ids}
     assert {(*key, cause) for key, cause in wanted.items()} <= named
     assert all(e[0] in KINDS and e[3] >= 0 for e in listed)
     assert [e[3] for e in listed] == sorted((e[3] for e in listed), reverse=True)

@@ -11,7 +11,8 @@ from em_blocks.kernels.evaluation.object_matching import match_objects, overlaps
 def scored(prediction, truth, known=None, border="leave-out", iou=0.5, min_voxels=1):
     """Scores of one row of voxels with an empty one on either side, so that only its ends are cut."""
     prediction, truth, known = (
-        None if text is None else np.array([[int(c) for c in text]]) for text in (prediction, truth, known)
+        None if text is None else np.array([[int(letter) for letter in text]])
+        for text in (prediction, truth, known)
     )
     volumes = [np.pad(np.stack([np.zeros_like(v), v, np.zeros_like(v)]), [(0, 0), (1, 1), (0, 0)])
                for v in (prediction, truth)]

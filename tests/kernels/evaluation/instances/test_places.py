@@ -39,7 +39,7 @@ def located(prediction, truth, known=None, block=None, iou=0.75):
             ) for box in boxes(truth.shape, block or truth.shape)
         )))
         yield (error, found.truth_ids[list(error.truth)].tolist(),
-               found.prediction_ids[list(error.prediction)].tolist(), nearest.index)
+               found.prediction_ids[list(error.prediction)].tolist(), nearest.voxel)
 
 
 LABELS = hnp.arrays(np.uint8, SHAPE, elements=st.integers(0, 3))
@@ -90,7 +90,7 @@ def test_nearest_is_measured_in_nm():
     box = Box((0, 0, 0), labels.shape)
     query = Query(None, 1, np.array([1.0, 0.0, 0.0]), box)
     found = nearest_voxel(query, prediction=labels, truth=labels, known=None, box=box, voxel_size=SIZE)
-    assert found.index == (1, 0, 8) and np.isclose(found.distance, 36.8**2)
+    assert found.voxel == (1, 0, 8) and np.isclose(found.distance, 36.8**2)
     elsewhere = Query(None, 2, query.target, box)
     assert nearest_voxel(elsewhere, prediction=labels, truth=labels, known=None, box=box,
                          voxel_size=SIZE) is None
