@@ -10,9 +10,11 @@ import segmenting
 from em_blocks.cli.main import main
 from em_blocks.errors import IncompleteInputError
 from em_blocks.evaluation.connectivity import evaluate_connectivity
+from em_blocks.evaluation.instances import score as score_instances
 from em_blocks.evaluation.segmentation import score
 from em_blocks.json_text import json_text
 from em_blocks.models.sources import DataSource
+from em_blocks.tasks.evaluation.count_instances import CountInstances
 from em_blocks.tasks.evaluation.count_overlaps import CountOverlaps
 from em_blocks.tasks.evaluation.credit_synapses import CreditSynapses
 from em_blocks.training.data.sources import open_source
@@ -57,6 +59,19 @@ def credit(paths, folder, **options):
     })
 
 
+def instances(paths, folder, **options):
+    return CountInstances.from_dict({
+        "kind": "count_instances", "run": "verb", "output": str(folder / "evaluation"),
+        "block_shape": [5, 12, 24], "border": "leave-out", **paths, **options,
+    })
+
+
+def compared(task):
+    blocks = list(task.grid().blocks())
+    found = score_instances(task, task.stored(blocks))
+    return {"json": np.array(json_text(found.document()))}
+
+
 def counted(task):
     blocks = list(task.grid().blocks())
     found = score(task, {name: lambda n=name: task.stored(n, blocks) for name in task.segmentations})
@@ -72,6 +87,10 @@ def credited(task):
 VERBS = {
     "segmentation": Verb(versions(segments=neurons, truth=lambda seed: neurons(seed + 7)), FRAME, count,
                          counted, BLOCK, (4, 11, 10)),
+    "instances": Verb(
+        versions(prediction=objects, truth=lambda seed: objects(seed + 7)), FRAME, instances, compared,
+        BLOCK, (4, 11, 10),
+    ),
     "connectivity": Verb(
         versions(neurons=neurons, truth=objects, prediction=lambda seed: objects(seed + 7)), FRAME,
         credit, credited, BLOCK, (4, 11, 10),
@@ -93,7 +112,7 @@ COMMANDS = {
     "segmentation": ["evaluate", "segmentation", "--segmentation", "{a}", "--truth", "{b}"],
     "connectivity": ["evaluate", "connectivity", "--neurons", "{b}", "--truth", "{a}", "--prediction",
                      "{a}", "--min-voxels", "1"],
-    "objects": ["evaluate", "objects", "--prediction", "{a}", "--truth", "{b}"],
+    "instances": ["evaluate", "instances", "--prediction", "{a}", "--truth", "{b}"],
     "clefts": ["evaluate", "clefts", "--prediction", "{a}", "--truth", "{b}"],
 }
 

@@ -134,7 +134,7 @@ def test_the_worst_objects_keep_all_bits(volumes):
 
 
 def test_matched_objects_keep_all_bits(volumes):
-    evaluate(volumes, "objects", *paths(volumes, "--prediction"), "--iou", "0.4")
+    evaluate(volumes, "instances", *paths(volumes, "--prediction"), "--iou", "0.4")
     found = pd.read_csv(volumes / "out/objects.csv")
     true = found[found["volume"] == "truth"]
     assert true["id"].tolist() == SEGMENTS.tolist()

@@ -1,4 +1,4 @@
-"""``em-blocks evaluate connectivity``, ``objects`` and ``clefts`` as a user types them."""
+"""``em-blocks evaluate connectivity`` and ``clefts`` as a user types them."""
 
 import csv
 import json
@@ -203,30 +203,7 @@ def test_asking_for_other_scores_loads_no_numba():
     assert not loaded & {"numba", "scipy", "networkx", "matplotlib"}
 
 
-# -- objects and clefts -----------------------------------------------------------------------
-
-
-def test_objects_are_matched_at_every_iou(folder):
-    document = found("objects", *TWO, "--iou", 0.3, "--iou", 0.4, "--size-bound", 5)
-    assert (document["truth"], document["prediction"]) == (3, 2)
-    low, high = document["objects"]
-    assert (low["tp"], low["fp"], low["fn"], low["mean_iou"]) == (1, 1, 2, 6 / 18)
-    assert (high["tp"], high["precision"], document["mean_average_precision"]) == (0, 0, 0.125)
-    assert [bin["predictions_right"] for bin in low["by_size"]] == [0, 1]
-    assert document["voxels"]["precision"] == 7 / 13
-    of_cremi = ("--truth", "cremi.hdf:volumes/labels/clefts", "--prediction", "cremi.hdf:found")
-    assert found("objects", *of_cremi, "--iou", 0.3, "--iou", 0.4, "--size-bound", 5) == document
-
-
-def test_objects_may_be_small_or_near_the_border(folder):
-    assert found("objects", *TWO, "--min-voxels", 5)["prediction"] == 1
-    assert found("objects", *TWO, "--margin", "0,1,0")["truth"] == 2
-    document = found("objects", *TWO, "--iou", 0.2, "--matching", "overlap", "--output", "out")
-    assert document["objects"][0]["tp"] == 2
-    rows = table("out/objects.csv")
-    assert [row["best_overlap"] for row in rows] == ["8", "0", "9", "1", "3"]
-    assert json.loads(Path("out/evaluation.json").read_text()) == document
-    assert "true objects found" in call("objects", *TWO, "--size-bound", 3).stdout
+# -- clefts ----------------------------------------------------------------------------------
 
 
 def test_voxels_that_truth_marks_as_unknown_do_not_count(folder):
@@ -235,7 +212,7 @@ def test_voxels_that_truth_marks_as_unknown_do_not_count(folder):
         file["unknown"] = unknown
         file["unknown"].attrs["resolution"] = FRAME.voxel_size
     volumes = ("--truth", "cremi.hdf:unknown", "--prediction", "cremi.hdf:found")
-    assert found("objects", *volumes)["prediction"] == 1
+    assert found("instances", *volumes)["n_prediction"] == 1
     assert found("clefts", *volumes)["false_positives"]["count"] == 1
 
 
@@ -250,13 +227,13 @@ def test_marks_in_signed_integers_mean_the_same(folder):
                 file[f"{name}{dtype.__name__}"].attrs.update(
                     resolution=FRAME.voxel_size, offset=FRAME.offset
                 )
-    for verb in ("objects", "clefts"):
+    for verb in ("instances", "clefts"):
         documents = [
             found(verb, "--truth", f"cremi.hdf:t{dtype}", "--prediction", f"cremi.hdf:p{dtype}")
             for dtype in ("uint64", "int64", "int32")
         ]
         assert documents[0] == documents[1] == documents[2]
-        assert documents[0].get("prediction", 1) == 1
+        assert documents[0].get("n_prediction", 1) == 1
     signed = ("--neurons", "v.zarr/neurons", "--truth", "cremi.hdf:tint64",
               "--prediction", "cremi.hdf:pint64")
     unsigned = [word.replace("int64", "uint64") for word in signed]
@@ -267,7 +244,7 @@ def test_other_negative_ids_are_no_clefts_but_an_error(folder):
     with h5py.File("cremi.hdf", "a") as file:
         file["odd"] = np.where(PREDICTION == 8, -7, 0)
         file["odd"].attrs.update(resolution=FRAME.voxel_size, offset=FRAME.offset)
-    for verb in ("objects", "clefts"):
+    for verb in ("instances", "clefts"):
         result = call(verb, "--truth", "v.zarr/truth", "--prediction", "cremi.hdf:odd")
         assert result.exit_code == 2 and "cremi.hdf:odd holds the id -7 at voxel" in result.stderr
 
@@ -285,16 +262,11 @@ def test_clefts_are_measured_both_ways(folder):
 @pytest.mark.parametrize(
     ("verb", "arguments", "words"),
     [
-        ("objects", ("--margin", "2,0,0"), "Nothing is left of"),
-        ("objects", ("--margin", "2,0"), "is not of the form z,y,x in voxels"),
-        ("objects", ("--size-bound", 9, "--size-bound", 4), "--size-bound must rise, got 9, 4"),
-        ("objects", ("--iou", 0), "0.0 is not in the range"),
-        ("objects", ("--truth", "v.zarr/none"), "There is no volume"),
         ("clefts", ("--truth", "v.zarr/raw"), "raw holds float32"),
         ("clefts", ("--truth", "cremi.hdf:found", "--prediction", "cremi.hdf:found"),
          "says how large its voxels are, but distances are nm"),
     ],
 )
-def test_objects_and_clefts_refuse_bad_input(folder, verb, arguments, words):
+def test_clefts_refuse_bad_input(folder, verb, arguments, words):
     result = call(verb, *TWO, *arguments)
     assert result.exit_code == 2 and words in result.stderr and not result.stdout

@@ -21,7 +21,7 @@ _ROWS = "found", "right", "missed", "false", "iou", "both", "predicted_only", "t
 
 
 class Intervals(NamedTuple):
-    """Limits between which a score lies in 95 % of all draws; None where it cannot be said.
+    """Limits between which a score lies in 95 % of all draws that define it; None without any.
 
     Attributes
     ----------
@@ -60,8 +60,9 @@ def bootstrap(table: Contingency, found: Overlaps, scores: ObjectScores) -> Inte
 
 
 def _limits(values: np.ndarray) -> tuple[float, float] | None:
-    """Return the limits; None if the score is undefined in a draw."""
-    if np.isnan(values).any():
+    """Return the limits in the draws in which a score is defined; None if there is no such draw."""
+    values = values[~np.isnan(values)]
+    if not len(values):
         return None
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

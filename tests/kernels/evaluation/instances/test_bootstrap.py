@@ -78,6 +78,9 @@ def test_without_two_groups_there_is_no_interval():
     assert intervals(nothing, nothing)[0].groups == 0
 
 
-def test_a_score_that_some_draws_do_not_have_has_no_interval():
-    found = intervals(np.array([[1, 0, 2]]), np.array([[1, 3, 0]]))[0]
-    assert found.limits["precision"] is None and found.limits["fscore"] is not None
+def test_draws_without_a_score_are_left_out():
+    """A draw may have the missed object only, and so no precision; without predictions all have."""
+    limits = intervals(np.array([[1, 0, 2]]), np.array([[1, 3, 0]]))[0].limits
+    assert limits["precision"] == (0, 1) and limits["fscore"] == (0, 1)
+    limits = intervals(np.array([[0, 0, 0]]), np.array([[1, 3, 0]]))[0].limits
+    assert limits["precision"] is None and limits["recall"] == limits["fscore"] == (0, 0)
