@@ -182,7 +182,7 @@ def test_synapses_are_matched_as_in_the_predecessor(folder):
     right = set()
     for p in (10, 20, 21, 30, 60):
         for t in range(1, 6):
-            mine, true = PREDICTION == p, TRUTH == t
+            mine, true = (labels == id for labels, id in ((PREDICTION, p), (TRUTH, t)))
             if (mine & true).sum() / (mine | true).sum() >= 0.2:
                 right.add(p)
     assert document["tp"] == len(right) == 4 and document["pq"] is None
@@ -197,8 +197,8 @@ def test_files_list_objects_and_errors_and_show_the_worst(folder):
     assert json.loads(Path("out/evaluation.json").read_text()) == document
     rows = table("out/objects.csv")
     assert [(r["volume"], r["id"], r["partner_at_0.5"], r["verdict"]) for r in rows] == [
-        ("truth", "1", "10", "matched"), ("truth", "2", "20", "matched"), ("truth", "3", "30", "matched"),
-        ("truth", "4", "0", "merge"), ("truth", "5", "0", "missed"),
+        ("truth", "1", "10", "matched"), ("truth", "2", "20", "matched"),
+        ("truth", "3", "30", "matched"), ("truth", "4", "0", "merge"), ("truth", "5", "0", "missed"),
         ("prediction", "10", "1", "matched"), ("prediction", "20", "2", "matched"),
         ("prediction", "21", "0", "split"), ("prediction", "30", "3", "matched"),
         ("prediction", "60", "0", "false"),
@@ -225,8 +225,9 @@ def test_pictures_of_an_earlier_evaluation_do_not_stay(folder):
 
 def test_a_table_names_the_errors_with_their_places(folder):
     text = call(*VOLUMES, "--size-bound", 20).stdout
-    for words in ("panoptic quality", "2 of 2 true objects found", "Voxels of any object", "merge: truth "
-                  "3 4, prediction 30; 12 voxels, at 460.0, 86.9, 144.9 nm", "5 true objects are few"):
+    for words in ("panoptic quality", "2 of 2 true objects found", "Voxels of any object",
+                  "merge: truth 3 4, prediction 30; 12 voxels, at 460.0, 86.9, 144.9 nm",
+                  "5 true objects are few"):
         assert words in text, text
     assert "few" not in call("--help").stdout
 

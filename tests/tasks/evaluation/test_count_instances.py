@@ -63,7 +63,8 @@ def make(tmp_path):
     def make(name="a", **options):
         return CountInstances.from_dict({
             "kind": "count_instances", "run": "counted", "prediction": prediction, "truth": truth,
-            "output": str(tmp_path / name / "evaluation"), "block_shape": (4, 6, 9), "iou": [0.55], **options,
+            "output": str(tmp_path / name / "evaluation"), "block_shape": (4, 6, 9),
+            "iou": [0.55], **options,
         })
 
     return make
