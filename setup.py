@@ -15,6 +15,8 @@ TRAIN = [
     *PREDICT, *EVALUATE, "dask", "funlib.persistence>=0.6", "gunpowder>=1.4,<2", "scikit-image>=0.24",
     "tensorboardX>=2.6", "zarr>=2.18,<3",
 ]
+# scikit-learn clusters the embeddings of voxels.
+EMBEDDINGS = ["scikit-learn>=1.3"]
 # Networks of other labs, and ours for others: ONNX is run, checked, and written by torch (onnxscript);
 # PyYAML for the descriptions of bioimage.io.
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "pyyaml>=6"]
@@ -69,11 +71,12 @@ setup(
         "predict": PREDICT,
         "evaluate": EVALUATE,  # figures, skeletons, GraphML; segmentations scored as waterz does
         "train": TRAIN,
+        "embeddings": EMBEDDINGS,
         "onnx": [*PREDICT, *ONNX],
         "dashboard": DASHBOARD,
         "formats": FORMATS,
         "local": LOCAL,
-        "all": [*TRAIN, *ONNX, *DASHBOARD, *FORMATS, *LOCAL],
+        "all": [*TRAIN, *EMBEDDINGS, *ONNX, *DASHBOARD, *FORMATS, *LOCAL],
         "test": [
             "boto3",
             "flask",

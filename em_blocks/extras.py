@@ -11,6 +11,7 @@ EXTRAS = {
     "predict": ("torch", "safetensors"),
     "evaluate": ("matplotlib", "networkx", "waterz"),
     "train": ("dask", "gunpowder", "skimage", "tensorboardX", "zarr"),
+    "embeddings": ("sklearn",),
     "onnx": ("onnx", "onnxruntime", "onnxscript", "yaml"),
     "dashboard": ("starlette", "uvicorn"),
     "formats": ("hdf5plugin", "mrcfile", "nibabel", "wkw"),

@@ -196,6 +196,15 @@ class SetupConfig(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _heads_among_each_other(self) -> Self:
+        for name, head in self.heads.items():
+            try:
+                head.check_among(self.heads)
+            except ValueError as error:
+                raise ValueError(f"the head {name!r}: {error}") from error
+        return self
+
+    @model_validator(mode="after")
     def _scores_of_heads(self) -> Self:
         for score in self.scores or ():
             if missing := [name for name in score.head_names() if name not in self.heads]:

@@ -21,6 +21,7 @@ from em_blocks.geometry import Triple
 from em_blocks.kernels.transforms.symmetry import Part, Symmetry, undo_all
 from em_blocks.models.truth import LABELS, Truth
 from em_blocks.nets.losses import LOSSES, Loss
+from em_blocks.nets.prototypes import Nearest
 from em_blocks.nets.unet import ACTIVATIONS
 from em_blocks.plugins import Registry
 
@@ -59,9 +60,12 @@ class Head(StrictModel, ABC):
     ----------
     arrays : tuple of str
         Keys of what `targets` returns.
+    has_mean : bool
+        Whether predictions of mirrored raw, brought back by `inverse`, may be averaged.
     """
 
     arrays: ClassVar[tuple[str, ...]] = ("target", "mask")
+    has_mean: ClassVar[bool] = True
 
     kind: str
     channels: PositiveInt
@@ -70,6 +74,14 @@ class Head(StrictModel, ABC):
         None, exclude_if=lambda loss: loss is None, description="Default: that of the kind of head."
     )
     weight: PositiveFloat = Field(1.0, description="Weight of the loss among those of all heads.")
+
+    @property
+    def nearest(self) -> Nearest | None:
+        """Say what the prototypes are made of whose nearest the output is; None: there are none."""
+        return None
+
+    def check_among(self, heads: Mapping[str, Head]) -> None:
+        """Raise `ValueError` if it cannot be a head of a network beside the others."""
 
     # -- training ----------------------------------------------------------------------
 
@@ -194,6 +206,8 @@ HEADS = Registry(
         "contour": "em_blocks.models.heads.contour:ContourHead",
         "skeleton_distance": "em_blocks.models.heads.skeleton_distance:SkeletonDistanceHead",
         "signed_distance": "em_blocks.models.heads.signed_distance:SignedDistanceHead",
+        "embedding": "em_blocks.models.heads.embedding:EmbeddingHead",
+        "prototypes": "em_blocks.models.heads.prototypes:PrototypesHead",
     },
     base="em_blocks.models.head:Head",
 )

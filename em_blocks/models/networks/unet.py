@@ -55,8 +55,6 @@ class UNetNetwork(Network):
 def outputs_of(heads: Mapping[str, Head]) -> dict[str, Output]:
     """Say what a U-Net computes for each head."""
     return {
-        name: Output(
-            head.channels, head.activation, getattr(head, "unit_nm", 1.0), getattr(head, "nearest", None)
-        )
+        name: Output(head.channels, head.activation, getattr(head, "unit_nm", 1.0), head.nearest)
         for name, head in heads.items()
     }

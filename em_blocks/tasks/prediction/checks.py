@@ -80,7 +80,9 @@ def check_tiles(task: Predict) -> None:
 
 
 def check_symmetries(task: Predict, raw: Volume) -> None:
-    """Raise `ConfigError` if transposes would mix voxels of different size."""
+    """Raise `ConfigError` if heads have no mean, or transposes would mix voxels of different size."""
+    if task.test_time_augmentation != "none":
+        _check_means(task)
     if task.test_time_augmentation != "mirrors_transposes":
         return
     _, y, x = raw.frame.voxel_size
@@ -89,4 +91,13 @@ def check_symmetries(task: Predict, raw: Volume) -> None:
         raise ConfigError(
             f"'test_time_augmentation' transposes y and x, but the voxel size is {(y, x)} nm and "
             f"the tile {tile[1:]} voxels (y, x). Use \"mirrors\", or equal sizes."
+        )
+
+
+def _check_means(task: Predict) -> None:
+    if without := [name for name in task.outputs_by_head() if not task.heads[name].has_mean]:
+        raise ConfigError(
+            f"'test_time_augmentation' averages predictions of mirrored raw, but those of {without} "
+            "have no mean: mirrored, an object has another vector, and objects would become alike. "
+            "Leave 'test_time_augmentation' out, or predict the other heads by 'outputs' alone."
         )
