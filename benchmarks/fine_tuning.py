@@ -1,8 +1,8 @@
 """Fine-tuning: a network of generated tissue, and what few real sections make of it.
 
-For every seed three trainings of one recipe (that of ``setups/organelle``): on generated volumes; on
-a few real sections, beginning with those weights; on the same sections from scratch. Both have the
-same number of iterations, so the same time. All are scored on real sections that none has seen, with
+For every seed three trainings of one recipe (that of ``setups/organelle_sections``): on generated
+volumes; on a few real sections, beginning with those weights; on the same sections from scratch. Both
+have the same number of iterations, so the same time. All are scored on real sections that none has seen, with
 the last weights, not the best ones, and without exclusion. Finished trainings in ``--folder`` are not
 repeated.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 COMMAND = [sys.executable, "-c", "from em_blocks.cli.main import main; main()"]
-RECIPE = Path(__file__).parents[1] / "setups" / "organelle" / "config.json"
+RECIPE = Path(__file__).parents[1] / "setups" / "organelle_sections" / "config.json"
 VOXEL_SIZE = (50.0, 9.2, 9.2)
 GENERATED = {"31": 300, "32": 450, "33": 220}  # seeds of the volumes, thickness of neurites in nm
 REGION = {"file": "vnc.zarr", "voxel_size": VOXEL_SIZE, "raw": "equalized/s1",
@@ -107,7 +107,7 @@ def study(folder: Path, data: Path, seed: int, sections: int, iterations: tuple[
 @click.option("--folder", type=click.Path(path_type=Path), required=True)
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--sections", default=3, show_default=True)
-@click.option("--iterations", nargs=2, default=(600, 600), show_default=True,
+@click.option("--iterations", nargs=2, default=(400, 400), show_default=True,
               help="Of the generated tissue, and of the real sections.")
 def main(data: Path, folder: Path, seeds: int, sections: int, iterations: tuple[int, int]) -> None:
     folder, data = folder.resolve(), data.resolve()

@@ -27,13 +27,13 @@ class Initial(NamedTuple):
 
     Attributes
     ----------
-    random : list of str
-        Heads, and channels as "head: channel", that keep their random weights.
+    new : list of str
+        Heads, which keep their random weights, and channels as "head: channel", which begin as zeros.
     unused : list of str
         Heads and channels of the file that the network lacks.
     """
 
-    random: list[str]
+    new: list[str]
     unused: list[str]
 
 
@@ -41,9 +41,11 @@ def load_initial_weights(network: nn.Module, path: Path, channels: Channels = _N
     """Load weights for a network that may have other heads and classes, and more convolutions.
 
     Heads that `path` lacks, or has with other channels, keep their random weights; of channels that
-    have names, those of the same name are loaded. Convolutions that it lacks begin as identities:
-    behind a ReLU they change nothing at first, so a network can be made deeper, and see farther,
-    without losing what it has learnt. In a residual block they would not be: those have to be there.
+    have names, those of the same name are loaded and the others begin as zeros: nothing normalises the
+    features, so random weights would give extreme values, and their gradients would spoil what the
+    network has learnt. Convolutions that it lacks begin as identities: behind a ReLU they change nothing
+    at first, so a network can be made deeper, and see farther, without losing what it has learnt. In a
+    residual block they would not be: those have to be there.
 
     Parameters
     ----------
@@ -91,19 +93,19 @@ def load_initial_weights(network: nn.Module, path: Path, channels: Channels = _N
         )
     network.load_state_dict(kept)
     dropped = {head for key in weights if (head := _head(key))} - set(map(_head, own))
-    return Initial(sorted(fresh) + moved.random, sorted(dropped) + moved.unused)
+    return Initial(sorted(fresh) + moved.new, sorted(dropped) + moved.unused)
 
 
 class _Moved(NamedTuple):
     weights: dict[str, torch.Tensor]
-    random: list[str]
+    new: list[str]
     unused: list[str]
 
 
 def _by_name(
     weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], now: Channels, then: Channels
 ) -> _Moved:
-    """Bring the channels of a file into the order of the network; others keep the network's weights."""
+    """Bring the channels of a file into the order of the network; others become zeros."""
     moved = _Moved({}, [], [])
     for head in sorted(now.keys() & then.keys()):
         names, old = list(now[head]), list(then[head])
@@ -114,11 +116,11 @@ def _by_name(
         if names == old or not fitting:
             continue
         for key in fitting:
-            moved.weights[key] = own[key].clone()
+            moved.weights[key] = torch.zeros_like(own[key])
             for number, name in enumerate(names):
                 if name in old:
                     moved.weights[key][number] = weights[key][old.index(name)]
-        moved.random.extend(f"{head}: {name}" for name in names if name not in old)
+        moved.new.extend(f"{head}: {name}" for name in names if name not in old)
         moved.unused.extend(f"{head}: {name}" for name in old if name not in names)
     return moved
 

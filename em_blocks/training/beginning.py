@@ -81,8 +81,8 @@ def begin_with_weights(network: nn.Module, config: SetupConfig) -> None:
         return
     found = load_initial_weights(network, path, channels_of(config.heads))
     logger.info(
-        "weights of %s; random: %s; of no use here: %s", path.name,
-        ", ".join(found.random) or "none", ", ".join(found.unused) or "none",
+        "weights of %s; new: %s; of no use here: %s", path.name,
+        ", ".join(found.new) or "none", ", ".join(found.unused) or "none",
     )
 
 

@@ -139,7 +139,7 @@ def test_a_network_of_other_classes_begins_with_those_that_it_shares(trained, da
     folder = write_setup(tmp_path / "other", values)
     with caplog.at_level("INFO"):
         train(Setup.from_folder(folder), folder, "a test", resume=False, go_on="")
-    assert "random: organelles: vesicle; of no use here: organelles: membrane" in caplog.text
+    assert "new: organelles: vesicle; of no use here: organelles: membrane" in caplog.text
     record = json.loads((folder / "checkpoints/record.json").read_text())
     assert record["history"][0]["organelles/mito_f1"] > 0.8, "what was learnt of it is still there"
 
