@@ -80,7 +80,7 @@ def _level_choices(plan: NetworkPlan, size: Sequence[float], machine: Machine) -
     )
     kernels = (
         "single sections: without a GPU, kernels across thick sections make an iteration three to "
-        "four times as long, and so many fewer iterations taught less" if flat
+        "four times as long" if flat
         else "across sections only on levels whose voxels are nearly as long as wide"
     )
     return [
