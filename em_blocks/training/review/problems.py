@@ -74,7 +74,11 @@ def inspect_data(config: SetupConfig) -> tuple[Data, list[EmBlocksError]]:
 
 
 def raise_all(errors: Sequence[EmBlocksError]) -> None:
-    """Raise the only error, or one that lists all of them; nothing if there is none."""
+    """Raise the only error, or one that lists all of them; nothing if there is none.
+
+    What is wrong with data that are both trained on and validated on is said once.
+    """
+    errors = list({str(error): error for error in errors}.values())
     if len(errors) == 1:
         raise errors[0]
     if errors:

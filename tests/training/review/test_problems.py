@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from em_blocks.errors import ConfigError, GeometryError
+from em_blocks.errors import ConfigError, EmBlocksError, GeometryError
 from em_blocks.geometry import Frame
 from em_blocks.models.config import SetupConfig
 from em_blocks.training.data.sources import classes_of
@@ -94,6 +94,13 @@ def test_validation_data_that_are_trained_on_are_warned_of(good, caplog):
     assert not caplog.records
     open_data(config([half], [rest]))
     assert "20.0 % of the smaller box in common with" in caplog.text
+
+
+def test_an_error_of_data_that_are_named_twice_is_said_once(good):
+    lost = {"raw": good["raw"] + "_lost", "labels": good["labels"]}
+    with pytest.raises(EmBlocksError) as one:
+        open_data(config([lost], [lost]))
+    assert "errors" not in str(one.value) and "_lost" in str(one.value)
 
 
 def test_a_class_must_occur_and_something_else_too(good):
