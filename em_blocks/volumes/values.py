@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import PurePath
 
 import h5py
@@ -47,8 +48,8 @@ class Values:
         None where a file does not say how large its voxels are.
     attributes : dict
         Of the volume; empty for files.
-    identity : dict
-        Identifies the content, to detect that a file has changed.
+    identify : function
+        Returns what identifies the content; of some files, samples are read.
     read : function
         All channels of a box.
     read_channel : function
@@ -62,10 +63,15 @@ class Values:
     chunk_shape: Triple
     channels: int | None
     attributes: dict
-    identity: dict
+    identify: Callable[[], dict]
     scale: float | None
     read: ReadBox
     read_channel: Callable[[int, Box], np.ndarray]
+
+    @cached_property
+    def identity(self) -> dict:
+        """What identifies the content, to detect that a file has changed."""
+        return self.identify()
 
     @property
     def box(self) -> Box:
@@ -158,7 +164,7 @@ def _of_volume(volume: Volume) -> Values:
     return Values(
         path=volume.path, shape=volume.shape, dtype=volume.dtype, frame=volume.frame,
         chunk_shape=volume.chunk_shape, channels=volume.channels, attributes=volume.attributes,
-        identity={"fingerprint": volume.attributes.get("fingerprint")}, scale=volume.scale,
+        identify=lambda: {"fingerprint": volume.attributes.get("fingerprint")}, scale=volume.scale,
         read=volume.read, read_channel=lambda channel, box: volume[(channel, *box.slices)],
     )
 
@@ -169,7 +175,7 @@ def _of_source(path: str, source: Source, said: VolumeInput | None, read: ReadBo
     return Values(
         path=path, shape=header.shape, dtype=header.dtype, frame=frame,
         chunk_shape=header.chunk_shape or USUAL_CHUNK, channels=header.channels, attributes={},
-        identity=source.identity(), scale=None, read=read,
+        identify=source.identity, scale=None, read=read,
         read_channel=lambda channel, box: read(box)[channel],
     )
 
