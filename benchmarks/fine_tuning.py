@@ -3,8 +3,8 @@
 For every seed three trainings of one recipe (that of ``setups/organelle_sections``): on generated
 volumes; on a few real sections, beginning with those weights; on the same sections from scratch. Both
 have the same number of iterations, so the same time. All are scored on real sections that none has
-seen, with the last weights, not the best ones, and without exclusion. Finished trainings in ``--folder`` are not
-repeated.
+seen, with the last weights, not the best ones, and without exclusion. Finished trainings in
+``--folder`` are not repeated.
 """
 
 from __future__ import annotations
