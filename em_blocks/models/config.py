@@ -45,6 +45,38 @@ class AugmentConfig(StrictModel):
     blur: NonNegativeFloat = Field(0.8, description="Largest Gaussian sigma, finest voxels.")
     missing_sections: Fraction = Field(0.0, description="Share of sections without content.")
     faint_sections: Fraction = Field(0.0, description="Share of sections of low contrast.")
+    rotated: Fraction = Field(
+        1.0, exclude_if=lambda share: share == 1.0,
+        description="Share of the deformed samples that are rotated in plane, by any angle.",
+    )
+    scaled: Fraction = Field(
+        1.0, exclude_if=lambda share: share == 1.0,
+        description="Share of the deformed samples that are magnified.",
+    )
+    grey_of_sections: Fraction = Field(
+        0.0, exclude_if=lambda share: share == 0.0,
+        description="Share of samples in which `contrast`, `brightness` and `gamma` also change from "
+        "section to section.",
+    )
+    missing_parts: Fraction = Field(
+        0.0, exclude_if=lambda share: share == 0.0,
+        description="Share of sections with a band of their mean grey value across them.",
+    )
+    missing_part_nm: PositiveFloat = Field(
+        300.0, exclude_if=lambda width: width == 300.0, description="Width of such a band."
+    )
+    misaligned: Fraction = Field(
+        0.0, exclude_if=lambda share: share == 0.0,
+        description="Share of samples in which a section, or all from one on, are shifted in plane.",
+    )
+    misalignment_nm: PositiveFloat = Field(
+        100.0, exclude_if=lambda largest: largest == 100.0,
+        description="Largest shift along y and x; whole voxels are taken.",
+    )
+    removed_sections: Fraction = Field(
+        0.0, exclude_if=lambda share: share == 0.0,
+        description="Share of samples in which one or two sections in a row are lost.",
+    )
 
 
 class Retention(StrictModel):

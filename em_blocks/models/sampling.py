@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, PositiveInt, model_validator
 
 from em_blocks.config import StrictModel
 from em_blocks.models.schedules import Fraction, Schedule
@@ -14,10 +16,21 @@ class Foreground(StrictModel):
     """Demand samples that hold enough of the objects of one label volume or class."""
 
     label: Name = Field(LABELS, description="Name of the label volume or class.")
-    fraction: Fraction = Field(
-        description="Least share of the voxels that have an id there, or are of the class."
+    fraction: Fraction | None = Field(
+        None, exclude_if=lambda fraction: fraction is None,
+        description="Least share of the voxels that have an id there, or are of the class.",
+    )
+    voxels: PositiveInt | None = Field(
+        None, exclude_if=lambda voxels: voxels is None,
+        description="Least number of these voxels, instead of `fraction`.",
     )
     probability: Schedule = Field(1.0, description="Share of the samples that must hold as much.")
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Self:
+        if (self.fraction is None) == (self.voxels is None):
+            raise ValueError("give either `fraction` or `voxels`")
+        return self
 
 
 class Sampling(StrictModel):

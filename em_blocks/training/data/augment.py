@@ -12,14 +12,21 @@ from scipy import ndimage
 
 from em_blocks.kernels.transforms.deform import deformed_points, deformed_positions, sample
 from em_blocks.models.config import AugmentConfig
+from em_blocks.training.data.changes.defects import GreyOfSections, MissingParts
+from em_blocks.training.data.changes.sections import MOST_REMOVED, MoveSections
 from em_blocks.training.data.keys import RAW
-from em_blocks.training.data.units import world
+from em_blocks.training.data.units import UNITS_PER_NM, world
 
 
 def largest_read(
     shape: Sequence[int], voxel_size: Sequence[float], augment: AugmentConfig
 ) -> tuple[int, int, int]:
     """Compute the voxels (z, y, x) that a sample of `shape` can need once deformed and transposed."""
+    if augment.removed_sections:
+        shape = (shape[0] + MOST_REMOVED, *shape[1:])
+    if augment.misaligned:
+        shifts = _shifts(voxel_size, augment)
+        shape = (shape[0], *(n + 2 * most for n, most in zip(shape[1:], shifts, strict=True)))
     if not augment.elastic:
         return tuple(shape)
     equal = _axes_as_long_as_x(voxel_size)
@@ -58,6 +65,38 @@ def _axes_as_long_as_x(voxel_size: Sequence[float]) -> list[int]:
     return [axis for axis in range(3) if voxel_size[axis] == voxel_size[2]]
 
 
+def moved_sections(
+    voxel_size: Sequence[float], augment: AugmentConfig
+) -> list[gp.BatchFilter]:
+    """Make the node that shifts and loses sections; none if the config asks for neither.
+
+    gunpowder derives seeds from the number of nodes: other trainings must have none more.
+    """
+    if not (augment.misaligned or augment.removed_sections):
+        return []
+    largest = _shifts(voxel_size, augment)
+    return [MoveSections(augment.misaligned, augment.removed_sections, largest)]
+
+
+def _shifts(voxel_size: Sequence[float], augment: AugmentConfig) -> list[int]:
+    """Return the largest shifts of sections, voxels (y, x)."""
+    return [int(augment.misalignment_nm // size) for size in voxel_size[1:]]
+
+
+def section_defects(augment: AugmentConfig) -> list[gp.BatchFilter]:
+    """Make the nodes that change the grey values of single sections; none that does nothing."""
+    made: list[gp.BatchFilter] = []
+    if augment.grey_of_sections:
+        made.append(GreyOfSections(
+            RAW, augment.grey_of_sections, contrast=augment.contrast, brightness=augment.brightness,
+            gamma=augment.gamma,
+        ))
+    if augment.missing_parts:
+        width = augment.missing_part_nm * UNITS_PER_NM
+        made.append(MissingParts(RAW, augment.missing_parts, width))
+    return made
+
+
 def intensity_changes(augment: AugmentConfig) -> list[gp.BatchFilter]:
     contrast, brightness = augment.contrast, augment.brightness
     return [
@@ -68,6 +107,7 @@ def intensity_changes(augment: AugmentConfig) -> list[gp.BatchFilter]:
         ),
         gp.IntensityAugment(RAW, 1 - contrast, 1 + contrast, -brightness, brightness, clip=False),
         gp.NoiseAugment(RAW, clip=False, var=augment.noise**2, p=0.5),
+        *section_defects(augment),
     ]
 
 
@@ -136,6 +176,11 @@ class Deform(gp.BatchFilter):
     def _positions(self, seed: int, shape: Sequence[int]) -> np.ndarray:
         rng = np.random.default_rng(seed)
         zoom = rng.uniform(1 - self.augment.scale, 1 + self.augment.scale)
+        angle = rng.uniform(0, 2 * np.pi)
+        # Decided by numbers of their own: those of older trainings stay the same.
+        rotated, scaled = np.random.default_rng((seed, 1)).random(2)
+        angle = angle if rotated < self.augment.rotated else 0.0
+        zoom = zoom if scaled < self.augment.scaled else 1.0
         equal = _axes_as_long_as_x(self.voxel_size)
         return deformed_positions(
             rng,
@@ -143,7 +188,7 @@ class Deform(gp.BatchFilter):
             voxel_size=self.voxel_size,
             spacing_nm=self.augment.control_point_nm,
             jitter_nm=self.augment.jitter_nm,
-            angle=rng.uniform(0, 2 * np.pi),
+            angle=angle,
             scale=[zoom if axis in equal else 1.0 for axis in range(3)],
         )
 

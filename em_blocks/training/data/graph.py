@@ -11,7 +11,12 @@ import numpy as np
 
 from em_blocks.geometry import Box
 from em_blocks.models.config import AugmentConfig, Normalization
-from em_blocks.training.data.augment import Deform, intensity_changes, mirror_and_transpose
+from em_blocks.training.data.augment import (
+    Deform,
+    intensity_changes,
+    mirror_and_transpose,
+    moved_sections,
+)
 from em_blocks.training.data.domain import Range
 from em_blocks.training.data.keys import RAW, SYNAPSES, labels_key, mask_key
 from em_blocks.training.data.locations import LocationInside, RegionLocation
@@ -52,6 +57,7 @@ def sample_graph(
     nodes = [
         gp.RandomProvider([data.weight for data in sources]),
         Deform(augment, voxel_size),
+        *moved_sections(voxel_size, augment),
         mirror_and_transpose(voxel_size),
         *_to_unit(intensities),
         *intensity_changes(augment),

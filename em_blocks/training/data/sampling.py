@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from em_blocks.errors import ConfigError
-from em_blocks.models.sampling import Sampling
+from em_blocks.models.sampling import Foreground, Sampling
 from em_blocks.models.schedules import scheduled
 from em_blocks.models.truth import ANNOTATED, OBJECT, Truth
 from em_blocks.training.data.samples import MAX_ATTEMPTS, Sample
@@ -76,11 +76,21 @@ class Demand:
             if _less(truth.masks[name], least * self.room):
                 return f"lay in the mask {name!r} with less than {least:.0%} of their voxels"
         for wanted in self.foreground:
-            if _less(self._objects(truth, wanted.label), wanted.fraction * self.room):
-                return f"held {wanted.label!r} in less than {wanted.fraction:.2%} of their voxels"
+            if self._lacks(wanted, truth):
+                least = (
+                    f"{wanted.voxels} voxels" if wanted.fraction is None
+                    else f"{wanted.fraction:.2%} of their voxels"
+                )
+                return f"held {wanted.label!r} in less than {least}"
         if self.site and not sample.sites:
             return "held no postsynaptic site"
         return None
+
+    def _lacks(self, wanted: Foreground, truth: Truth) -> bool:
+        objects = self._objects(truth, wanted.label)
+        if wanted.fraction is not None:
+            return _less(objects, wanted.fraction * self.room)
+        return np.count_nonzero(objects) < wanted.voxels
 
     def _objects(self, truth: Truth, label: str) -> np.ndarray:
         labels = truth.labels[label]

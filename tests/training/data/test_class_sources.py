@@ -128,6 +128,7 @@ class Learning:
     """What `open_sources` reads of a head of classes."""
 
     classes = ("mito", "golgi")
+    needs = frozenset({"labels/mito", "labels/golgi"})
 
 
 def learning(config):

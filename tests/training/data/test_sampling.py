@@ -34,12 +34,25 @@ def accepts(sampling, made, entropy=(1, 2, 3), iteration=0):
         ({"masked": {"tissue": 0.75}}, {"mask": 75}, {"mask": 74}),
         ({"foreground": [{"label": "mito", "fraction": 0.02}]}, {"mito": 2}, {"mito": 1}),
         ({"foreground": [{"fraction": 0.6}]}, {"labelled": 60}, {"labelled": 59}),
+        ({"foreground": [{"label": "mito", "voxels": 7}]}, {"mito": 7}, {"mito": 6}),
         ({"sites": 1.0}, {"sites": 1}, {"sites": 0}),
     ],
 )
 def test_a_sample_is_used_if_it_holds_as_much_as_is_demanded(sampling, enough, too_few):
     assert accepts(sampling, sample(**enough))
     assert not accepts(sampling, sample(**too_few))
+
+
+def test_annotated_background_is_labelled():
+    made = sample(labelled=10)
+    made.truth.masks["annotated"] = (np.arange(100).reshape(SHAPE) >= 40).astype("u1")
+    assert accepts({"labelled": 0.7}, made) and not accepts({"labelled": 0.71}, made)
+
+
+@pytest.mark.parametrize("values", [{}, {"fraction": 0.1, "voxels": 3}])
+def test_a_foreground_is_demanded_by_one_measure(values):
+    with pytest.raises(ConfigError, match="either `fraction` or `voxels`"):
+        Sampling(foreground=[values])
 
 
 def test_a_voxel_is_labelled_if_it_is_in_any_of_the_label_volumes():

@@ -1,0 +1,1 @@
+"""Changes of single sections in samples, as gunpowder nodes."""
