@@ -119,13 +119,24 @@ class InstanceScores:
 
     @property
     def note(self) -> str | None:
-        """What to keep in mind with few objects; None with many."""
+        """What to keep in mind: few objects, or a mask instead of instances; None for nothing."""
+        return " ".join([*self._masks(), *self._few()]) or None
+
+    def _masks(self) -> Iterator[str]:
+        """Yield a hint for a side that has a single object while the other has several."""
+        for name, mine, other in (("prediction", self.prediction, self.truth),
+                                  ("truth", self.truth, self.prediction)):
+            if len(mine.id) == 1 < len(other.id):
+                yield (f"The {name} holds one id only, {mine.id[0]}, so it is one object. If it is a "
+                       "mask, label its components first (em-blocks objects).")
+
+    def _few(self) -> Iterator[str]:
         n = self.scores[0].n_truth
-        if n >= _FEW:
-            return None
-        unseen = f" An interval that ends at 1 only says that no error was seen: up to 3 in {n} could " \
-                 "be wrong." if n > 3 else ""
-        return f"{n} true objects are few: look at the intervals, not at the last digits.{unseen}"
+        if n < _FEW:
+            yield f"{n} true objects are few: look at the intervals, not at the last digits."
+            if n > 3:
+                yield ("An interval that ends at 1 only says that no error was seen: up to 3 in "
+                       f"{n} could be wrong.")
 
     def headline(self) -> dict:
         """Return the scores at the first IoU."""

@@ -40,6 +40,8 @@ def counts(*arguments, **options):
         ("111000000", "011100000", (1, 0, 0), (1, 0, 0)),  # cut, but of a whole true object
         ("012200000", "111000000", (0, 2, 1), (0, 1, 0)),  # a piece of a cut one; 2 lies outside
         ("001110000", "111000000", (0, 1, 1), (0, 1, 0)),  # a third of it is in a cut one
+        ("001111000", "111100000", (0, 1, 1), (0, 1, 0)),  # half of it is in a cut one
+        ("001110000", "111100000", (0, 1, 1), (0, 0, 0)),  # two thirds of it are
         ("000000111", "000000111", (1, 0, 0), (0, 0, 0)),  # the other end
     ],
 )
