@@ -21,8 +21,8 @@ from em_blocks.models.scores.voxels import (
     f1,
     mean_of_known,
 )
-from em_blocks.models.sources import Corner
-from em_blocks.models.truth import LABELS, Truth
+from em_blocks.models.sources import Corner, Name
+from em_blocks.models.truth import ANNOTATED, LABELS, Truth
 from em_blocks.nets.losses import BalancedBCE
 
 
@@ -37,6 +37,14 @@ class AffinityHead(Head):
     )
     boundary: Corner = Field(
         (0, 0, 0), description="Voxels of each object's rim that count as membrane (z, y, x)."
+    )
+    labels: Name = Field(
+        LABELS, exclude_if=lambda name: name == LABELS, description="Label volume of the objects."
+    )
+    unpainted: Literal["unknown", "background"] = Field(
+        "unknown", exclude_if=lambda meaning: meaning == "unknown",
+        description="What 0 is among the labels: unknown, as between neurons, or background, as between "
+        "organelles, which has affinity 0 to everything where the source is annotated.",
     )
     weight: PositiveFloat = Field(
         1.0, exclude_if=lambda weight: weight == 1.0,
@@ -56,14 +64,20 @@ class AffinityHead(Head):
     def default_loss(self) -> BalancedBCE:
         return BalancedBCE()
 
+    @property
+    def needs(self) -> frozenset[str]:
+        masks = {f"masks/{ANNOTATED}"} if self.unpainted == "background" else set()
+        return frozenset({f"labels/{self.labels}", *masks})
+
     def reach(self, voxel_size: VoxelSize) -> Triple:
         z, y, x = np.abs(self.neighborhood).max(axis=0) + self.boundary
         return int(z), int(y), int(x)
 
     def targets(self, truth: Truth) -> dict[str, np.ndarray]:
-        labels = truth.labels[LABELS]
+        labels = truth.labels[self.labels]
+        known = truth.masks[ANNOTATED] if self.unpainted == "background" else labels
         rimmed = erode_labels(labels, self.boundary)
-        made = affinities(rimmed, self.neighborhood, known=labels != 0)
+        made = affinities(rimmed, self.neighborhood, known=known != 0)
         return {"target": made.values, "mask": made.mask}
 
     def score_names(self) -> dict[str, Better]:
@@ -87,7 +101,7 @@ class AffinityHead(Head):
         for shift, channel in zip(self.neighborhood, channels, strict=True):
             result[_of_shift(shift)] = channel["cut_ap"]
         if self.neighborhood[:3] == DIRECT:
-            voi = agglomeration_voi(predicted[:3], truth.labels[LABELS])
+            voi = agglomeration_voi(predicted[:3], truth.labels[self.labels])
             result |= {"voi_split": voi.split, "voi_merge": voi.merge}
         return result
 

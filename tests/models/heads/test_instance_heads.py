@@ -145,3 +145,31 @@ def test_keys_of_two_dimensions_are_refused_with_three(values):
     with pytest.raises(ConfigError, match="largest_nm"):
         head("skeleton_distance", largest_nm=99.0)
     assert isinstance(head("skeleton_distance", **values), StrictModel)
+
+
+def near(**values):
+    return head("affinities", channels=2, neighborhood=[[0, 0, -1], [0, 0, -3]], **values)
+
+
+def test_affinities_of_instances_are_learnt_in_the_background_too():
+    known = np.ones((2, 24, 32), np.uint8)
+    known[:, :, 28:] = 0
+    made, labels = near(unpainted="background").targets(truth(known)), truth().labels["labels"]
+    assert made["mask"][0, :, :, 1:28].all() and not made["mask"][..., 28:].any()
+    expected = (labels[:, :, 1:] == labels[:, :, :-1]) & (labels[:, :, 1:] > 0)
+    np.testing.assert_array_equal(made["target"][0, :, :, 1:], expected)
+    assert not made["target"][0, 0, 10, 14] and made["target"][0, 0, 10, 15]
+
+
+def test_affinities_read_the_volume_and_the_mask_that_they_need():
+    assert near().needs == {"labels/labels"}
+    assert near(unpainted="background", labels="mito").needs == {"labels/mito", "masks/annotated"}
+    named = near(labels="mito").targets(truth(name="mito"))
+    np.testing.assert_array_equal(named["target"], near().targets(truth())["target"])
+    assert not near().targets(truth())["mask"][:, 0, 0].any(), "0 is unknown unless it is said"
+
+
+def test_affinities_that_know_no_background_are_described_as_ever():
+    assert near().model_dump().keys() == {
+        "kind", "channels", "activation", "neighborhood", "boundary",
+    }
