@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from rich.console import Console
 
-from em_blocks.config import Shape3, StorePath
+from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.db.connect import connect, database_uri
 from em_blocks.db.runs import RunStore
 from em_blocks.geometry import BlockGrid, Frame
@@ -42,7 +42,7 @@ class AddOne(BlockwiseTask):
     reads: ClassVar[tuple[str, ...]] = ("raw",)
 
     kind: Literal["add_one"] = "add_one"
-    raw: StorePath
+    raw: VolumeRef
     output: StorePath
     chunk_shape: Shape3 = (5, 10, 10)
     faults: dict[str, str] = {}

@@ -7,6 +7,7 @@ import mapping
 from em_blocks.evaluation.mask import score
 from em_blocks.json_text import json_text
 from em_blocks.tasks.evaluation.count_mask import CountMask
+from em_blocks.tasks.linking.link_slabs import LinkSlabs
 from em_blocks.tasks.objects.objects import Objects
 from em_blocks.tasks.objects.threshold import Threshold
 from preparing import FRAME, textured
@@ -17,6 +18,7 @@ uri = mapping.uri
 
 PROBABILITIES = (tuple(textured(SHAPE, seed) for seed in (1, 2)), {"scale": 255.0})
 TISSUE = (tuple((textured(SHAPE, seed) > 90).astype("uint8") for seed in (3, 4)), {})
+SLAB = (tuple((textured(SHAPE, seed) // 32).astype("uint16") for seed in (5, 6)), {})
 TRUTH = (tuple((textured(SHAPE, seed) > 130).astype("uint16") for seed in (5, 6)), {})
 
 
@@ -31,6 +33,16 @@ def objects(paths, folder, **options):
     return Objects.from_dict({
         "kind": "objects", "run": "verb", "threshold": 0.5, "output": str(folder / "out.zarr"),
         "chunk_shape": [5, 8, 8], "block_shape": [5, 16, 24], "min_size": 8, **paths, **options,
+    })
+
+
+def link(paths, folder, **options):
+    """The same place for all inputs: the config moves one of two slabs behind the other."""
+    behind = (FRAME.offset[0] + SHAPE[0] * FRAME.voxel_size[0], *FRAME.offset[1:])
+    slabs = [{"path": paths["high"], "offset": behind}, paths["low"]]
+    return LinkSlabs.from_dict({
+        "kind": "link_slabs", "run": "verb", "slabs": slabs, "output": str(folder / "out.zarr/made"),
+        "chunk_shape": [5, 8, 8], "block_shape": [5, 16, 24], **options,
     })
 
 
@@ -55,6 +67,7 @@ VERBS = {
     "threshold": verb(threshold, lambda task: voxels(task.output), prediction=PROBABILITIES,
                       mask=TISSUE),
     "objects": verb(objects, lambda task: voxels(f"{task.output}/objects"), prediction=PROBABILITIES),
+    "link": verb(link, lambda task: voxels(task.output), low=SLAB, high=SLAB),
     "mask": verb(count, counted, prediction=PROBABILITIES, truth=TRUTH, metric=TISSUE),
 }
 

@@ -16,10 +16,10 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from em_blocks.config import VolumeInput, path_of
+from em_blocks.config import VolumeInput, VolumeRef, path_of
 from em_blocks.db.runs import DONE, RunStore
 from em_blocks.errors import ChangedInputError
-from em_blocks.geometry import BlockGrid, Box, Frame, Triple
+from em_blocks.geometry import BlockGrid, Box, Frame, Triple, triple
 from em_blocks.outputs.table import table_fingerprint
 from em_blocks.runtime.runs.complete import refuse_incomplete_rows, require_done
 from em_blocks.runtime.runs.leases import is_alive
@@ -68,6 +68,8 @@ class Input:
         None for folders of tables, and for what an earlier step of this command makes.
     frame : Frame or None
         Where the voxels of the signature lie.
+    ref : VolumeRef or None
+        How the config names it.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Input:
     ledger: Ledger | None = None
     signature: Signature | None = None
     frame: Frame | None = None
+    ref: VolumeRef | None = None
 
     @property
     def content_id(self) -> str:
@@ -221,7 +224,7 @@ class Inputs:
             if ledger is None and (stored := read_ledger(before.path)) is not None:
                 ledger = confirmed(stored, store)
             if before.ledger is not None and ledger is not None:
-                before = replace(before, ledger=ledger)
+                before = replace(before, ledger=_placed(ledger, before.ref))
             found.append(before)
         return replace(self, found=found)
 
@@ -283,7 +286,8 @@ def look_at(
         path = path_of(ref)
         if path in made_here:
             ledger = made_here[path]
-            found.append(Input(name, path, ledger.fingerprint, ledger))
+            ledger = _placed(ledger, ref)
+            found.append(Input(name, path, ledger.fingerprint, ledger, ref=ref))
         elif (source := seen.get(repr(ref)) or _look(name, ref, store)) is not None:
             seen[repr(ref)] = source
             found.append(replace(source, name=name))
@@ -321,12 +325,12 @@ def _look(name: str, ref: str | VolumeInput, store: RunStore) -> Input | None:
     path = path_of(ref)
     ledger = read_ledger(path)
     if ledger is not None:
-        ledger = confirmed(ledger, store)
+        ledger = _placed(confirmed(ledger, store), ref)
     if detect(path) is not None:
         found = _signed(name, ref, ledger)
     else:
         made_by = table_fingerprint(path) if ledger is None else ledger.fingerprint
-        found = made_by and Input(name, path, made_by, ledger)
+        found = made_by and Input(name, path, made_by, ledger, ref=ref)
     if found is not None and ledger is None and found.fingerprint is not None:
         _check_old_run(found, store)
     return found
@@ -341,8 +345,25 @@ def _signed(name: str, ref: str | VolumeInput, ledger: Ledger | None) -> Input:
         sample_bytes=SAMPLE_BYTES if ledger is None else SAMPLE_BYTES // 8,
     )
     return Input(
-        name, path_of(ref), volume.attributes.get("fingerprint"), ledger, signature, volume.frame
+        name, path_of(ref), volume.attributes.get("fingerprint"), ledger, signature, volume.frame, ref
     )
+
+
+def _placed(ledger: Ledger, ref: VolumeRef | None) -> Ledger:
+    """Return a ledger whose blocks lie where the config says that the volume does.
+
+    By the place that the volume states, other blocks than those that read them would wait, or be stale.
+    """
+    if not isinstance(ref, VolumeInput) or (ref.voxel_size is None and ref.offset is None):
+        return ledger
+    told, stated, of_blocks = Volume.open(ref).frame, Volume.open(ref.path).frame, ledger.grid.frame
+    larger = [a / b for a, b in zip(told.voxel_size, stated.voxel_size, strict=True)]
+    frame = Frame(
+        triple(n * size for n, size in zip(larger, of_blocks.voxel_size, strict=True)),
+        triple(begin + n * (o - s) for begin, n, o, s in
+               zip(told.offset, larger, of_blocks.offset, stated.offset, strict=True)),
+    )
+    return ledger.replaced(grid=replace(ledger.grid, frame=frame))
 
 
 def _check_old_run(found: Input, store: RunStore) -> None:

@@ -19,6 +19,7 @@ from blockwise import (
     store_of,
     wait_for,
 )
+from em_blocks.config import VolumeInput
 from em_blocks.db.connect import connect
 from em_blocks.errors import (
     ChangedInputError,
@@ -128,6 +129,23 @@ def test_with_skip_only_the_blocks_that_read_the_hole_wait_and_are_done_once_it_
     assert report.ok and report.blocks["computed"] == len(waiting)
     assert run(fresh := elsewhere(first, tmp_path / "fresh")).ok
     assert np.array_equal(values(second), values(fresh))
+
+
+@pytest.mark.parametrize(("offset", "voxel_size"), [((1240, 92, 0), None), ((0, 0, 0), (20, 9.2, 8))])
+def test_the_blocks_of_an_input_lie_where_the_config_puts_it(
+    first, second, tmp_path, databases, offset, voxel_size
+):
+    """A volume that states another place than it has: the same blocks wait, and are done again."""
+    moved = second.model_copy(update={
+        "raw": VolumeInput(path=second.raw, offset=offset, voxel_size=voxel_size),
+        "incomplete_inputs": "skip",
+    })
+    assert not run(with_hole(first)).ok and not run(moved).ok
+    done = {tuple(d["index"]) for d in block_documents(moved).values() if d["state"] == "done"}
+    assert done == set(np.ndindex(moved.grid().shape)) - {(1, y, x) for y in (1, 2) for x in (2, 3, 4)}
+    assert run(first, requeue=True).ok
+    report = run(moved)
+    assert report.ok and report.blocks["computed"] == 6
 
 
 def test_masked_blocks_of_an_input_are_no_holes(raw, tmp_path, databases):
