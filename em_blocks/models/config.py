@@ -200,7 +200,8 @@ class SetupConfig(StrictModel):
     scores: tuple[Annotated[JointScore, ByKind(JOINT_SCORES)], ...] | None = Field(
         None,
         description="Validation scores of several heads together. Default: those of partners where "
-        "there are an indicator and direction vectors.",
+        "there are an indicator and direction vectors, of instances where there are a foreground and a "
+        "contour.",
     )
     normalization: Normalization
     intensities: tuple[float, float] | None = Field(

@@ -55,7 +55,10 @@ class JointScore(StrictModel, ABC):
 
 JOINT_SCORES = Registry(
     "em_blocks.scores",
-    {"partners": "em_blocks.models.scores.partners:PartnerScore"},
+    {
+        "partners": "em_blocks.models.scores.partners:PartnerScore",
+        "instances": "em_blocks.models.scores.instances:InstanceScore",
+    },
     base="em_blocks.models.joint:JointScore",
 )
 

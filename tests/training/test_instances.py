@@ -148,5 +148,6 @@ def test_a_network_of_three_heads_is_trained_and_scored(tmp_path, data):
     train(Setup.from_folder(folder), folder, "train", resume=False, go_on="")
     record = json.loads((folder / "checkpoints" / "record.json").read_text())
     last = record["history"][-1]
-    assert last["iteration"] == 4 and {"foreground/f1", "contour/f1", "distance/mse"} <= last.keys()
+    assert last["iteration"] == 4
+    assert {"foreground/f1", "contour/f1", "distance/mse", "instances/pq"} <= last.keys()
     assert all(np.isfinite(last[name]) for name in ("foreground/f1", "distance/mse"))
