@@ -226,21 +226,23 @@ def _checked_sum(training: Recorded, path: Path, known: dict) -> str:
     if found is None:
         raise CheckpointError(
             f"The weights of iteration {known['iteration']} of {training}, {path}, do not exist any "
-            f"more. Bring the file back, or use other weights: {_names(training)}."
+            f"more. Bring the file back, or use other weights: {_others(training, known)}."
         )
     if found != known.get("sha256", found):
         raise CheckpointError(
             f"{path} is not what {training} wrote: its sha256 is {found}, recorded for iteration "
             f"{known['iteration']} was {known['sha256']}. It was replaced or damaged, or the training "
             "was killed while it wrote (then --resume corrects it). Use other weights: "
-            f"{_names(training)}."
+            f"{_others(training, known)}."
         )
     return found
 
 
-def _names(training: Recorded) -> str:
-    recorded = training.document.get("checkpoints", ())
-    return ", ".join(f"{one['iteration']} ({one['file']})" for one in recorded)
+def _others(training: Recorded, known: dict) -> str:
+    """Name the recorded weights but for those of one file."""
+    recorded = training.document.get("checkpoints") or ()
+    named = [f"{one['iteration']} ({one['file']})" for one in recorded if one["file"] != known["file"]]
+    return ", ".join(named) or "none are recorded"
 
 
 def _sha256(path: Path) -> str | None:
