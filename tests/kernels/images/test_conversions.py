@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from em_blocks.kernels.images.conversions import (
+    LARGEST_COLOUR,
+    ids_to_rgb,
     inverted,
     misfit,
     relabelled,
@@ -27,6 +29,20 @@ def test_colours_are_ids_of_24_bits_with_red_in_front():
     ids = rgb_to_ids(colours((0, 0, 7), (0, 2, 1), (3, 2, 1), (255, 255, 255)))
     assert ids.dtype == np.uint32
     assert ids.ravel().tolist() == [7, 2 * 256 + 1, 3 * 65536 + 2 * 256 + 1, 2**24 - 1]
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int64", "uint64"])
+def test_ids_and_colours_are_made_of_each_other(dtype):
+    ids = np.array([[[0, 1, 255, 256, 65535, 65536, 0x030201, LARGEST_COLOUR]]], dtype)
+    colours = ids_to_rgb(ids)
+    assert colours.dtype == np.uint8 and colours[0, 0, 6].tolist() == [3, 2, 1]
+    np.testing.assert_array_equal(rgb_to_ids(np.moveaxis(colours, -1, 0)), ids)
+
+
+@pytest.mark.parametrize("wrong", [-1, LARGEST_COLOUR + 1])
+def test_ids_that_are_no_colours_are_an_error(wrong):
+    with pytest.raises(ValueError, match=f"0 to {LARGEST_COLOUR}, got .*{wrong}"):
+        ids_to_rgb(np.array([[[3, wrong]]]))
 
 
 def test_what_is_transparent_is_no_object():
