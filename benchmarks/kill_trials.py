@@ -5,10 +5,10 @@ the second command the output folder must be byte-identical, the rows of synapse
 every block of every step must be in the database once, and the second command must have computed
 exactly the blocks that were missing.
 
-By default a small volume of noise is predicted, generated affinities are segmented, and synapses are
-extracted from a generated prediction; ``--config`` takes any config of ``em-blocks predict``,
-``segment`` or ``extract-synapses``, for example ``configs/fib25_affinities_fp32.json`` or
-``configs/fib25_segment.json``.
+By default a small volume of noise is predicted, generated affinities are segmented, and synapses and
+instances are found in generated predictions; ``--config`` takes any config of ``em-blocks predict``,
+``segment``, ``segment-instances`` or ``extract-synapses``, for example
+``configs/fib25_affinities_fp32.json`` or ``configs/fib25_segment.json``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from em_blocks.db.server import running_uri
 from em_blocks.errors import DatabaseError
 from em_blocks.volumes.stores.ledger import LEDGER
 from parts.affinities import segment_config
+from parts.capsule_maps import instances_config
 from parts.noise import small_config
 from parts.synapse_prediction import extract_config
 
@@ -203,6 +204,7 @@ def main(config: Path | None, overrides: tuple[str, ...], trials: int, seed: int
         root = Path(name)
         configs = [config] if config else [
             small_config(root), segment_config(root, (32, 64, 96)), extract_config(root),
+            instances_config(root),
         ]
         for number, path in enumerate(configs):
             different += try_all(path, overrides, trials, root / str(number))

@@ -89,3 +89,16 @@ def neighbours(p, shape):
             q = (*p[:axis], p[axis] + step, *p[axis + 1:])
             if 0 <= q[axis] < shape[axis]:
                 yield q
+
+
+def filled(labels, max_hole=None):
+    """Labels with their holes filled: gaps by faces that touch no border, and one object only."""
+    found = labels.copy()
+    gaps, n = ndimage.label(labels == 0)
+    for gap in range(1, n + 1):
+        here = gaps == gap
+        inside = here[1:-1, 1:-1, 1:-1].sum() == here.sum()
+        around = np.unique(labels[ndimage.binary_dilation(here, FACES) & ~here])
+        if inside and len(around) == 1 and here.sum() <= (max_hole or here.size):
+            found[here] = around[0]
+    return found

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import cc3d
-import fastremap
 import numpy as np
 
 from em_blocks.geometry import Triple, triple
+from em_blocks.kernels.components.runs import sizes_and_first
 
 UPPER = [triple(d) for d in itertools.product((-1, 0, 1), repeat=3) if d > (0, 0, 0)]
 """Directions (z, y, x) to the 13 neighbours of a block that come after it; the others are their
@@ -60,9 +60,8 @@ def find_parts(labels: np.ndarray, connectivity: Connectivity = 26) -> Parts:
     connectivity : 6 or 26
     """
     labels = np.ascontiguousarray(labels)
-    numbers = cc3d.connected_components(labels, connectivity=connectivity)
-    found, first, sizes = fastremap.unique(numbers, return_index=True, return_counts=True)
-    first, sizes = (column[found > 0].astype(np.int64) for column in (first, sizes))
+    numbers, n = cc3d.connected_components(labels, connectivity=connectivity, return_N=True)
+    sizes, first = sizes_and_first(numbers.ravel(), n)
     order = np.argsort(first)
     if (np.diff(order) < 0).any():
         # So far cc3d numbers parts by their first voxels itself, but it does not promise to.
@@ -105,17 +104,15 @@ def find_borders(
         As in `find_parts`.
     """
     faces, links = [], []
-    own = np.zeros(grown.shape, np.int64)
-    own[1:-1, 1:-1, 1:-1] = numbers
     for direction in UPPER if connectivity == 26 else _BY_FACES:
         below, beyond = _side(_opposite(direction), inner=True), _side(direction, inner=False)
         patches, first = _patches(grown, below, index, connectivity)
-        faces.append(_pairs(own[below], patches, first))
+        faces.append(_pairs(numbers[_inside(below)], patches, first))
         patches, first = _patches(grown, beyond, index, connectivity)
         here = _side(direction, inner=True)
         for a, b in _shifts(direction) if connectivity == 26 else _UNMOVED:
             same = grown[here][a] == grown[beyond][b]
-            links.append(_pairs(own[here][a] * same, patches[b], first))
+            links.append(_pairs(numbers[_inside(here)][a] * same, patches[b], first))
     return Borders(*(np.unique(np.concatenate(rows), axis=0) for rows in (faces, links)))
 
 
@@ -130,6 +127,12 @@ def _side(direction: Triple, *, inner: bool) -> tuple[slice, ...]:
         (-1, False): slice(0, 1), (1, True): slice(-2, -1), (1, False): slice(-1, None),
     }
     return tuple(chosen[d, inner] for d in direction)
+
+
+def _inside(side: tuple[slice, ...]) -> tuple[slice, ...]:
+    """The same voxels of a border of its own in the block, which is not grown."""
+    ungrown = {(1, -1): slice(None), (1, 2): slice(0, 1), (-2, -1): slice(-1, None)}
+    return tuple(ungrown[s.start, s.stop] for s in side)
 
 
 def _shifts(direction: Triple) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 from em_blocks.geometry import Box, Triple
 
@@ -49,20 +50,35 @@ def touched_by(
     """
     low, high = np.full(n_parts + 1, NOTHING), np.zeros(n_parts + 1, np.int64)
     outside = np.zeros(n_parts + 1, bool)
+    _meet(numbers, grown, low, high)
     for axis in range(3):
-        for step in (-1, 1):
-            window = [slice(1, -1)] * 3
-            window[axis] = slice(1 + step, grown.shape[axis] - 1 + step)
-            ids = grown[tuple(window)]
-            met = (numbers > 0) & (ids > 0)
-            parts, others = numbers[met], ids[met].astype(np.int64)
-            np.minimum.at(low, parts, others)
-            np.maximum.at(high, parts, others)
         if box.offset[axis] == 0:
             outside[np.take(numbers, 0, axis)] = True
         if box.end[axis] == shape[axis]:
             outside[np.take(numbers, -1, axis)] = True
     return Touched(outside[1:], low[1:], high[1:])
+
+
+@njit(cache=True, nogil=True)
+def _meet(numbers, grown, low, high):
+    """Take the ids of objects into the lowest and the highest of the parts next to them."""
+    nz, ny, nx = numbers.shape
+    for z in range(-1, nz + 1):
+        for y in range(-1, ny + 1):
+            row = grown[z + 1, y + 1]
+            for x in range(-1, nx + 1):
+                if row[x + 1] == 0:
+                    continue
+                id = np.int64(row[x + 1])
+                for axis in range(3):
+                    for step in (-1, 1):
+                        a = z + step * (axis == 0)
+                        b = y + step * (axis == 1)
+                        c = x + step * (axis == 2)
+                        if 0 <= a < nz and 0 <= b < ny and 0 <= c < nx and numbers[a, b, c] > 0:
+                            part = numbers[a, b, c]
+                            low[part] = min(low[part], id)
+                            high[part] = max(high[part], id)
 
 
 def joined_touches(touched: Touched, member: np.ndarray, n: int) -> Touched:

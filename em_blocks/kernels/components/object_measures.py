@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import fastremap
 import numpy as np
-from scipy import ndimage
 
 from em_blocks.geometry import Triple
+from em_blocks.kernels.components.runs import find_runs
 
 
 class Measures(NamedTuple):
@@ -41,45 +40,36 @@ def measure_objects(labels: np.ndarray, offset: Triple) -> Measures:
     offset : (3,) int
         Index of the first voxel.
     """
-    ids, dense = fastremap.unique(labels, return_inverse=True)
-    dense = dense.reshape(labels.shape) + (0 if ids[0] == 0 else 1)
-    ids = ids[ids > 0].astype(np.int64)
-    n = len(ids)
-    voxels, sums = _sums(dense, n)
-    boxes = ndimage.find_objects(dense, max_label=n)
-    begin = np.array([[s.start for s in box] for box in boxes], np.int64).reshape(n, 3)
-    end = np.array([[s.stop for s in box] for box in boxes], np.int64).reshape(n, 3)
+    runs = find_runs(labels)
+    ids, member = np.unique(runs.ids, return_inverse=True)
+    _, ny, nx = labels.shape
+    row, x = np.divmod(runs.first, nx)
+    first = np.stack([row // ny, row % ny, x], axis=1)
+    last = first + np.stack([np.zeros_like(x), np.zeros_like(x), runs.lengths - 1], axis=1)
     shift = np.asarray(offset, np.int64)
-    return Measures(ids, voxels, sums + voxels[:, None] * shift, begin + shift, end + shift)
-
-
-def _sums(dense: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Count the voxels of the objects 1..n, and add their indices (z, y, x), section by section."""
-    voxels, sums = np.zeros(n + 1, np.int64), np.zeros((n + 1, 3), np.int64)
-    rows, columns = (axis.ravel() for axis in np.indices(dense.shape[1:]))
-    for z, section in enumerate(dense):
-        numbers = section.ravel()
-        counts = np.bincount(numbers, minlength=n + 1)
-        voxels += counts
-        sums[:, 0] += z * counts
-        # Sums of float64 are exact: those of a section stay far below 2**53.
-        for axis, place in ((1, rows), (2, columns)):
-            found = np.bincount(numbers, weights=place, minlength=n + 1)
-            sums[:, axis] += found.astype(np.int64)
-    return voxels[1:], sums[1:]
+    parts = Measures(
+        runs.ids, runs.lengths, (first + last + 2 * shift) * runs.lengths[:, None] // 2, first + shift,
+        last + 1 + shift,
+    )
+    return _merged(parts, ids, member)
 
 
 def merge_measures(parts: Sequence[Measures]) -> Measures:
     """Return the measures of whole objects from those of their parts, in any order of blocks."""
     id, voxels, sums, begin, end = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     ids, member = np.unique(id, return_inverse=True)
+    return _merged(Measures(id, voxels, sums, begin, end), ids, member)
+
+
+def _merged(parts: Measures, ids: np.ndarray, member: np.ndarray) -> Measures:
+    """Return the measures of the objects `ids`; of which each part is, `member` says."""
     n, highest = len(ids), np.iinfo(np.int64).max
     found = Measures(
         ids, np.zeros(n, np.int64), np.zeros((n, 3), np.int64), np.full((n, 3), highest),
         np.zeros((n, 3), np.int64),
     )
-    np.add.at(found.voxels, member, voxels)
-    np.add.at(found.sums, member, sums)
-    np.minimum.at(found.begin, member, begin)
-    np.maximum.at(found.end, member, end)
+    np.add.at(found.voxels, member, parts.voxels)
+    np.add.at(found.sums, member, parts.sums)
+    np.minimum.at(found.begin, member, parts.begin)
+    np.maximum.at(found.end, member, parts.end)
     return found

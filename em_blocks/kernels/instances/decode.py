@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fastremap
 import numpy as np
 
 from em_blocks.kernels.components.block_components import Connectivity, find_parts
+from em_blocks.kernels.components.runs import replaced
 from em_blocks.kernels.instances.flood import flood
 from em_blocks.kernels.instances.landscape import SEED
+from em_blocks.kernels.instances.numbers import numbers_of, sizes_of
 from em_blocks.kernels.instances.seeds import decide, labelled
 
 FACES: Connectivity = 6
@@ -29,12 +30,13 @@ def instances(landscape: np.ndarray, *, min_seed_size: int, min_size: int) -> np
     (z, y, x) uint64 array
         1, 2, ... in the order of first voxels; 0 is background.
     """
-    found = flood(landscape, first_labels(landscape, min_seed_size=min_seed_size, min_size=min_size))
-    return numbered(found, min_size)
+    labels = first_labels(landscape, min_seed_size=min_seed_size, min_size=min_size)
+    flood(landscape, labels)
+    return numbered(labels, min_size)
 
 
 def first_labels(landscape: np.ndarray, *, min_seed_size: int, min_size: int) -> np.ndarray:
-    """Return the labels (z, y, x), int64, that a flood of the landscape begins with."""
+    """Return the labels (z, y, x), uint32, that a flood of the landscape begins with."""
     components = find_parts((landscape > 0).view(np.uint8), FACES)
     seeds = find_parts((landscape == SEED).view(np.uint8), FACES)
     decided = decide(
@@ -51,17 +53,13 @@ def numbered(labels: np.ndarray, min_size: int) -> np.ndarray:
 
     Parameters
     ----------
-    labels : (z, y, x) int64 array
+    labels : (z, y, x) uint32 array
 
     Returns
     -------
     (z, y, x) uint64 array
     """
-    ids, first, dense, sizes = fastremap.unique(
-        labels, return_index=True, return_inverse=True, return_counts=True
-    )
-    kept = np.flatnonzero((ids > 0) & (sizes >= min_size))
-    kept = kept[np.argsort(first[kept])]
-    numbers = np.zeros(len(ids), np.uint64)
-    numbers[kept] = np.arange(1, len(kept) + 1)
-    return numbers[dense].reshape(labels.shape)
+    sizes = sizes_of(labels)
+    numbers = numbers_of(*sizes, min_size=min_size)
+    ids, rows = np.unique(sizes.ids, return_index=True)
+    return replaced(labels.ravel(), ids, numbers[rows])[0].reshape(labels.shape)

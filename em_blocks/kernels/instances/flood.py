@@ -27,43 +27,36 @@ from em_blocks.kernels.components.sparse_components import voxels_above
 from em_blocks.kernels.components.sparse_depth import neighbors
 from em_blocks.kernels.instances.landscape import SEED
 
-UNDECIDED = np.iinfo(np.int64).max
-"""Label of voxels that are to be flooded."""
+UNDECIDED = np.iinfo(np.uint32).max
+"""Label of voxels that are to be flooded; those of seeds are below."""
 
 Sides = Sequence[tuple[bool, bool]]
 """For each axis (z, y, x), whether components go on before the first and behind the last voxel."""
 
 CLOSED: Sides = ((False, False),) * 3
 
-_BEYOND = -1  # less than any label, so that it stays wherever it takes part
+_BEYOND = 0  # less than any label, so that it stays wherever it takes part
 
 
-def flood(landscape: np.ndarray, labels: np.ndarray, *, open_sides: Sides = CLOSED) -> np.ndarray:
+def flood(landscape: np.ndarray, labels: np.ndarray, *, open_sides: Sides = CLOSED) -> None:
     """Give voxels to the seeds that reach them first.
 
     Parameters
     ----------
     landscape : (z, y, x) uint8 array
         As from `em_blocks.kernels.instances.landscape`: its highest values are flooded first.
-    labels : (z, y, x) int64 array
-        0 where nothing is flooded, `UNDECIDED` where it is, labels of seeds elsewhere.
+    labels : (z, y, x) uint32 array
+        0 where nothing is flooded, `UNDECIDED` where it is, labels of seeds elsewhere. `UNDECIDED` gives
+        way to labels, but for voxels whose label this box does not tell, and those that no seed is
+        connected with by faces.
     open_sides : 3 pairs of bool
         Sides of the box that are not the border of the volume.
-
-    Returns
-    -------
-    (z, y, x) int64 array
-        The labels. `UNDECIDED` are voxels whose label this box does not tell, and those that no seed
-        is connected with by faces.
     """
-    voxels = voxels_above(labels, np.int64(UNDECIDED - 1))
-    if not len(voxels):
-        return labels.copy()
-    found = labels.copy()
-    found.ravel()[voxels] = _flooded(
-        voxels, np.ascontiguousarray(landscape), labels, np.array(open_sides, np.bool_)
-    )
-    return found
+    voxels = voxels_above(labels, np.uint32(UNDECIDED - 1))
+    if len(voxels):
+        labels.ravel()[voxels] = _flooded(
+            voxels, np.ascontiguousarray(landscape), labels, np.array(open_sides, np.bool_)
+        )
 
 
 @njit(cache=True, nogil=True)
@@ -128,7 +121,7 @@ def _first_labels(voxels, labels, open_sides):
     nz, ny, nx = labels.shape
     size, step = (nz, ny, nx), (ny * nx, nx, 1)
     flat = labels.ravel()
-    found = np.full(len(voxels), UNDECIDED)
+    found = np.full(len(voxels), UNDECIDED, np.uint32)
     for i in range(len(voxels)):
         row = voxels[i] // nx
         point = (row // ny, row % ny, voxels[i] - row * nx)

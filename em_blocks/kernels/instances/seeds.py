@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 from em_blocks.kernels.instances.flood import UNDECIDED
 
@@ -45,7 +46,7 @@ def decide(
     counts = (seed_sizes >= min_seed_size) & (component_sizes[component_of_seed] >= min_size)
     kept = np.flatnonzero(counts)
     kept = kept[np.argsort(seed_first[kept])]
-    seeds = np.full(len(seed_sizes), UNDECIDED)
+    seeds = np.full(len(seed_sizes), UNDECIDED, np.int64)
     seeds[kept] = np.arange(1, len(kept) + 1)
     components = np.zeros(len(component_sizes), np.int64)
     components[component_of_seed[kept]] = seeds[kept]
@@ -55,23 +56,43 @@ def decide(
 
 
 def labelled(
-    components: np.ndarray, seeds: np.ndarray, component_labels: np.ndarray, seed_labels: np.ndarray
+    components: np.ndarray, seeds: np.ndarray | None, component_labels: np.ndarray,
+    seed_labels: np.ndarray,
 ) -> np.ndarray:
     """Return the labels that a flood begins with.
 
     Parameters
     ----------
     components, seeds : (z, y, x) integer arrays
-        Numbers 1, 2, ... of components and seeds; 0 elsewhere.
+        Numbers 1, 2, ... of components and seeds; 0 elsewhere. None where no seed has a label.
     component_labels, seed_labels : int64 arrays
         Of the numbers 0, 1, 2, ...: 0, then as in `Decided`.
 
     Returns
     -------
-    (z, y, x) int64 array
+    (z, y, x) uint32 array
+
+    Raises
+    ------
+    OverflowError
+        If a label is too large.
     """
-    found = component_labels[components]
-    if (component_labels == UNDECIDED).any():
-        places = np.nonzero((found == UNDECIDED) & (seeds > 0))
-        found[places] = seed_labels[seeds[places]]
+    for labels in (component_labels, seed_labels):
+        if labels.max() > UNDECIDED:
+            raise OverflowError(f"there are labels up to {labels.max()}, above {UNDECIDED - 1}")
+    found = np.empty(components.shape, np.uint32)
+    _fill(
+        found.ravel(), components.ravel(), (components if seeds is None else seeds).ravel(),
+        component_labels.astype(np.uint32), seed_labels.astype(np.uint32),
+    )
     return found
+
+
+@njit(cache=True, nogil=True)
+def _fill(found, components, seeds, component_labels, seed_labels):
+    has_seeds = len(seed_labels) > 1
+    for i in range(len(found)):
+        label = component_labels[components[i]]
+        if label == UNDECIDED and has_seeds and seeds[i] > 0:
+            label = seed_labels[seeds[i]]
+        found[i] = label

@@ -51,11 +51,14 @@ def smooth(values: np.ndarray, sigma: Sequence[float]) -> np.ndarray:
         raise ValueError(f"{values.shape} voxels are not more than twice the reach {reach(sigma)}")
     if not any(reach(sigma)):
         return values
-    fine = values.astype(np.uint16) << 8
-    for axis, (s, radius) in enumerate(zip(sigma, reach(sigma), strict=True)):
-        if radius:
-            fine = _along(fine, _weights(s, radius), axis)
-    return ((fine.astype(np.uint32) + 128) >> 8).astype(np.uint8)
+    axes = [axis for axis, radius in enumerate(reach(sigma)) if radius]
+    found = values
+    for axis in axes:
+        # Between the axes a byte has 8 further bits; sums of products with weights fit into 32.
+        kind = np.uint8 if axis == axes[-1] else np.uint16
+        bits = 16 + 8 * (found.itemsize - np.dtype(kind).itemsize)
+        found = _along(found, _weights(sigma[axis], reach(sigma)[axis]), axis, bits, kind)
+    return found
 
 
 def _weights(sigma: float, radius: int) -> np.ndarray:
@@ -66,38 +69,44 @@ def _weights(sigma: float, radius: int) -> np.ndarray:
     return weights.astype(np.uint32)
 
 
-def _along(values: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
-    """Return weighted sums along an axis, which gets shorter by the weights but one."""
+def _along(
+    values: np.ndarray, weights: np.ndarray, axis: int, bits: int, kind: type[np.unsignedinteger]
+) -> np.ndarray:
+    """Return weighted sums along an axis, without their last bits; it gets shorter by the reach."""
     before, after = values.shape[:axis], values.shape[axis + 1 :]
     flat = values.reshape(math.prod(before), values.shape[axis], math.prod(after))
-    found = _sums(flat, weights)
-    return found.reshape(*before, found.shape[1], *after)
+    n = values.shape[axis] - len(weights) + 1
+    found = np.empty((len(flat), n, flat.shape[2]), kind)
+    (_sums_of_rows if flat.shape[2] == 1 else _sums)(np.ascontiguousarray(flat), weights, found, bits)
+    return found.reshape(*before, n, *after)
 
 
 @njit(cache=True, nogil=True)
-def _sums(values, weights):
-    n, inner = values.shape[1] - len(weights) + 1, values.shape[2]
-    found = np.empty((values.shape[0], n, inner), np.uint16)
-    half, bits = np.uint32(32768), np.uint32(16)
-    if inner == 1:
-        row = np.empty(n, np.uint32)
-        for o in range(values.shape[0]):
-            row[:] = half
-            for k in range(len(weights)):
-                weight = weights[k]
-                for i in range(n):
-                    row[i] += weight * np.uint32(values[o, i + k, 0])
-            for i in range(n):
-                found[o, i, 0] = row[i] >> bits
-        return found
-    row = np.empty(inner, np.uint32)
-    for o in range(values.shape[0]):
-        for i in range(n):
+def _sums(values, weights, found, bits):
+    half, bits = np.uint32(1 << (bits - 1)), np.uint32(bits)
+    row = np.empty(values.shape[2], np.uint32)
+    for o in range(len(found)):
+        for i in range(found.shape[1]):
             row[:] = half
             for k in range(len(weights)):
                 weight, line = weights[k], values[o, i + k]
-                for j in range(inner):
-                    row[j] += weight * np.uint32(line[j])
-            for j in range(inner):
-                found[o, i, j] = row[j] >> bits
-    return found
+                for j in range(len(row)):
+                    row[j] += np.uint32(weight * np.uint32(line[j]))
+            target = found[o, i]
+            for j in range(len(row)):
+                target[j] = row[j] >> bits
+
+
+@njit(cache=True, nogil=True)
+def _sums_of_rows(values, weights, found, bits):
+    half, bits = np.uint32(1 << (bits - 1)), np.uint32(bits)
+    row = np.empty(found.shape[1], np.uint32)
+    for o in range(len(found)):
+        row[:] = half
+        for k in range(len(weights)):
+            weight, line = weights[k], values[o, k:, 0]
+            for i in range(len(row)):
+                row[i] += np.uint32(weight * np.uint32(line[i]))
+        target = found[o, :, 0]
+        for i in range(len(row)):
+            target[i] = row[i] >> bits

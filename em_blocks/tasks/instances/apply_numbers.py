@@ -1,4 +1,4 @@
-"""Write the instances of every block with their final labels."""
+"""Write the instances of every block with their final labels, holes filled, and measure them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import numpy as np
 from pydantic import Field
 
 from em_blocks.config import Shape3, StorePath
+from em_blocks.errors import VolumeError
 from em_blocks.geometry import Block
+from em_blocks.kernels.components.object_measures import measure_objects
+from em_blocks.kernels.components.runs import replaced
 from em_blocks.outputs import RunContext, TableOutput, VolumeOutput
 from em_blocks.tasks.base import BlockReport, ProcessBlock
+from em_blocks.tasks.components.apply_parts import changes_in_block
 from em_blocks.tasks.objects.made import OfEarlierStep
-from em_blocks.tasks.segmentation.look_up_table import relabelled
+from em_blocks.tasks.objects.steps import fill_gaps
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.storage import Format, block_shards
 from em_blocks.volumes.stores import store
@@ -22,30 +26,39 @@ from em_blocks.volumes.stores.tables import BlockTables, Columns
 
 
 class ApplyNumbers(OfEarlierStep):
-    """Write the labels of every block as `NumberInstances` numbers them."""
+    """Write the labels of every block as `NumberInstances` numbers them, and fill holes.
 
-    reads: ClassVar[tuple[str, ...]] = ("labels", "numbers")
+    A table per block measures the objects in it, as `MeasureObjects` does.
+    """
+
+    written: ClassVar[frozenset[str]] = frozenset({"output", "measures"})
+    reads: ClassVar[tuple[str, ...]] = ("labels", "numbers", "holes")
 
     kind: Literal["apply_numbers"]
     numbers: StorePath = Field(description="Folder of the table of numbers.")
+    holes: StorePath | None = Field(description="Folder of the table of holes to fill.")
     output: StorePath = Field(description="Array to make.")
+    measures: StorePath = Field(description="Folder of the table of objects in blocks.")
     chunk_shape: Shape3 = Field((64, 64, 64), description="Voxels (z, y, x).")
     format: Format = "zarr"
 
     def inputs(self) -> dict:
-        return super().inputs() | {"numbers": TableOutput("", self.numbers).stored_fingerprint()}
+        holes = self.holes and TableOutput("", self.holes).stored_fingerprint()
+        numbers = TableOutput("", self.numbers).stored_fingerprint()
+        return super().inputs() | {"numbers": numbers, "holes": holes}
 
     @classmethod
     def locations(cls) -> set[str]:
-        return {*super().locations(), "numbers"}
+        return {*super().locations(), "numbers", "holes", "measures"}
 
-    def output_specs(self) -> list[VolumeOutput]:
+    def output_specs(self) -> list[VolumeOutput | TableOutput]:
         return [
             VolumeOutput(
                 "objects", self.output, "uint64", self.chunk_shape, format=self.format,
                 shard_shape=block_shards(self.format, self.block_shape), compression=0.1,
                 attributes={"labels": True},
-            )
+            ),
+            TableOutput("measures", self.measures),
         ]
 
     def outputs_root(self) -> str:
@@ -54,18 +67,34 @@ class ApplyNumbers(OfEarlierStep):
     @contextmanager
     def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         labels, output = Volume.open(self.labels), Volume.open(self.output, mode="r+")
-        tables = BlockTables(self.numbers)
+        numbers, measures = BlockTables(self.numbers), BlockTables(self.measures)
+        holes = self.holes and BlockTables(self.holes)
 
         def process(block: Block, report: BlockReport) -> None:
             with report.measure("read"):
                 values = labels.read(block.write_box)
-                numbers = _numbers_in_block(tables, block)
+                chosen = _numbers_in_block(numbers, block)
+                changes = holes and changes_in_block(holes, block)
             with report.measure("compute"):
-                found = relabelled(values, [numbers], self.numbers)
+                found = self._numbered(values, chosen)
+                if changes:
+                    found = fill_gaps(found, changes, block, labels.shape)
+                measured = measure_objects(found, block.write_box.offset)
             with report.measure("write"):
                 report.write("objects", output, block.write_box, found)
+                report.write_table("measures", measures, block, measured._asdict())
+            report.counts["parts"] = len(measured.id)
 
         yield process
+
+    def _numbered(self, values: np.ndarray, numbers: Columns) -> np.ndarray:
+        found, missing = replaced(values.ravel(), numbers["label"], numbers["number"])
+        if missing[0]:
+            raise VolumeError(
+                f"{self.labels} holds the label {missing[0]}, which the table {self.numbers} does not: "
+                "the labels have changed since they were numbered. Run the job again with --overwrite."
+            )
+        return found.reshape(values.shape)
 
 
 def _numbers_in_block(tables: BlockTables, block: Block) -> Columns:
@@ -73,5 +102,5 @@ def _numbers_in_block(tables: BlockTables, block: Block) -> Columns:
     z, y, x = block.index
     found = tables.read(f"{z}/{y}/0")
     rows = np.flatnonzero(found["block"] == x)
-    rows = rows[np.argsort(found["fragment"][rows])]
-    return {name: found[name][rows] for name in ("fragment", "segment")}
+    rows = rows[np.argsort(found["label"][rows])]
+    return {name: found[name][rows] for name in ("label", "number")}

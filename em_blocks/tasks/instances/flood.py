@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar, Literal
 
-import fastremap
 import numpy as np
 from pydantic import Field
 
@@ -14,6 +13,7 @@ from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.errors import VolumeError
 from em_blocks.geometry import Block, Box, Triple, triple
 from em_blocks.kernels.instances.flood import UNDECIDED, flood
+from em_blocks.kernels.instances.numbers import sizes_of
 from em_blocks.outputs import RunContext, TableOutput, VolumeOutput
 from em_blocks.outputs.volume import fingerprint_of
 from em_blocks.tasks.base import BlockReport, ProcessBlock
@@ -36,8 +36,8 @@ class FloodInstances(OfEarlierStep):
 
     A block is flooded with a margin around it, and what that does not tell (see
     `em_blocks.kernels.instances.flood`) with a larger one, until every voxel of the block has the label
-    that it has in the whole volume. The table lists the objects in the block: id, voxels, and the index
-    of the first one in the flat volume.
+    that it has in the whole volume. The table lists the objects in the block: ids, voxels, and first,
+    the index of the first one in the flat volume.
     """
 
     written: ClassVar[frozenset[str]] = frozenset({"output", "tables"})
@@ -60,7 +60,7 @@ class FloodInstances(OfEarlierStep):
     def output_specs(self) -> list[VolumeOutput | TableOutput]:
         return [
             VolumeOutput(
-                "flooded", self.output, "uint64", self.chunk_shape, format=self.format,
+                "flooded", self.output, "uint32", self.chunk_shape, format=self.format,
                 shard_shape=block_shards(self.format, self.block_shape), compression=0.1,
             ),
             TableOutput("sizes", self.tables),
@@ -86,12 +86,12 @@ class FloodInstances(OfEarlierStep):
         def process(block: Block, report: BlockReport) -> None:
             box = block.write_box
             with report.measure("read"):
-                found = labels.read(box).view(np.int64)
+                found = labels.read(box)
             with report.measure("compute"):  # what is read depends on what is found
                 floods = self._complete(found, box, labels, landscape)
-                rows = sizes_of(found, box, labels.shape)
+                rows = rows_of(found, box, labels.shape)
             with report.measure("write"):
-                report.write("flooded", output, box, found.view(np.uint64))
+                report.write("flooded", output, box, found)
                 report.write_table("sizes", tables, block, rows)
             report.counts["floods"] = floods
 
@@ -104,12 +104,9 @@ class FloodInstances(OfEarlierStep):
             seen = open_box.grow(margin).intersect(labels.box)
             if seen.size > MOST_VOXELS:
                 raise _too_large(open_box, seen)
-            given = flood(
-                landscape.read(seen), labels.read(seen).view(np.int64),
-                open_sides=[(o > 0, e < n) for o, e, n in
-                            zip(seen.offset, seen.end, labels.shape, strict=True)],
-            )[open_box.relative_to(seen).slices]
-            here = found[open_box.relative_to(box).slices]
+            given, here = labels.read(seen), found[open_box.relative_to(box).slices]
+            flood(landscape.read(seen), given, open_sides=_open_sides(seen, labels.shape))
+            given = given[open_box.relative_to(seen).slices]
             here[here == UNDECIDED] = given[here == UNDECIDED]
             margin, floods = triple(2 * m for m in margin), floods + 1
         return floods
@@ -126,14 +123,15 @@ def box_of(chosen: np.ndarray, box: Box) -> Box | None:
     return Box.between(*zip(*bounds, strict=True)).shift(box.offset)
 
 
-def sizes_of(labels: np.ndarray, box: Box, shape: Triple) -> Columns:
-    """Return the objects of a block: id, voxels, and the first one in the flat volume of `shape`."""
-    ids, first, voxels = fastremap.unique(labels, return_index=True, return_counts=True)
-    kept = ids > 0
-    return {
-        "id": ids[kept], "voxels": voxels[kept].astype(np.int64),
-        "voxel": flat_voxels(first[kept].astype(np.int64), box, shape),
-    }
+def rows_of(labels: np.ndarray, box: Box, shape: Triple) -> Columns:
+    """Return the objects of a block, with their first voxel in the flat volume of `shape`."""
+    found = sizes_of(labels)
+    return found._replace(first=flat_voxels(found.first, box, shape))._asdict()
+
+
+def _open_sides(box: Box, shape: Triple) -> list[tuple[bool, bool]]:
+    """Return on which sides a volume of `shape` goes on beyond a box."""
+    return [(o > 0, e < n) for o, e, n in zip(box.offset, box.end, shape, strict=True)]
 
 
 def _too_large(box: Box, seen: Box) -> VolumeError:

@@ -30,7 +30,7 @@ from em_blocks.volumes.stores.tables import BlockTables, Columns
 class LabelSeeds(OfEarlierStep):
     """Label components with one seed, and the seeds of the others, as `JoinSeeds` decided.
 
-    The output is uint64: 0 is background, `UNDECIDED` what is to be flooded.
+    The output is uint32: 0 is background, `UNDECIDED` what is to be flooded.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("labels", "changes")
@@ -57,7 +57,7 @@ class LabelSeeds(OfEarlierStep):
     def output_specs(self) -> list[VolumeOutput]:
         return [
             VolumeOutput(
-                "labels", self.output, "uint64", self.chunk_shape, format=self.format,
+                "labels", self.output, "uint32", self.chunk_shape, format=self.format,
                 shard_shape=block_shards(self.format, self.block_shape), compression=0.1,
             )
         ]
@@ -77,7 +77,7 @@ class LabelSeeds(OfEarlierStep):
             with report.measure("compute"):
                 found = labels_of_block(values, changes, block.write_box, landscape.shape)
             with report.measure("write"):
-                report.write("labels", output, block.write_box, found.view(np.uint64))
+                report.write("labels", output, block.write_box, found)
             report.counts["undecided"] = int((found == UNDECIDED).sum())
 
         yield process
@@ -89,7 +89,7 @@ class LabelSeeds(OfEarlierStep):
 def labels_of_block(
     landscape: np.ndarray, changes: dict[str, Columns], box: Box, shape: Triple
 ) -> np.ndarray:
-    """Return the labels (z, y, x) of a block, int64.
+    """Return the labels (z, y, x) of a block, uint32.
 
     Parameters
     ----------
@@ -99,11 +99,11 @@ def labels_of_block(
         As `JoinSeeds` wrote them for this block.
     """
     if not len(changes[COMPONENTS]["voxel"]):
-        return np.zeros(landscape.shape, np.int64)
+        return np.zeros(landscape.shape, np.uint32)
     components = find_parts((landscape > 0).view(np.uint8), FACES)
     component_labels = _labels_of(components, changes[COMPONENTS], 0, box, shape)
     if not len(changes[SEEDS]["voxel"]):
-        return component_labels[components.numbers]
+        return labelled(components.numbers, None, component_labels, np.zeros(1, np.int64))
     seeds = find_parts((landscape == SEED).view(np.uint8), FACES)
     seed_labels = _labels_of(seeds, changes[SEEDS], UNDECIDED, box, shape)
     return labelled(components.numbers, seeds.numbers, component_labels, seed_labels)
@@ -111,7 +111,7 @@ def labels_of_block(
 
 def _labels_of(parts: Parts, changes: Columns, others: int, box: Box, shape: Triple) -> np.ndarray:
     """Label of every number of a part; `others` of those that have no row."""
-    found = np.full(len(parts.ids) + 1, others)
+    found = np.full(len(parts.ids) + 1, others, np.int64)
     found[0] = 0
     changed_ids(found, parts, changes, box, shape)
     return found

@@ -49,6 +49,7 @@ class MarkInstances(MapOptions, BlockwiseTask):
     reads: ClassVar[tuple[str, ...]] = ("foreground", "contour", "distance", "specimen")
 
     kind: Literal["mark_instances"]
+    foreground: VolumeRef = Field(description="As in the config of all steps.")
     specimen: VolumeRef | None = Field(None, description="Outside of it there are no objects.")
     roi: RoiConfig | None = Field(None, description="Region, nm (z, y, x). Default: all.")
     output: StorePath = Field(description="Array to make.")

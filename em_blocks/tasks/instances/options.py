@@ -36,9 +36,9 @@ class SeedOptions(StrictModel):
 class MapOptions(StrictModel):
     """The maps, and how they become mask and seeds."""
 
-    foreground: VolumeRef = Field(
-        description="Map of how surely a voxel is of an object: uint8, uint16 with the attribute scale, "
-        "or float in 0..1. Maps are used in steps of 1/255."
+    foreground: VolumeRef | None = Field(
+        None, description="Map of how surely a voxel is of an object: uint8, uint16 with the attribute "
+        "scale, or float in 0..1. Maps are used in steps of 1/255."
     )
     contour: VolumeRef | None = Field(None, description="Map of the contours of objects, likewise.")
     distance: VolumeRef | None = Field(

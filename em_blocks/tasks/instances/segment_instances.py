@@ -8,15 +8,19 @@ from pydantic import Field, PositiveInt, model_validator
 
 from em_blocks.config import VolumeRef, path_of
 from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.components.find_parts import FindParts
 from em_blocks.tasks.instances.apply_numbers import ApplyNumbers
 from em_blocks.tasks.instances.flood import FloodInstances
+from em_blocks.tasks.instances.gaps import FindInstanceGaps, JoinInstanceGaps
 from em_blocks.tasks.instances.join_seeds import JoinSeeds
+from em_blocks.tasks.instances.join_segments import JoinSegments
 from em_blocks.tasks.instances.label_seeds import LabelSeeds
 from em_blocks.tasks.instances.landscape import MarkInstances
 from em_blocks.tasks.instances.number import NumberInstances
 from em_blocks.tasks.instances.options import MapOptions
 from em_blocks.tasks.objects.listing import listing_paths, write_listing
 from em_blocks.tasks.objects.object_steps import ObjectSteps
+from em_blocks.tasks.objects.steps import ApplyObjects
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.apart import check_apart
 
@@ -27,8 +31,8 @@ class SegmentInstances(MapOptions, ObjectSteps):
     """Foreground, contour and distance -> seeds -> flood -> one label per object -> a table of objects.
 
     Every step is a run of its own: ``RUN.marks``, ``RUN.seeds``, ``RUN.labels``, ``RUN.flood``,
-    ``RUN.numbers``, ``RUN.components``, ``RUN.gaps``, ``RUN.holes``, ``RUN.objects``, ``RUN.measures``
-    and ``RUN.table``. The container `output` gets the volume ``objects`` (uint64), and those of steps.
+    ``RUN.numbers``, ``RUN.gaps``, ``RUN.holes``, ``RUN.objects`` and ``RUN.table``. The container
+    `output` gets the volume ``objects`` (uint64), and those of steps.
 
     Voxels whose foreground reaches `threshold` are the mask. Those that also meet the thresholds of
     `seeds` are seeds; voxels that are connected by faces are one seed, across blocks too. A component of
@@ -36,18 +40,41 @@ class SegmentInstances(MapOptions, ObjectSteps):
     them: an object for each. Those of fewer than `min_size` voxels are erased, and holes are filled.
     Ids are 1, 2, ... in the order of first voxels (z slowest). Nothing of this depends on the blocks.
 
+    With a `segmentation` in place of maps, the steps are ``RUN.parts``, ``RUN.join``,
+    ``RUN.components``, and from ``RUN.gaps`` on as above, with ``RUN.measures``.
+
     ``RUN.objects.parquet`` and ``RUN.objects.csv`` in the folder of the run list all objects.
     """
 
     kind: Literal["segment_instances"]
+    segmentation: VolumeRef | None = Field(
+        None, description="Volume of ids in place of maps, e.g. of `em-blocks segment`, which makes it "
+        "of affinities: every connected part of an id is an object."
+    )
     min_size: PositiveInt = Field(1000, description="Voxels that an object has at least.")
     mask: VolumeRef | None = Field(
         None, description="Specimen, a volume of any voxel size; outside of it there are no objects."
     )
 
     @model_validator(mode="after")
+    def _maps_or_a_segmentation(self) -> Self:
+        if (self.foreground is None) == (self.segmentation is None):
+            raise ValueError(
+                "objects are made of maps or of a segmentation: name one of 'foreground' and "
+                "'segmentation'"
+            )
+        unused = {*MapOptions.model_fields, "mask", "roi"} & self.model_fields_set
+        given = sorted(name for name in unused if getattr(self, name) is not None)
+        if self.segmentation is not None and given:
+            raise ValueError(
+                f"{', '.join(given)} would decide nothing: with 'segmentation', objects are what is "
+                "connected in it. Leave these keys out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _output_is_a_container_of_its_own(self) -> Self:
-        read = {**self.maps, "mask": self.mask}
+        read = {**self.maps, "segmentation": self.segmentation, "mask": self.mask}
         check_apart(
             {name: path_of(value) for name, value in read.items() if value is not None},
             {name: store.join(self.output, name) for name in _MADE},
@@ -56,15 +83,20 @@ class SegmentInstances(MapOptions, ObjectSteps):
 
     @property
     def first_run(self) -> str:
-        return f"{self.run}.marks"
+        return f"{self.run}.marks" if self.segmentation is None else f"{self.run}.parts"
 
     @property
     def like(self) -> VolumeRef:
-        return self.foreground
+        found = self.foreground or self.segmentation
+        assert found is not None  # one of them is named
+        return found
 
     def steps(self) -> list[BlockwiseTask]:
-        """Mask and seeds, the flood, labels, holes, and the table."""
-        return [*self._seeds(), *self._flood(), *self._finish()]
+        """Mask and seeds, the flood, holes, labels, and the table."""
+        if self.segmentation is not None:
+            return [*self._parts(), *self._finish()]
+        holes = self._gaps() if self.fill_holes else []
+        return [*self._seeds(), *self._flood(), *holes, self._objects(), self._list()]
 
     def publish(self) -> None:
         """Write the list of all objects."""
@@ -91,21 +123,51 @@ class SegmentInstances(MapOptions, ObjectSteps):
         ]
 
     def _flood(self) -> list[BlockwiseTask]:
-        flooded, sizes, numbers = self._volume("flooded"), self._folder("sizes"), self._folder("numbers")
+        flooded, sizes = self._volume("flooded"), self._folder("sizes")
         return [
             self._later(
                 FloodInstances, "flood", labels=self._volume("labels"),
                 landscape=self._volume("landscape"), output=flooded, tables=sizes, **self._storage,
             ),
             self._whole(
-                NumberInstances, "numbers", labels=flooded, tables=sizes, output=numbers,
-                classes=self._folder("classes"), part_shape=self._block_shape, min_size=self.min_size,
-            ),
-            self._later(
-                ApplyNumbers, self._found, labels=flooded, numbers=numbers,
-                output=self._volume(self._found), **self._storage,
+                NumberInstances, "numbers", labels=flooded, tables=sizes,
+                output=self._folder("numbers"), part_shape=self._block_shape, min_size=self.min_size,
+                **{name: self._folder(name) for name in ("all_numbers", "erased", "classes")},
             ),
         ]
+
+    def _parts(self) -> list[BlockwiseTask]:
+        """Return the steps from a segmentation to components."""
+        parts, changes, labels = self._folder("parts"), self._folder("changes"), self.segmentation
+        return [
+            self._step(FindParts, "parts", labels=labels, output=parts),
+            self._whole(
+                JoinSegments, "join", labels=labels, tables=parts, output=changes,
+                classes=self._folder("classes"), min_size=self.min_size,
+                block_shape=self._block_shape,
+            ),
+            self._applied(ApplyObjects, self._found, labels=labels, changes=changes),
+        ]
+
+    def _gaps(self) -> list[BlockwiseTask]:
+        flooded, gaps, holes = self._volume("flooded"), self._folder("gaps"), self._folder("holes")
+        return [
+            self._later(
+                FindInstanceGaps, "gaps", labels=flooded, output=gaps, erased=self._folder("erased")
+            ),
+            self._whole(
+                JoinInstanceGaps, "holes", labels=flooded, tables=gaps, output=holes,
+                max_hole=self.max_hole, block_shape=self._block_shape,
+                numbers=self._folder("all_numbers"),
+            ),
+        ]
+
+    def _objects(self) -> BlockwiseTask:
+        return self._later(
+            ApplyNumbers, "objects", labels=self._volume("flooded"), numbers=self._folder("numbers"),
+            holes=self._folder("holes") if self.fill_holes else None, output=self._volume("objects"),
+            measures=self._folder("measures"), **self._storage,
+        )
 
     @property
     def _storage(self) -> dict:

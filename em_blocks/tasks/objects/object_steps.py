@@ -25,8 +25,7 @@ _DAY_S = 86400
 class ObjectSteps(RunConfig):
     """The last steps to the objects of a volume, and what their configs share.
 
-    The container `output` gets the volume ``objects``; without `fill_holes` they are the components,
-    else those are the volume ``components``. All tables lie in ``tables``.
+    The container `output` gets the volume ``objects``; all tables lie in ``tables``.
     """
 
     roi: RoiConfig | None = Field(None, description="Region, nm (z, y, x). Default: all.")
@@ -67,7 +66,7 @@ class ObjectSteps(RunConfig):
         return "components" if self.fill_holes else "objects"
 
     def _finish(self) -> list[BlockwiseTask]:
-        """Return the steps after the components: holes, and the table."""
+        """Return the steps after the volume `_found`: holes, and the table."""
         return [*(self._holes() if self.fill_holes else []), *self._table()]
 
     def _holes(self) -> list[BlockwiseTask]:
@@ -83,14 +82,15 @@ class ObjectSteps(RunConfig):
 
     def _table(self) -> list[BlockwiseTask]:
         objects, measures = self._volume("objects"), self._folder("measures")
-        return [
-            self._later(MeasureObjects, "measures", labels=objects, output=measures),
-            self._whole(
-                ListObjects, "table", labels=objects, measures=measures,
-                classes=self._folder("classes"), part_shape=self._block_shape,
-                output=self._folder("table"),
-            ),
-        ]
+        measured = self._later(MeasureObjects, "measures", labels=objects, output=measures)
+        return [measured, self._list()]
+
+    def _list(self) -> BlockwiseTask:
+        return self._whole(
+            ListObjects, "table", labels=self._volume("objects"), measures=self._folder("measures"),
+            classes=self._folder("classes"), part_shape=self._block_shape,
+            output=self._folder("table"),
+        )
 
     def _applied(self, task: type[BlockwiseTask], name: str, **values) -> BlockwiseTask:
         return self._later(

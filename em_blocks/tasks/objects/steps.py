@@ -111,15 +111,13 @@ class FindGaps(OfEarlierStep, FindParts):
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[ProcessBlock]:
-        labels = Volume.open(self.labels)
         tables = {spec.name: BlockTables(spec.path) for spec in self.output_specs()}
 
         def process(block: Block, report: BlockReport) -> None:
-            box = block.write_box
             with report.measure("read"):
-                grown = labels.read(box.grow((1, 1, 1)), outside="constant")
+                grown = self.ids_in(block.write_box.grow((1, 1, 1)))
             with report.measure("compute"):
-                found = gap_tables(grown, block, labels.shape)
+                found = gap_tables(grown, block, self.place[1])
             with report.measure("write"):
                 for name, columns in found.items():
                     report.write_table(name, tables[name], block, columns)

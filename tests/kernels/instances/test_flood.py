@@ -15,8 +15,14 @@ def row(landscape, labels, **options):
     """Flood a volume of one row; -1 is undecided, before and after."""
     labels = np.array(labels, np.int64).reshape(1, 1, -1)
     values = np.array(landscape, np.uint8).reshape(labels.shape)
-    found = flood(values, np.where(labels < 0, UNDECIDED, labels), **options).ravel()
-    return np.where(found == UNDECIDED, -1, found).tolist()
+    found = flooded(values, np.where(labels < 0, UNDECIDED, labels), **options).ravel()
+    return np.where(found == UNDECIDED, -1, found.astype(int)).tolist()
+
+
+def flooded(landscape, labels, **options):
+    found = labels.astype(np.uint32)
+    flood(landscape, found, **options)
+    return found
 
 
 def test_floods_meet_at_the_pass():
@@ -70,7 +76,7 @@ def volumes(draw):
 @given(volumes())
 def test_a_flood_is_that_of_the_slow_reference(volume):
     landscape, labels = volume
-    found = flood(landscape, np.where(labels < 0, UNDECIDED, labels))
+    found = flooded(landscape, np.where(labels < 0, UNDECIDED, labels))
     np.testing.assert_array_equal(np.where(found == UNDECIDED, 0, found), slow_flood(landscape, labels))
 
 
@@ -82,9 +88,9 @@ def test_a_box_tells_no_label_that_the_whole_volume_does_not(volume, data):
     end = [data.draw(st.integers(b + 1, n)) for b, n in zip(begin, labels.shape, strict=True)]
     slices = Box.between(begin, end).slices
     labels = np.where(labels < 0, UNDECIDED, labels)
-    whole = flood(landscape, labels)[slices]
+    whole = flooded(landscape, labels)[slices]
     sides = [(b > 0, e < n) for b, e, n in zip(begin, end, labels.shape, strict=True)]
-    part = flood(landscape[slices], labels[slices], open_sides=sides)
+    part = flooded(landscape[slices], labels[slices], open_sides=sides)
     told = part != UNDECIDED
     np.testing.assert_array_equal(part[told], whole[told])
     np.testing.assert_array_equal(told[labels[slices] != UNDECIDED], True)
@@ -94,9 +100,9 @@ def test_margins_of_some_voxels_tell_nearly_everything():
     """Where seeds are near everywhere, which is what makes blocks worth while."""
     rng = np.random.default_rng(0)
     landscape = rng.integers(1, 255, (24, 24, 24)).astype(np.uint8)
-    labels = np.full(landscape.shape, UNDECIDED)
+    labels = np.full(landscape.shape, UNDECIDED, np.uint32)
     labels[::4, ::4, ::4] = np.arange(1, 217).reshape(6, 6, 6)
-    part = flood(landscape, labels, open_sides=[(True, True)] * 3)[8:16, 8:16, 8:16]
+    part = flooded(landscape, labels, open_sides=[(True, True)] * 3)[8:16, 8:16, 8:16]
     assert (part == UNDECIDED).mean() < 0.01
 
 

@@ -16,7 +16,7 @@ from em_blocks.tasks.instances import flood as flooding_task
 from em_blocks.tasks.instances.segment_instances import SegmentInstances
 from em_blocks.tasks.places import check_places
 from em_blocks.volumes import Volume
-from flooding import slow_instances, slow_landscape
+from flooding import filled, slow_instances, slow_landscape
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, -9.2))
 SHAPE = (20, 31, 45)
@@ -39,7 +39,7 @@ def maps(seed=0):
 def volume(folder, values, name, frame=FRAME, **attributes):
     made = Volume.create(
         str(folder / f"in.zarr/{name}"), shape=values.shape[-3:], dtype=values.dtype, frame=frame,
-        chunk_shape=(7, 8, 9), channels=len(values) if values.ndim == 4 else None,
+        chunk_shape=(7, 16, 18), channels=len(values) if values.ndim == 4 else None,
         attributes=attributes,
     )
     made.write(made.box, values)
@@ -56,9 +56,10 @@ def predicted(tmp_path):
 def segmented(sources, folder, name="a", **options):
     values = {
         "kind": "segment_instances", "run": "mito", **sources, **SIZES, "seeds": SEEDS, "threshold": 0.6,
-        "output": str(folder / name / "out.zarr"), "chunk_shape": [5, 8, 8],
-        "block_shape": [10, 16, 16], "fill_holes": False, **options,
+        "output": str(folder / name / "out.zarr"), "block_shape": [10, 16, 16], "fill_holes": False,
+        **options,
     }
+    values.setdefault("chunk_shape", values["block_shape"])  # each file takes a while to be safe
     return SegmentInstances.from_dict(values)
 
 
@@ -127,8 +128,28 @@ def test_holes_are_filled_after_the_blocks_are_joined(tmp_path):
     whole = np.zeros(SHAPE, int)
     whole[2:18, 2:28, 2:30] = 1
     np.testing.assert_array_equal(result(task), whole)
-    assert counts["join_gaps", "filled_voxels"] == 8 * 8 * 8
-    assert not result(task, "components")[6:14, 12:20, 12:20].any()
+    assert counts["join_instance_gaps", "filled_voxels"] == 8 * 8 * 8
+    assert not result(task, "flooded")[6:14, 12:20, 12:20].any()
+
+
+@pytest.mark.parametrize("block_shape", [SHAPES[0], SHAPES[2]])
+def test_holes_are_those_of_the_objects_that_stay(tmp_path, block_shape):
+    """What is erased after a flood may lie in a hole, or open one."""
+    rng = np.random.default_rng(4)
+    smooth = ndimage.gaussian_filter(rng.random(SHAPE), 2)
+    ranks = smooth.argsort(axis=None).argsort().reshape(SHAPE) / smooth.size
+    foreground = (ranks * 255).astype("uint8")
+    foreground[rng.random(SHAPE) < 0.05] = 0
+    seeds = {"foreground": 0.9, "min_size": 1}
+    options = {"threshold": 0.6, "seeds": seeds, "min_size": 40}
+    task = segmented({"foreground": volume(tmp_path, foreground, "f", scale=255.0)}, tmp_path,
+                     fill_holes=True, block_shape=block_shape, **options)
+    counts = done(task)
+    before = expected(foreground, **options)
+    np.testing.assert_array_equal(result(task), filled(before))
+    assert counts["number_instances", "small_objects"] > 0
+    in_holes = ((result(task) > 0) & (before == 0)).sum()
+    assert counts["join_instance_gaps", "filled_voxels"] == in_holes > 99
 
 
 def test_maps_are_smoothed_alike_in_all_blocks(tmp_path, predicted):
@@ -243,6 +264,26 @@ def test_the_table_lists_every_object(tmp_path, predicted):
     assert table["voxels"] == np.bincount(labels.ravel().astype(int))[1:].tolist()
 
 
+@pytest.mark.parametrize("block_shape", SHAPES[:2])
+def test_a_segmentation_gives_an_object_for_every_connected_part(tmp_path, block_shape):
+    """Two of them touch, one has two parts, one is too small, one has a hole."""
+    ids = np.zeros(SHAPE, "uint64")
+    ids[2:18, 2:12, 2:20], ids[2:18, 12:20, 2:20] = 2**60, 7
+    ids[4:9, 22:30, 2:8] = ids[4:9, 22:30, 20:30] = 99
+    ids[0, 0, 0:11] = 3
+    ids[8:12, 5:8, 6:12] = 0
+    source = volume(tmp_path, ids, "segments")
+    task = SegmentInstances(run="of", segmentation=source, output=str(tmp_path / "a/out.zarr"),
+                            min_size=12, block_shape=block_shape, chunk_shape=block_shape)
+    done(task)
+    want = np.zeros(SHAPE, int)
+    want[2:18, 2:12, 2:20], want[2:18, 12:20, 2:20] = 1, 2
+    want[4:9, 22:30, 2:8], want[4:9, 22:30, 20:30] = 3, 4
+    np.testing.assert_array_equal(result(task), want)
+    table = pq.read_table(tmp_path / "a/of.objects.parquet").to_pydict()
+    assert table["class"] == [1] * 4 and table["voxels"] == np.bincount(want.ravel())[1:].tolist()
+
+
 # -- the laws of blockwise tasks ----------------------------------------------------------
 
 
@@ -280,6 +321,9 @@ def check_all(sources, folder, options):
         ({"roi": {"offset": [0, 0, 0], "shape": [40, 4.6, 4.6]}}, "is not inside"),
         ({"threshold": 0}, "greater than 0"),
         ({"smooth_nm": [0, -1, 0]}, "greater than or equal to 0"),
+        ({"segmentation": "some.zarr"}, "one of 'foreground' and 'segmentation'"),
+        ({"foreground": None, "contour": None}, "one of 'foreground' and 'segmentation'"),
+        ({"foreground": None, "segmentation": "some.zarr"}, "contour, seeds, threshold would decide"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(tmp_path, predicted, options, words):

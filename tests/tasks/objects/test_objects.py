@@ -19,6 +19,7 @@ from em_blocks.tasks.objects.objects import Objects
 from em_blocks.tasks.places import check_places
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.tables import BlockTables
+from flooding import filled
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, -9.2))
 SHAPE = (20, 31, 45)
@@ -84,19 +85,7 @@ def slow_objects(classes, min_size=MIN_SIZE, max_hole=None, holes=True):
         result[voxels] = id
         kinds.append(kind)
     result = result.reshape(classes.shape)
-    return (fill(result, max_hole) if holes else result), kinds
-
-
-def fill(labels, max_hole=None):
-    filled, cross = labels.copy(), ndimage.generate_binary_structure(3, 1)
-    gaps, n = ndimage.label(labels == 0)
-    for gap in range(1, n + 1):
-        here = gaps == gap
-        inside = here[1:-1, 1:-1, 1:-1].sum() == here.sum()
-        around = np.unique(labels[ndimage.binary_dilation(here, cross) & ~here])
-        if inside and len(around) == 1 and here.sum() <= (max_hole or here.size):
-            filled[here] = around[0]
-    return filled
+    return (filled(result, max_hole) if holes else result), kinds
 
 
 def done(task):

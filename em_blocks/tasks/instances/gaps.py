@@ -1,0 +1,70 @@
+"""Holes of instances, found before these have their final labels."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from em_blocks.config import StorePath
+from em_blocks.geometry import Box
+from em_blocks.kernels.components.runs import replaced
+from em_blocks.outputs import TableOutput
+from em_blocks.tasks.components.join_blocks import Decided
+from em_blocks.tasks.objects.measures import WHOLE
+from em_blocks.tasks.objects.steps import FindGaps, JoinGaps
+from em_blocks.volumes.stores.tables import BlockTables, Columns
+
+
+class FindInstanceGaps(FindGaps):
+    """As `FindGaps`, of labels of which some are erased."""
+
+    kind: Literal["find_instance_gaps"]
+    erased: StorePath = Field(description="Folder of the table of objects that are too small.")
+
+    def inputs(self) -> dict:
+        return super().inputs() | {"erased": TableOutput("", self.erased).stored_fingerprint()}
+
+    def sources(self) -> dict[str, str]:
+        return super().sources() | {"erased": self.erased}
+
+    @classmethod
+    def locations(cls) -> set[str]:
+        return {*super().locations(), "erased"}
+
+    def ids_in(self, box: Box) -> np.ndarray:
+        """Return labels; 0 beyond the volume and of what is erased."""
+        labels = super().ids_in(box)
+        if len(self._erased):
+            labels[np.isin(labels, self._erased)] = 0
+        return labels
+
+    @cached_property
+    def _erased(self) -> np.ndarray:
+        return BlockTables(self.erased).read(WHOLE)["label"].astype(np.uint32)
+
+
+class JoinInstanceGaps(JoinGaps):
+    """As `JoinGaps`, but holes get the final labels of their objects."""
+
+    kind: Literal["join_instance_gaps"]
+    numbers: StorePath = Field(description="Folder of the table of numbers of all objects.")
+
+    def inputs(self) -> dict:
+        return super().inputs() | {"numbers": TableOutput("", self.numbers).stored_fingerprint()}
+
+    def sources(self) -> dict[str, str]:
+        return super().sources() | {"numbers": self.numbers}
+
+    @classmethod
+    def locations(cls) -> set[str]:
+        return {*super().locations(), "numbers"}
+
+    def decide(self, parts: Columns, edges: np.ndarray) -> Decided:
+        found = super().decide(parts, edges)
+        table = BlockTables(self.numbers).read(WHOLE)
+        ids = np.where(found.changed, found.ids, 0)
+        numbers, _ = replaced(ids, table["label"], table["number"])
+        return found._replace(ids=numbers.astype(np.int64))
