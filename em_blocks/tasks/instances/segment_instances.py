@@ -10,6 +10,7 @@ from em_blocks.config import VolumeRef, path_of
 from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.tasks.components.find_parts import FindParts
 from em_blocks.tasks.instances.apply_numbers import ApplyNumbers
+from em_blocks.tasks.instances.await_labels import AwaitLabels
 from em_blocks.tasks.instances.flood import FloodInstances
 from em_blocks.tasks.instances.gaps import FindInstanceGaps, JoinInstanceGaps
 from em_blocks.tasks.instances.join_seeds import JoinSeeds
@@ -30,9 +31,9 @@ _MADE = ("landscape", "labels", "flooded", "components", "objects", "tables")
 class SegmentInstances(MapOptions, ObjectSteps):
     """Foreground, contour and distance -> seeds -> flood -> one label per object -> a table of objects.
 
-    Every step is a run of its own: ``RUN.marks``, ``RUN.seeds``, ``RUN.labels``, ``RUN.flood``,
-    ``RUN.numbers``, ``RUN.gaps``, ``RUN.holes``, ``RUN.objects`` and ``RUN.table``. The container
-    `output` gets the volume ``objects`` (uint64), and those of steps.
+    Every step is a run of its own: ``RUN.marks``, ``RUN.seeds``, ``RUN.labels``, ``RUN.labelled``,
+    ``RUN.flood``, ``RUN.numbers``, ``RUN.gaps``, ``RUN.holes``, ``RUN.objects`` and ``RUN.table``. The
+    container `output` gets the volume ``objects`` (uint64), and those of steps.
 
     Voxels whose foreground reaches `threshold` are the mask. Those that also meet the thresholds of
     `seeds` are seeds; voxels that are connected by faces are one seed, across blocks too. A component of
@@ -125,6 +126,10 @@ class SegmentInstances(MapOptions, ObjectSteps):
     def _flood(self) -> list[BlockwiseTask]:
         flooded, sizes = self._volume("flooded"), self._folder("sizes")
         return [
+            self._whole(
+                AwaitLabels, "labelled", labels=self._volume("labels"), output=self._folder("labelled"),
+                part_shape=self._block_shape,
+            ),
             self._later(
                 FloodInstances, "flood", labels=self._volume("labels"),
                 landscape=self._volume("landscape"), output=flooded, tables=sizes, **self._storage,

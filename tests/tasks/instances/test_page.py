@@ -1,0 +1,18 @@
+"""docs/instances.md: its configs are some."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from em_blocks.tasks import task_class
+
+PAGE = (Path(__file__).parents[3] / "docs/instances.md").read_text()
+CONFIGS = [config for config in map(json.loads, re.findall(r"```json\n(.*?)```", PAGE, re.S))
+           if "kind" in config]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config["run"])
+def test_a_config_of_the_page_is_one(config):
+    assert task_class(config["kind"]).from_dict(config).run
