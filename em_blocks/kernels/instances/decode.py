@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from em_blocks.kernels.components.block_components import Connectivity, find_parts
@@ -9,13 +11,15 @@ from em_blocks.kernels.components.runs import replaced
 from em_blocks.kernels.instances.flood import flood
 from em_blocks.kernels.instances.landscape import SEED
 from em_blocks.kernels.instances.numbers import numbers_of, sizes_of
-from em_blocks.kernels.instances.seeds import decide, labelled
+from em_blocks.kernels.instances.seeds import Nested, decide, labelled
 
 FACES: Connectivity = 6
 """Neighbours of a voxel, in components, seeds and floods alike."""
 
 
-def instances(landscape: np.ndarray, *, min_seed_size: int, min_size: int) -> np.ndarray:
+def instances(
+    landscape: np.ndarray, *, min_seed_size: int, min_size: int, has_cores: bool = False
+) -> np.ndarray:
     """Return the instances of a landscape.
 
     Parameters
@@ -24,28 +28,40 @@ def instances(landscape: np.ndarray, *, min_seed_size: int, min_size: int) -> np
         As from `em_blocks.kernels.instances.landscape`.
     min_seed_size, min_size : int
         Voxels that a seed and an instance have at least.
+    has_cores : bool
+        Whether the landscape is one `with_cores`.
 
     Returns
     -------
     (z, y, x) uint64 array
         1, 2, ... in the order of first voxels; 0 is background.
     """
-    labels = first_labels(landscape, min_seed_size=min_seed_size, min_size=min_size)
+    labels = first_labels(
+        landscape, min_seed_size=min_seed_size, min_size=min_size, has_cores=has_cores
+    )
     flood(landscape, labels)
     return numbered(labels, min_size)
 
 
-def first_labels(landscape: np.ndarray, *, min_seed_size: int, min_size: int) -> np.ndarray:
+def first_labels(
+    landscape: np.ndarray, *, min_seed_size: int, min_size: int, has_cores: bool = False
+) -> np.ndarray:
     """Return the labels (z, y, x), uint32, that a flood of the landscape begins with."""
-    components = find_parts((landscape > 0).view(np.uint8), FACES)
-    seeds = find_parts((landscape == SEED).view(np.uint8), FACES)
-    decided = decide(
-        components.sizes, seeds.sizes, seeds.first, components.numbers.ravel()[seeds.first] - 1,
-        min_seed_size=min_seed_size, min_size=min_size,
-    )
-    return labelled(
-        components.numbers, seeds.numbers, np.append(0, decided.components), np.append(0, decided.seeds)
-    )
+    found = [find_parts(values, FACES) for values in nested(landscape, has_cores)]
+    inner = [
+        Nested(parts.sizes, parts.first, outer.numbers.ravel()[parts.first] - 1)
+        for outer, parts in pairwise(found)
+    ]
+    decided = decide(found[0].sizes, *inner, min_seed_size=min_seed_size, min_size=min_size)
+    return labelled([
+        (parts.numbers, np.append(0, labels)) for parts, labels in zip(found, decided, strict=False)
+    ])
+
+
+def nested(landscape: np.ndarray, has_cores: bool) -> list[np.ndarray]:
+    """Return the mask, its seeds, and if there are any their cores: uint8 arrays of 0 and 1."""
+    least = (1, SEED - 1, SEED) if has_cores else (1, SEED)
+    return [(landscape >= value).view(np.uint8) for value in least]
 
 
 def numbered(labels: np.ndarray, min_size: int) -> np.ndarray:

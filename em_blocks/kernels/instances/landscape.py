@@ -105,6 +105,20 @@ def landscape(
     return found.reshape(shape)
 
 
+def with_cores(landscape: np.ndarray, deep: np.ndarray) -> np.ndarray:
+    """Return the landscape with seeds lowered to one below `SEED`, but for their cores.
+
+    Parameters
+    ----------
+    deep : (z, y, x) bool array
+        Which voxels of seeds are cores.
+    """
+    found = np.minimum(landscape, SEED - 2)
+    found[landscape == SEED] = SEED - 1
+    found[deep & (landscape == SEED)] = SEED
+    return found
+
+
 def _flat(values: np.ndarray | None) -> np.ndarray:
     return np.empty(0, np.uint8) if values is None else np.ascontiguousarray(values).ravel()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,63 +11,83 @@ from numba import njit
 from em_blocks.kernels.instances.flood import UNDECIDED
 
 
+class Nested(NamedTuple):
+    """Seeds, or their cores.
+
+    Attributes
+    ----------
+    sizes, first : (m,) int64 arrays
+        Voxels, and the index of the first one in the flat volume.
+    within : (m,) int array
+        Number 0, 1, ... of the component that a seed lies in; of the seed, for a core.
+    """
+
+    sizes: np.ndarray
+    first: np.ndarray
+    within: np.ndarray
+
+
+NO_CORES = Nested(*(np.zeros(0, np.int64) for _ in range(3)))
+
+
 class Decided(NamedTuple):
-    """Labels of components and seeds.
+    """Labels of components, seeds and cores.
 
     Attributes
     ----------
     components : (n,) int64 array
         Label of all voxels of a component with one seed; 0 of one without, or that is too small;
         `UNDECIDED` of one with several seeds.
-    seeds : (m,) int64 array
+    seeds, cores : (m,) int64 arrays
         Labels 1, 2, ... in the order of first voxels; `UNDECIDED` of those that do not count.
     """
 
     components: np.ndarray
     seeds: np.ndarray
+    cores: np.ndarray
 
 
 def decide(
-    component_sizes: np.ndarray, seed_sizes: np.ndarray, seed_first: np.ndarray,
-    component_of_seed: np.ndarray, *, min_seed_size: int, min_size: int,
+    component_sizes: np.ndarray, seeds: Nested, cores: Nested = NO_CORES, *, min_seed_size: int,
+    min_size: int,
 ) -> Decided:
     """Label the components of the mask by the seeds in them.
+
+    A seed with several cores is replaced by these. A core is as large as a seed at least.
 
     Parameters
     ----------
     component_sizes : (n,) int64 array
         Voxels of the components.
-    seed_sizes, seed_first : (m,) int64 arrays
-        Voxels of the seeds, and the index of their first voxel in the flat volume.
-    component_of_seed : (m,) int array
-        The component 0 .. n - 1 that each seed lies in.
+    seeds, cores : Nested
     min_seed_size, min_size : int
         Voxels that a seed and an object have at least.
     """
-    counts = (seed_sizes >= min_seed_size) & (component_sizes[component_of_seed] >= min_size)
-    kept = np.flatnonzero(counts)
-    kept = kept[np.argsort(seed_first[kept])]
-    seeds = np.full(len(seed_sizes), UNDECIDED, np.int64)
-    seeds[kept] = np.arange(1, len(kept) + 1)
+    n_seeds = len(seeds.sizes)
+    is_seed = (seeds.sizes >= min_seed_size) & (component_sizes[seeds.within] >= min_size)
+    is_core = (cores.sizes >= min_seed_size) & is_seed[cores.within]
+    is_split = np.bincount(cores.within[is_core], minlength=n_seeds) > 1
+    # From here on, seeds and cores are of one list.
+    kept = np.flatnonzero(np.append(is_seed & ~is_split, is_core & is_split[cores.within]))
+    kept = kept[np.argsort(np.append(seeds.first, cores.first)[kept])]
+    labels = np.full(n_seeds + len(cores.sizes), UNDECIDED, np.int64)
+    labels[kept] = np.arange(1, len(kept) + 1)
+    within = np.append(seeds.within, seeds.within[cores.within])[kept]
     components = np.zeros(len(component_sizes), np.int64)
-    components[component_of_seed[kept]] = seeds[kept]
-    several = np.bincount(component_of_seed[kept], minlength=len(components)) > 1
-    components[several] = UNDECIDED
-    return Decided(components, seeds)
+    components[within] = labels[kept]
+    components[np.bincount(within, minlength=len(components)) > 1] = UNDECIDED
+    return Decided(components, labels[:n_seeds], labels[n_seeds:])
 
 
-def labelled(
-    components: np.ndarray, seeds: np.ndarray | None, component_labels: np.ndarray,
-    seed_labels: np.ndarray,
-) -> np.ndarray:
+def labelled(levels: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Return the labels that a flood begins with.
 
     Parameters
     ----------
-    components, seeds : (z, y, x) integer arrays
-        Numbers 1, 2, ... of components and seeds; 0 elsewhere. None where no seed has a label.
-    component_labels, seed_labels : int64 arrays
-        Of the numbers 0, 1, 2, ...: 0, then as in `Decided`.
+    levels : sequence of pairs
+        For components, then for seeds and cores if any of them have labels: their numbers (z, y, x), 0
+        elsewhere, and int64 labels of the numbers 0, 1, 2, ...: 0, then as in `Decided`. What is
+        `UNDECIDED` as a component gets the label of its seed or core.
 
     Returns
     -------
@@ -77,22 +98,17 @@ def labelled(
     OverflowError
         If a label is too large.
     """
-    for labels in (component_labels, seed_labels):
+    found = np.zeros(levels[0][0].shape, np.uint32)
+    for level, (numbers, labels) in enumerate(levels):
         if labels.max() > UNDECIDED:
             raise OverflowError(f"there are labels up to {labels.max()}, above {UNDECIDED - 1}")
-    found = np.empty(components.shape, np.uint32)
-    _fill(
-        found.ravel(), components.ravel(), (components if seeds is None else seeds).ravel(),
-        component_labels.astype(np.uint32), seed_labels.astype(np.uint32),
-    )
+        _fill(found.ravel(), numbers.ravel(), labels.astype(np.uint32), 0 if level == 0 else UNDECIDED)
     return found
 
 
 @njit(cache=True, nogil=True)
-def _fill(found, components, seeds, component_labels, seed_labels):
-    has_seeds = len(seed_labels) > 1
+def _fill(found, numbers, labels, replaced):
+    """Give voxels of the label `replaced` those of their numbers."""
     for i in range(len(found)):
-        label = component_labels[components[i]]
-        if label == UNDECIDED and has_seeds and seeds[i] > 0:
-            label = seed_labels[seeds[i]]
-        found[i] = label
+        if numbers[i] > 0 and found[i] == replaced:
+            found[i] = labels[numbers[i]]

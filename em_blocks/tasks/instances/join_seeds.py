@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import pairwise
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -14,11 +15,11 @@ from em_blocks.config import Shape3, StorePath
 from em_blocks.geometry import Block, BlockGrid, Frame, Triple
 from em_blocks.kernels.components.join_components import JoinedParts, join_parts
 from em_blocks.kernels.instances.flood import UNDECIDED
-from em_blocks.kernels.instances.seeds import Decided, decide
+from em_blocks.kernels.instances.seeds import Decided, Nested, decide
 from em_blocks.outputs import RunContext, TableOutput
 from em_blocks.tasks.base import BlockReport, ProcessBlock
 from em_blocks.tasks.components.join_blocks import read_edges, read_parts, write_rows_of_blocks
-from em_blocks.tasks.instances.landscape import COMPONENTS, SEEDS
+from em_blocks.tasks.instances.landscape import COMPONENTS, Kind
 from em_blocks.tasks.objects.made import OfEarlierStep
 from em_blocks.tasks.reduce import Reduce
 from em_blocks.volumes.stores import store
@@ -36,12 +37,12 @@ class _Joined(NamedTuple):
 
 
 class JoinSeeds(OfEarlierStep, Reduce):
-    """A task in one piece: the label of every component of the mask, and of every seed.
+    """A task in one piece: the label of every component of the mask, and of every seed and core.
 
-    Writes one table of either for each row of blocks, as `write_rows_of_blocks` says: voxel (the first
+    Writes one table of each for each row of blocks, as `write_rows_of_blocks` says: voxel (the first
     of a part in its block) and id. A component without a seed, or too small, has no row. One with
-    several seeds has the id `UNDECIDED`, and its seeds have rows. Memory: some 150 bytes for every part
-    in a block.
+    several seeds has the id `UNDECIDED`, and its seeds have rows, or the cores of those that have
+    several. Memory: some 150 bytes for every part in a block.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("labels",)
@@ -50,6 +51,7 @@ class JoinSeeds(OfEarlierStep, Reduce):
     tables: StorePath = Field(description="Folder of the tables that `mark_instances` wrote.")
     output: StorePath = Field(description="Folder of the tables of labels.")
     part_shape: Shape3 = Field(description="Voxels (z, y, x) of the blocks whose parts are joined.")
+    kinds: tuple[Kind, ...] = Field(description="Of which there are tables, the outermost first.")
     min_seed_size: PositiveInt = Field(description="Voxels that a seed has at least.")
     min_size: PositiveInt = Field(description="Voxels that an object has at least.")
 
@@ -64,13 +66,13 @@ class JoinSeeds(OfEarlierStep, Reduce):
 
     def sources(self) -> dict[str, str]:
         return super().sources() | {
-            f"tables of {kind}": self._folder(kind) for kind in (COMPONENTS, SEEDS)
+            f"tables of {kind}": self._folder(kind) for kind in self.kinds
         }
 
     def inputs(self) -> dict:
         return super().inputs() | {
             kind: TableOutput("", self._folder(kind)).stored_fingerprint()
-            for kind in (COMPONENTS, SEEDS)
+            for kind in self.kinds
         }
 
     def grown_inputs(self) -> set[str]:
@@ -81,7 +83,7 @@ class JoinSeeds(OfEarlierStep, Reduce):
         return {*super().locations(), "tables"}
 
     def output_specs(self) -> list[TableOutput]:
-        return [TableOutput(kind, store.join(self.output, kind)) for kind in (COMPONENTS, SEEDS)]
+        return [TableOutput(kind, store.join(self.output, kind)) for kind in self.kinds]
 
     def outputs_root(self) -> str:
         return self.output
@@ -90,40 +92,32 @@ class JoinSeeds(OfEarlierStep, Reduce):
     def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         def process(block: Block, report: BlockReport) -> None:
             with report.measure("read"):
-                components, seeds = self._joined(COMPONENTS), self._joined(SEEDS, "within")
+                levels = [self._joined(kind) for kind in self.kinds]
             with report.measure("compute"):
-                found = self._decided(components, seeds)
-                labels = {
-                    COMPONENTS: found.components[components.whole.member],
-                    SEEDS: found.seeds[seeds.whole.member],
-                }
-                inside = labels[COMPONENTS][_rows_within(components, seeds)]
-                chosen = {
-                    COMPONENTS: labels[COMPONENTS] != 0,
-                    SEEDS: (inside == UNDECIDED) & (labels[SEEDS] != UNDECIDED),
-                }
+                found = self._decided(levels)
+                labels = [of[level.whole.member] for of, level in zip(found, levels, strict=False)]
             with report.measure("write"):
-                for kind, joined in ((COMPONENTS, components), (SEEDS, seeds)):
+                for kind, level, ids in zip(self.kinds, levels, labels, strict=True):
+                    chosen = ids != 0 if kind == COMPONENTS else ids != UNDECIDED
                     write_rows_of_blocks(
                         kind, store.join(self.output, kind),
-                        {"voxel": joined.parts["voxel"], "id": labels[kind]}, chosen[kind],
-                        joined.first_row, block=block, report=report, grid=self.parts_grid,
+                        {"voxel": level.parts["voxel"], "id": ids}, chosen, level.first_row,
+                        block=block, report=report, grid=self.parts_grid,
                     )
             report.counts |= _counts(found)
 
         yield process
 
-    def _joined(self, kind: str, *more: str) -> _Joined:
+    def _joined(self, kind: str) -> _Joined:
         folder = store.join(self.tables, kind)
-        parts, first_row = read_parts(folder, self._keys, (*_COLUMNS, *more))
+        columns = _COLUMNS if kind == COMPONENTS else (*_COLUMNS, "within")
+        parts, first_row = read_parts(folder, self._keys, columns)
         edges = read_edges(folder, self._keys, first_row)
         return _Joined(parts, first_row, join_parts(parts["id"], parts["size"], parts["voxel"], edges))
 
-    def _decided(self, components: _Joined, seeds: _Joined) -> Decided:
-        component_of_seed = np.zeros(len(seeds.whole.sizes), np.int64)
-        component_of_seed[seeds.whole.member] = components.whole.member[_rows_within(components, seeds)]
+    def _decided(self, levels: list[_Joined]) -> Decided:
         return decide(
-            components.whole.sizes, seeds.whole.sizes, seeds.whole.first, component_of_seed,
+            levels[0].whole.sizes, *(_nested(*pair) for pair in pairwise(levels)),
             min_seed_size=self.min_seed_size, min_size=self.min_size,
         )
 
@@ -135,16 +129,19 @@ class JoinSeeds(OfEarlierStep, Reduce):
         return [block.key for block in self.parts_grid.blocks()]
 
 
-def _rows_within(components: _Joined, seeds: _Joined) -> np.ndarray:
-    """Row of the component's part that the part of a seed lies in, for the parts of all blocks."""
-    blocks = np.repeat(components.first_row[:-1], np.diff(seeds.first_row))
-    return blocks + seeds.parts["within"] - 1
+def _nested(outer: _Joined, inner: _Joined) -> Nested:
+    """Return seeds in their components, or cores in their seeds, from the parts of all blocks."""
+    begins = np.repeat(outer.first_row[:-1], np.diff(inner.first_row))
+    within = np.zeros(len(inner.whole.sizes), np.int64)
+    within[inner.whole.member] = outer.whole.member[begins + inner.parts["within"] - 1]
+    return Nested(inner.whole.sizes, inner.whole.first, within)
 
 
 def _counts(found: Decided) -> dict[str, int]:
+    labels = np.append(found.seeds, found.cores)
     return {
         "components": len(found.components), "without_seed": int((found.components == 0).sum()),
         "with_several_seeds": int((found.components == UNDECIDED).sum()),
-        "seeds": int((found.seeds != UNDECIDED).sum()),
+        "seeds": int((labels != UNDECIDED).sum()),
         "small_seeds": int((found.seeds == UNDECIDED).sum()),
     }

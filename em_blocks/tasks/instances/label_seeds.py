@@ -12,14 +12,13 @@ from pydantic import Field
 from em_blocks.config import Shape3, StorePath
 from em_blocks.geometry import Block, Box, Triple
 from em_blocks.kernels.components.block_components import Parts, find_parts
-from em_blocks.kernels.instances.decode import FACES
+from em_blocks.kernels.instances.decode import FACES, nested
 from em_blocks.kernels.instances.flood import UNDECIDED
-from em_blocks.kernels.instances.landscape import SEED
 from em_blocks.kernels.instances.seeds import labelled
 from em_blocks.outputs import RunContext, TableOutput, VolumeOutput
 from em_blocks.tasks.base import BlockReport, ProcessBlock
 from em_blocks.tasks.components.apply_parts import changed_ids, changes_in_block
-from em_blocks.tasks.instances.landscape import COMPONENTS, SEEDS
+from em_blocks.tasks.instances.landscape import KINDS, Kind
 from em_blocks.tasks.objects.made import OfEarlierStep
 from em_blocks.volumes import Volume
 from em_blocks.volumes.formats.storage import Format, block_shards
@@ -28,7 +27,7 @@ from em_blocks.volumes.stores.tables import BlockTables, Columns
 
 
 class LabelSeeds(OfEarlierStep):
-    """Label components with one seed, and the seeds of the others, as `JoinSeeds` decided.
+    """Label components with one seed, and the seeds or cores of the others, as `JoinSeeds` decided.
 
     The output is uint32: 0 is background, `UNDECIDED` what is to be flooded.
     """
@@ -37,6 +36,7 @@ class LabelSeeds(OfEarlierStep):
 
     kind: Literal["label_seeds"]
     changes: StorePath = Field(description="Folder of the tables of labels.")
+    kinds: tuple[Kind, ...] = Field(description="Of which there are tables, the outermost first.")
     output: StorePath = Field(description="Array to make.")
     chunk_shape: Shape3 = Field((64, 64, 64), description="Voxels (z, y, x).")
     format: Format = "zarr"
@@ -44,11 +44,11 @@ class LabelSeeds(OfEarlierStep):
     def inputs(self) -> dict:
         return super().inputs() | {
             kind: TableOutput("", self._folder(kind)).stored_fingerprint()
-            for kind in (COMPONENTS, SEEDS)
+            for kind in self.kinds
         }
 
     def sources(self) -> dict[str, str]:
-        return {"labels": self.labels} | {kind: self._folder(kind) for kind in (COMPONENTS, SEEDS)}
+        return {"labels": self.labels} | {kind: self._folder(kind) for kind in self.kinds}
 
     @classmethod
     def locations(cls) -> set[str]:
@@ -68,7 +68,7 @@ class LabelSeeds(OfEarlierStep):
     @contextmanager
     def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         landscape, output = Volume.open(self.labels), Volume.open(self.output, mode="r+")
-        tables = {kind: BlockTables(self._folder(kind)) for kind in (COMPONENTS, SEEDS)}
+        tables = {kind: BlockTables(self._folder(kind)) for kind in self.kinds}
 
         def process(block: Block, report: BlockReport) -> None:
             with report.measure("read"):
@@ -96,17 +96,19 @@ def labels_of_block(
     landscape : (z, y, x) uint8 array
         Of the block `box` of a volume of `shape` voxels.
     changes : dict of columns
-        As `JoinSeeds` wrote them for this block.
+        As `JoinSeeds` wrote them for this block, the outermost kind first.
     """
-    if not len(changes[COMPONENTS]["voxel"]):
+    rows = list(changes.values())
+    if not len(rows[0]["voxel"]):
         return np.zeros(landscape.shape, np.uint32)
-    components = find_parts((landscape > 0).view(np.uint8), FACES)
-    component_labels = _labels_of(components, changes[COMPONENTS], 0, box, shape)
-    if not len(changes[SEEDS]["voxel"]):
-        return labelled(components.numbers, None, component_labels, np.zeros(1, np.int64))
-    seeds = find_parts((landscape == SEED).view(np.uint8), FACES)
-    seed_labels = _labels_of(seeds, changes[SEEDS], UNDECIDED, box, shape)
-    return labelled(components.numbers, seeds.numbers, component_labels, seed_labels)
+    inner = 0 if (rows[0]["id"] != UNDECIDED).all() else UNDECIDED
+    levels = []
+    for level, values in enumerate(nested(landscape, has_cores=len(rows) == len(KINDS))):
+        if level == 0 or (inner and len(rows[level]["voxel"])):
+            parts = find_parts(values, FACES)
+            labels = _labels_of(parts, rows[level], inner if level else 0, box, shape)
+            levels.append((parts.numbers, labels))
+    return labelled(levels)
 
 
 def _labels_of(parts: Parts, changes: Columns, others: int, box: Box, shape: Triple) -> np.ndarray:

@@ -13,14 +13,15 @@ from pydantic import Field
 from em_blocks.config import RoiConfig, Shape3, StorePath, VolumeRef
 from em_blocks.geometry import Block, BlockGrid, Box, Frame, Triple
 from em_blocks.kernels.components.block_components import find_parts
-from em_blocks.kernels.instances.decode import FACES
-from em_blocks.kernels.instances.landscape import SEED
+from em_blocks.kernels.instances.decode import FACES, nested
+from em_blocks.kernels.instances.depth import depth_reach, is_deep
+from em_blocks.kernels.instances.landscape import with_cores
 from em_blocks.kernels.instances.smooth import reach
 from em_blocks.outputs import RunContext, TableOutput, VolumeOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.components.find_parts import tables_of_parts
 from em_blocks.tasks.instances.maps import Maps, open_maps, sigma_of
-from em_blocks.tasks.instances.options import MapOptions
+from em_blocks.tasks.instances.options import MapOptions, SeedOptions
 from em_blocks.tasks.masks import open_mask, read_mask
 from em_blocks.tasks.region import region_of
 from em_blocks.volumes import Volume
@@ -30,19 +31,22 @@ from em_blocks.volumes.stores.tables import BlockTables, Columns
 
 _ONE = (1, 1, 1)
 
-COMPONENTS, SEEDS = "components", "seeds"
-"""Tables of the connected parts of mask and seeds; in each the tables of `FindParts`."""
+KINDS = (COMPONENTS, SEEDS, CORES) = ("components", "seeds", "cores")
+"""Tables of the connected parts of mask, seeds and cores; in each the tables of `FindParts`."""
+
+Kind = Literal["components", "seeds", "cores"]
 
 TABLES = ("parts", "faces", "links")
 
 
 class MarkInstances(MapOptions, BlockwiseTask):
-    """First step of instances: the landscape, and the connected parts of mask and seeds.
+    """First step of instances: the landscape, and the connected parts of mask, seeds and their cores.
 
     The landscape is one byte per voxel: 0 background, 255 a seed, 1..254 other voxels of objects, see
-    `em_blocks.kernels.instances.landscape`. Tables are those of `FindParts`, for the voxels of the mask
-    (``components/...``) and for seeds (``seeds/...``); parts of seeds have a further column, ``within``:
-    the part of the mask that they lie in.
+    `em_blocks.kernels.instances.landscape`. With `seeds.neck_nm`, 255 are cores of seeds, those voxels
+    that lie half of it deep in the mask, and 254 are the other ones. Tables are those of `FindParts`,
+    for the voxels of the mask (``components/...``), for seeds (``seeds/...``) and cores (``cores/...``);
+    parts of seeds and cores have a further column, ``within``: the part of the mask or seed around them.
     """
 
     written: ClassVar[frozenset[str]] = frozenset({"output", "tables"})
@@ -86,7 +90,7 @@ class MarkInstances(MapOptions, BlockwiseTask):
                 shard_shape=block_shards(self.format, self.block_shape), compression=0.2,
             ),
             *(TableOutput(f"{kind}_{name}", store.join(self.tables, kind, name))
-              for kind in (COMPONENTS, SEEDS) for name in TABLES),
+              for kind in kinds_of(self.seeds) for name in TABLES),
         ]
 
     def outputs_root(self) -> str:
@@ -98,7 +102,7 @@ class MarkInstances(MapOptions, BlockwiseTask):
 
     def read_context(self) -> Triple:
         sigma = sigma_of(self.smooth_nm, self.place[0].voxel_size)
-        return tuple(r + 1 for r in reach(sigma))
+        return tuple(r + d + 1 for r, d in zip(reach(sigma), self._depth, strict=True))
 
     def read_shape(self) -> Triple:
         return Box((0, 0, 0), self.block_shape).grow(self.read_context()).shape
@@ -116,7 +120,9 @@ class MarkInstances(MapOptions, BlockwiseTask):
             def process(block: Block, report: BlockReport) -> None:
                 with report.measure("compute"):  # one map is read after the other
                     grown = self._landscape(maps, block.write_box.grow(_ONE))
-                    found = tables_of_block(grown, block.write_box, self.place[1])
+                    found = tables_of_block(
+                        grown, block.write_box, self.place[1], has_cores=self.seeds.neck_nm is not None
+                    )
                 with report.measure("write"):
                     report.write("landscape", output, block.write_box, grown[1:-1, 1:-1, 1:-1])
                     for name, columns in found.items():
@@ -128,17 +134,27 @@ class MarkInstances(MapOptions, BlockwiseTask):
 
     def _landscape(self, maps: Maps, box: Box) -> np.ndarray:
         """Return the landscape of a box; 0 beyond the region and outside of the specimen."""
-        found = np.zeros(box.shape, np.uint8)
-        inside = box.intersect(Box((0, 0, 0), self.place[1]))
-        if self.specimen is not None:
-            kept = read_mask(self._specimen, self.place[0], inside)
-            if not kept.any():
-                return found
-        values = maps.landscape(inside)
-        if self.specimen is not None:
+        found, region = np.zeros(box.shape, np.uint8), Box((0, 0, 0), self.place[1])
+        inside = box.intersect(region)
+        seen = box.grow(self._depth).intersect(region)
+        kept = None if self.specimen is None else read_mask(self._specimen, self.place[0], seen)
+        if kept is not None and not kept.any():
+            return found
+        values = maps.landscape(seen)
+        if kept is not None:
             values[~kept] = 0
-        found[inside.relative_to(box).slices] = values
+        if self.seeds.neck_nm is not None:
+            deep = is_deep(values > 0, self.seeds.neck_nm / 2, self.place[0].voxel_size)
+            values = with_cores(values, deep)
+        found[inside.relative_to(box).slices] = values[inside.relative_to(seen).slices]
         return found
+
+    @property
+    def _depth(self) -> Triple:
+        """Voxels (z, y, x) that tell whether one is deep enough in the mask for a core."""
+        if self.seeds.neck_nm is None:
+            return (0, 0, 0)
+        return depth_reach(self.seeds.neck_nm / 2, self.place[0].voxel_size)
 
     def _opened(self):
         return open_maps(self, self.place[0])
@@ -148,7 +164,14 @@ class MarkInstances(MapOptions, BlockwiseTask):
         return open_mask(self.specimen)
 
 
-def tables_of_block(grown: np.ndarray, box: Box, shape: Triple) -> dict[str, Columns]:
+def kinds_of(seeds: SeedOptions) -> tuple[str, ...]:
+    """Return the kinds of parts that there are tables of."""
+    return KINDS if seeds.neck_nm is not None else KINDS[:2]
+
+
+def tables_of_block(
+    grown: np.ndarray, box: Box, shape: Triple, *, has_cores: bool
+) -> dict[str, Columns]:
     """Return the tables of one block.
 
     Parameters
@@ -157,13 +180,17 @@ def tables_of_block(grown: np.ndarray, box: Box, shape: Triple) -> dict[str, Col
         Landscape of the block `box` and one voxel around it.
     shape : (3,) int
         Voxels of the region.
+    has_cores : bool
+        Whether seeds have cores.
     """
-    found, own = {}, (slice(1, -1),) * 3
-    chosen = {COMPONENTS: (grown > 0).view(np.uint8), SEEDS: (grown == SEED).view(np.uint8)}
-    parts = {name: find_parts(values[own], FACES) for name, values in chosen.items()}
-    for kind, values in chosen.items():
-        tables = tables_of_parts(values, parts[kind], box, shape, FACES)
-        found |= {f"{kind}_{name}": columns for name, columns in tables.items()}
-    within = parts[COMPONENTS].numbers.ravel()[parts[SEEDS].first]
-    found[f"{SEEDS}_parts"]["within"] = within.astype(np.int64)
+    found: dict[str, Columns] = {}
+    outer = None
+    for kind, values in zip(KINDS, nested(grown, has_cores), strict=False):
+        parts = find_parts(values[1:-1, 1:-1, 1:-1], FACES)
+        for name, columns in tables_of_parts(values, parts, box, shape, FACES).items():
+            found[f"{kind}_{name}"] = columns
+        if outer is not None:
+            within = outer.numbers.ravel()[parts.first]
+            found[f"{kind}_parts"]["within"] = within.astype(np.int64)
+        outer = parts
     return found

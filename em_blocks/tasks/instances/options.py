@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from em_blocks.config import StrictModel, VolumeRef
 from em_blocks.kernels.instances.landscape import Levels
@@ -31,6 +31,10 @@ class SeedOptions(StrictModel):
         None, description=f"Lowest distance of a seed. Default: {_DISTANCE} where there is such a map."
     )
     min_size: PositiveInt = Field(100, description="Voxels that a seed has at least; others are none.")
+    neck_nm: PositiveFloat | None = Field(
+        None, description="Seeds are cut where the mask is narrower than this, nm: what is wider on "
+        "both sides becomes objects of their own. Default: no cut."
+    )
 
 
 class MapOptions(StrictModel):

@@ -16,7 +16,7 @@ from em_blocks.tasks.instances.gaps import FindInstanceGaps, JoinInstanceGaps
 from em_blocks.tasks.instances.join_seeds import JoinSeeds
 from em_blocks.tasks.instances.join_segments import JoinSegments
 from em_blocks.tasks.instances.label_seeds import LabelSeeds
-from em_blocks.tasks.instances.landscape import MarkInstances
+from em_blocks.tasks.instances.landscape import MarkInstances, kinds_of
 from em_blocks.tasks.instances.number import NumberInstances
 from em_blocks.tasks.instances.options import MapOptions
 from em_blocks.tasks.objects.listing import listing_paths, write_listing
@@ -115,10 +115,12 @@ class SegmentInstances(MapOptions, ObjectSteps):
             ),
             self._whole(
                 JoinSeeds, "seeds", labels=landscape, tables=self._folder("marks"), output=changes,
-                part_shape=self._block_shape, min_seed_size=self.seeds.min_size, min_size=self.min_size,
+                part_shape=self._block_shape, kinds=kinds_of(self.seeds),
+                min_seed_size=self.seeds.min_size, min_size=self.min_size,
             ),
             self._later(
-                LabelSeeds, "labels", labels=landscape, changes=changes, output=self._volume("labels"),
+                LabelSeeds, "labels", labels=landscape, changes=changes, kinds=kinds_of(self.seeds),
+                output=self._volume("labels"),
                 **self._storage,
             ),
         ]

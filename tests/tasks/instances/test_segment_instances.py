@@ -9,6 +9,7 @@ from scipy import ndimage
 from blockwise import store_of, stored_files
 from em_blocks.errors import ConfigError, EmBlocksError, VolumeError
 from em_blocks.geometry import Box, Frame
+from em_blocks.kernels.instances.decode import instances
 from em_blocks.outputs import RunContext
 from em_blocks.runtime.scheduler.pipeline import run_config
 from em_blocks.tasks.base import BlockReport
@@ -219,6 +220,41 @@ def test_two_blobs_joined_by_a_neck_below_the_seed_threshold_are_two(tmp_path):
     assert set(np.unique(found)) == {0, 1, 2}
     assert set(np.unique(found[5:15, 5:25, 4:21])) == {0, 1}  # half of the neck to each
     assert set(np.unique(found[5:15, 5:25, 21:40])) == {0, 2}
+
+
+@pytest.mark.parametrize(("neck_nm", "n"), [(None, 2), (36.0, 2), (38.0, 3)])
+@pytest.mark.parametrize("block_shape", [(20, 32, 48), (5, 16, 24)])
+def test_a_neck_that_is_narrower_cuts_what_is_wider(tmp_path, neck_nm, n, block_shape):
+    """A rod that is nowhere wider stays whole."""
+    values = np.zeros(SHAPE, "uint8")
+    values[5:15, 2:18, 4:18] = values[5:15, 2:18, 26:40] = 255
+    values[5:15, 6:14, 18:26] = 255  # 8 voxels of 4.6 nm: at most 4, 18.4 nm, from what is outside
+    values[5:15, 24:28, 4:40] = 255
+    task = segmented({"foreground": volume(tmp_path, values, "f", scale=255.0)}, tmp_path,
+                     seeds={"foreground": 0.8, "min_size": 30, "neck_nm": neck_nm},
+                     block_shape=block_shape)
+    done(task)
+    found = result(task)
+    assert found.max() == n and (found > 0).sum() == (values > 0).sum()
+    assert (found[10, 10, 20] == found[10, 10, 24]) == (n == 2)
+    assert len(np.unique(found[5:15, 24:28, 4:40])) == 1
+
+
+@pytest.mark.parametrize("block_shape", SHAPES[:2])
+def test_cores_do_not_depend_on_the_blocks(tmp_path, predicted, block_shape):
+    seeds = {"foreground": 0.6, "contour": 0.9, "min_size": 3, "neck_nm": 16.0}
+    task = segmented(predicted, tmp_path, seeds=seeds, block_shape=block_shape)
+    counts = done(task)
+    want = slow_landscape(*maps(), threshold=0.6, seeds=seeds)
+    deep = ndimage.distance_transform_edt(np.pad(want > 0, 9, mode="edge"), sampling=FRAME.voxel_size)
+    core = (want == 255) & (deep[9:-9, 9:-9, 9:-9] >= 8)
+    want = np.where(core, 255, np.where(want == 255, 254, np.minimum(want, 253)))
+    np.testing.assert_array_equal(result(task, "landscape"), want)
+    np.testing.assert_array_equal(
+        result(task), instances(want.astype(np.uint8), min_seed_size=3, has_cores=True, **SIZES)
+    )
+    without = segmented(predicted, tmp_path, "b", seeds={**seeds, "neck_nm": None})
+    assert counts["join_seeds", "seeds"] > done(without)["join_seeds", "seeds"]
 
 
 @pytest.mark.parametrize(("voxels", "n"), [(999, 0), (1000, 1)])
