@@ -35,6 +35,11 @@ def test_intervals_are_those_of_the_binomial_law():
     assert abs(low - 0.72) < 0.015 and abs(high - 0.88) < 0.015
     assert found.limits["precision"] == (1.0, 1.0)
     assert found.limits["voxel_recall"] == found.limits["recall"]
+    # Pairs have an IoU of 1, and without false objects PQ is a function of the recall.
+    np.testing.assert_allclose(
+        found.limits["panoptic_quality"], [r / (r + (1 - r) / 2) for r in (low, high)], atol=2e-3
+    )
+    assert found.limits["average_precision"] == found.limits["recall"]
 
 
 def test_more_objects_make_intervals_narrow():

@@ -63,6 +63,10 @@ def test_a_quarter_is_enough_to_be_the_same_thing():
     assert errors_of("10000", "11111")[1].truth.tolist() == ["missed"]
     assert errors_of("1111", "1000")[1].prediction.tolist() == ["inexact"]
     assert errors_of("11111", "10000")[1].prediction.tolist() == ["false"]
+    assert errors_of("11111000", "11112222")[0] == [
+        ("merge", [1, 2], [1], 1)
+    ]
+    assert errors_of("111110000", "111122222")[0] == [("missed", [2], [], 5)]
     # Two specks in a true object are pieces of it only if they are a quarter of it.
     assert errors_of("12000000", "11111111")[1].truth.tolist() == ["split"]
     assert errors_of("120000000", "111111111")[1].truth.tolist() == ["missed"]
