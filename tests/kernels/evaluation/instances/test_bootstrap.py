@@ -4,7 +4,12 @@ import numpy as np
 
 from em_blocks.kernels.evaluation.contingency import count_overlaps
 from em_blocks.kernels.evaluation.instances.bootstrap import _totals, bootstrap
-from em_blocks.kernels.evaluation.object_matching import match_objects, overlaps, score_voxels
+from em_blocks.kernels.evaluation.object_matching import (
+    LeftOut,
+    match_objects,
+    overlaps,
+    score_voxels,
+)
 
 NAMES = {"precision", "recall", "fscore", "average_precision", "panoptic_quality",
          "voxel_precision", "voxel_recall", "voxel_fscore", "voxel_iou"}
@@ -20,10 +25,10 @@ def made(n, missed, false):
     return prediction, truth
 
 
-def intervals(prediction, truth, iou=0.5, min_voxels=1):
+def intervals(prediction, truth, iou=0.5, min_voxels=1, left_out=None):
     table = count_overlaps(segmentation=prediction, truth=truth)
     found = overlaps(table, min_voxels=min_voxels)
-    scores = match_objects(found, iou=iou)
+    scores = match_objects(found, iou=iou, left_out=left_out)
     return bootstrap(table, found, scores), scores, score_voxels(table), _totals(table, found, scores)
 
 
@@ -63,6 +68,13 @@ def test_totals_of_groups_are_the_scores():
         assert np.isclose(iou, (scores.mean_iou or 0) * scores.tp)
         assert np.isclose(both / (both + predicted + true), voxels.iou)
         assert np.isclose(both / (both + predicted), voxels.precision)
+
+
+def test_pairs_that_are_left_out_have_no_iou_but_voxels():
+    none = np.zeros(3, bool)
+    left_out = LeftOut(np.array([True, False, False]), none, none)
+    _, scores, _, totals = intervals(*made(3, 0, 0), left_out=left_out)
+    assert scores.tp == 2 and totals.sum(axis=0).tolist() == [2, 2, 0, 0, 2, 12, 0, 0]
 
 
 def test_objects_of_a_split_are_drawn_together():
