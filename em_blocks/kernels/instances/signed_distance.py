@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import edt
@@ -54,10 +55,10 @@ def surface_distance(
     """
     ids = np.ascontiguousarray(np.where(known, ids, ids.dtype.type(0)))
     size = (ACROSS_SECTIONS * largest, *voxel_size[1:]) if sections else voxel_size
-    nm = np.where(ids > 0, _distance(ids, size), -_distance(ids == 0, size))
+    nm = np.where(ids > 0, distance_inside(ids, size), -distance_inside(ids == 0, size))
     certain = known
     if not known.all():
-        to_unknown = _distance(known, size)
+        to_unknown = distance_inside(known, size)
         nearer = np.abs(nm) < to_unknown * (1 - SLACK)
         certain = known & (nearer | (to_unknown > largest * (1 + SLACK)))
     return SurfaceDistance(nm.clip(-largest, largest), certain)
@@ -69,7 +70,15 @@ def distance_reach(largest: float, voxel_size: Nm3, *, sections: bool = False) -
     return (0, *reach[1:]) if sections else reach
 
 
-def _distance(values: np.ndarray, voxel_size: Nm3) -> np.ndarray:
-    """Return the distance to the nearest voxel of another value; 0 where the value is 0."""
-    values = np.ascontiguousarray(values)
-    return edt.edt(values, anisotropy=voxel_size, black_border=False, parallel=1)
+def distance_inside(values: np.ndarray, size: Sequence[float]) -> np.ndarray:
+    """Return the distance of every voxel to the nearest one of another value; 0 where the value is 0.
+
+    Parameters
+    ----------
+    values : array of integers or bool
+    size : sequence of float
+        Of a voxel, along every axis.
+    """
+    # On bool, edt takes ten times as long as on the same bytes (3.1).
+    values = np.ascontiguousarray(values.view(np.uint8) if values.dtype == bool else values)
+    return edt.edt(values, anisotropy=tuple(size), black_border=False, parallel=1)

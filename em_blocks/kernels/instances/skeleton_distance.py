@@ -10,12 +10,15 @@ import itertools
 from collections.abc import Iterator
 
 import cc3d
-import edt
 import numpy as np
 from scipy import ndimage
 
 from em_blocks.geometry import Nm3, Triple, triple
-from em_blocks.kernels.instances.signed_distance import distance_reach, surface_distance
+from em_blocks.kernels.instances.signed_distance import (
+    distance_inside,
+    distance_reach,
+    surface_distance,
+)
 
 LEAST_RADIUS = 2.0
 """Pixels: thinner pieces fall off as if they were as wide, so that not every pixel of them is rim."""
@@ -98,8 +101,7 @@ def _skeleton(piece: np.ndarray) -> np.ndarray:
 
 def _away_from(marked: np.ndarray, size: tuple[float, ...]) -> np.ndarray:
     """Return the distance of every voxel to the nearest that is marked."""
-    free = np.ascontiguousarray(~marked)
-    return edt.edt(free, anisotropy=size, black_border=False, parallel=1)
+    return distance_inside(~marked, size)
 
 
 def volume_distance(
