@@ -84,9 +84,10 @@ def zone_in_nm(
     (z, y, x) bool array
     """
     objects = np.ascontiguousarray(ids > 0)
-    others = np.ascontiguousarray(ids) if contacts else objects
+    # On bool, edt takes eight times as long as on the same bytes (3.1).
+    others = np.ascontiguousarray(ids) if contacts else objects.view(np.uint8)
     out, inside = (
         edt.edt(values, anisotropy=voxel_size, black_border=False, parallel=1)
-        for values in (~objects, others)
+        for values in ((~objects).view(np.uint8), others)
     )
     return (~objects & (out <= outwards * (1 + SLACK))) | (objects & (inside <= inwards * (1 + SLACK)))
