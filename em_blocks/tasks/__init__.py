@@ -23,6 +23,7 @@ TASKS = Registry("em_blocks.tasks", {
     "threshold": "em_blocks.tasks.objects.threshold:Threshold",
     "objects": "em_blocks.tasks.objects.objects:Objects",
     "segment_instances": "em_blocks.tasks.instances.segment_instances:SegmentInstances",
+    "cluster_embeddings": "em_blocks.tasks.instances.cluster_embeddings:ClusterEmbeddings",
     "segment": "em_blocks.tasks.segmentation.segment:Segment",
     "relabel": "em_blocks.tasks.segmentation.relabel:Relabel",
     "link_slabs": "em_blocks.tasks.linking.link_slabs:LinkSlabs",
