@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
 from em_blocks.models.counted import CountedHead
 from em_blocks.models.head import Better, Storage
@@ -28,8 +28,15 @@ _PER_CLASS: dict[str, Better] = {
 }
 
 
+def _channels_may_be_missing(schema: dict[str, Any]) -> None:
+    """Bring the JSON schema into line with `_count_channels`, of which pydantic knows nothing."""
+    schema["required"].remove("channels")
+
+
 class ClassesHead(CountedHead):
     """Probability of every class in every voxel."""
+
+    model_config = ConfigDict(json_schema_extra=_channels_may_be_missing)
 
     kind: Literal["classes"]
     classes: Annotated[tuple[Name, ...], Field(min_length=1)] = Field(
