@@ -17,6 +17,7 @@ REACH_NM = 90.0  # distances to outlines end here
 DISTANCE_NM = 50.0  # depth at which tanh(depth / DISTANCE_NM) is 0.76
 CONTOUR_NM = 16.0  # of a contour, on either side of an outline
 SURE = 3.4  # logit of what a network is sure of: 0.97
+_STEP = 1.0  # nm by which depths differ at least where the nearest outline is that of another instance
 _BLURS = 4  # standard deviations that a blur reaches
 # Only append: seeds count.
 _FIELDS = ("outline", "doubt", "contacts", "grain_foreground", "grain_contour", "grain_distance")
@@ -50,7 +51,8 @@ class Quality(NamedTuple):
     widen_nm : float
         By which instances look too thick, up to twice as much in places.
     noise : float
-        Strength of noise, gaps in contours and false spots; 1 is usual, 0 has none of them.
+        Strength of noise, of gaps between instances that touch, and of false spots; 1 is usual, 0 has
+        none of them.
     """
 
     blur_nm: float = 14.0
@@ -90,7 +92,7 @@ def instance_maps(
     quality : Quality
     """
     fields = _Fields(labels.shape, np.asarray(voxel_size, float), tuple(begin), seed)
-    depth, contact = _depths(labels, fields.voxel_size)
+    depth, any_depth = _depths(labels, fields.voxel_size)
     sigma = np.where(
         fields.voxel_size > 2 * fields.voxel_size.min(), 0.5 * quality.blur_nm, quality.blur_nm
     ) / fields.voxel_size
@@ -106,9 +108,11 @@ def instance_maps(
     strength = np.clip(0.9 + 0.3 * quality.noise * fields.smooth("contacts", 110.0), 0.35, 1.2)
     foreground = predicted(depth > -wide, "grain_foreground")
     foreground = _with_spots(foreground, doubt)
+    contact = any_depth > depth + _STEP
     contour = predicted(np.abs(depth) < CONTOUR_NM, "grain_contour",
                         np.where(contact, strength, 1.0).astype(np.float32))
-    distance = ndimage.gaussian_filter(np.tanh(depth / np.float32(DISTANCE_NM)), sigma, truncate=_BLURS)
+    seen = depth + np.clip(1 - strength, 0, 1) * (any_depth - depth)  # contacts are overlooked in places
+    distance = ndimage.gaussian_filter(np.tanh(seen / np.float32(DISTANCE_NM)), sigma, truncate=_BLURS)
     distance += np.float32(0.06 * quality.noise) * (fields.grain("grain_distance") + doubt)
     return InstanceMaps(foreground, contour, np.clip(distance, 0, 1))
 
@@ -139,13 +143,13 @@ class _Fields:
 
 
 def _depths(labels: np.ndarray, voxel_size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Depth of every voxel below the outline of its instance, nm, below 0 outside; and where the
-    nearest outline is shared with another instance."""
+    """Depth of every voxel below the outline of its instance, and of all instances as one; nm, below 0
+    outside."""
     inside = labels != 0
     half = np.float32(voxel_size[1:].min() / 2)
     any_ = _to_outline(inside.astype(np.uint8) + np.uint8(1), voxel_size)
     own = _to_outline(labels, voxel_size)
-    return np.where(inside, own - half, half - any_), inside & (any_ > own + half)
+    return np.where(inside, own - half, half - any_), np.where(inside, any_ - half, half - any_)
 
 
 def _to_outline(labels: np.ndarray, voxel_size: np.ndarray) -> np.ndarray:

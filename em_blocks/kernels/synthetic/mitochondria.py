@@ -6,12 +6,15 @@ same result in every box that holds a voxel: a volume of any size is made block 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from scipy import ndimage
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist
 
 from em_blocks.kernels.synthetic.free_space import FreeSpace
 from em_blocks.kernels.transforms.noise import smooth_noise_in
@@ -19,9 +22,10 @@ from em_blocks.kernels.transforms.noise import smooth_noise_in
 STEP_NM = 25.0  # spacing of spheres along a mitochondrion
 LENGTH_NM, BRANCH_NM = (350.0, 1800.0), (250.0, 700.0)
 RADIUS_NM = (70.0, 135.0)
-NECKED, BRANCHED = 0.35, 0.25  # shares of all mitochondria
-NECK_DEPTH, NECK_LENGTH_NM = (0.5, 0.75), (50.0, 110.0)  # share of the radius; standard deviation
-LEAST_RADIUS_NM = 32.0  # of a neck: thin sections do not cut it in two
+NECKED, BRANCHED = 0.3, 0.25  # shares of all mitochondria
+NECK_DEPTH, NECK_LENGTH_NM = (0.4, 0.7), (50.0, 110.0)  # share of the radius; standard deviation
+# Of a neck: those of mitochondria are 40 to 200 nm thick (Vincent 2017, doi:10.1016/j.tcb.2017.08.009).
+LEAST_RADIUS_NM = 42.0
 GAP_NM = 22.0  # between mitochondria that do not touch, at least
 OVERLAP_NM = (15.0, 40.0)  # of the tubes of two that touch, which share it
 ALONGSIDE = 0.6  # share of those that touch lying side by side
@@ -35,7 +39,7 @@ class Mitochondria(NamedTuple):
     Attributes
     ----------
     position : (n, 3) float64 array
-        nm (z, y, x) from the corner of the volume; some lie outside.
+        nm (z, y, x) from the corner of the volume.
     radius : (n,) float64 array
         nm.
     body : (n,) int64 array
@@ -64,12 +68,13 @@ class _Tube(NamedTuple):
 def grow_mitochondria(
     extent_nm: Sequence[float], *, seed: int, per_um3: float = 4.0, touching: float = 0.4
 ) -> Mitochondria:
-    """Grow mitochondria in a box; fewer than wanted where there is no room.
+    """Grow mitochondria around points of a box; fewer than wanted where there is no room.
 
     Parameters
     ----------
     extent_nm : (3,) floats
-        Of the box, nm (z, y, x). Mitochondria reach beyond it.
+        Of the box, nm (z, y, x). What reaches beyond it is cut off; parts of one that are not
+        connected within the box have ids of their own.
     seed : int
         Same arguments and seed, same mitochondria.
     per_um3 : float
@@ -94,7 +99,56 @@ def grow_mitochondria(
                 break
             pairs.append((number, space.add(*guest)))
             number, tube = len(space), guest
-    return Mitochondria(*space.spheres(), np.array(pairs, np.int64).reshape(-1, 2), seed)
+    return _cut(Mitochondria(*space.spheres(), _pairs(pairs), seed), extent)
+
+
+def _cut(grown: Mitochondria, extent: np.ndarray) -> Mitochondria:
+    """Keep spheres around points of a box: where two overlap, they are connected within it."""
+    inside = ((grown.position >= 0) & (grown.position <= extent)).all(axis=1)
+    ends = np.searchsorted(grown.body, np.arange(1, len(grown) + 2))
+    parts: list[_Tube] = []
+    ids_of = {}  # the parts of each mitochondrion
+    for number, (begin, end) in enumerate(itertools.pairwise(ends), start=1):
+        own = begin + np.flatnonzero(inside[begin:end])
+        found = _parts(_Tube(grown.position[own], grown.radius[own]))
+        ids_of[number] = range(len(parts) + 1, len(parts) + len(found) + 1)
+        parts += found
+    number_of = np.repeat(np.arange(len(parts)) + 1, [len(part.radius) for part in parts])
+    pairs = [
+        (one, other)
+        for a, b in grown.touching.tolist()
+        for one, other in itertools.product(ids_of[a], ids_of[b])
+        if _gap(parts[one - 1], parts[other - 1]) < 0
+    ]
+    none = _Tube(np.empty((0, 3)), np.empty(0))
+    position, radius = (np.concatenate(columns) for columns in zip(none, *parts, strict=True))
+    return Mitochondria(position, radius, number_of, _pairs(pairs), grown.seed)
+
+
+def _parts(tube: _Tube) -> list[_Tube]:
+    """The connected parts of a tube, the largest first; without those that nearly touch it."""
+    near = _gaps(tube, tube) < 0
+    number = connected_components(near, directed=False)[1]
+    parts = [_Tube(*(column[number == n] for column in tube)) for n in np.unique(number)]
+    parts.sort(key=lambda part: -len(part.radius))
+    kept: list[_Tube] = []
+    for part in parts:
+        if all(_gap(part, other) >= GAP_NM for other in kept):
+            kept.append(part)
+    return kept
+
+
+def _gap(one: _Tube, other: _Tube) -> float:
+    return float(_gaps(one, other).min())
+
+
+def _gaps(one: _Tube, other: _Tube) -> np.ndarray:
+    """Distances of the surfaces of all spheres of two tubes, nm; below 0 where they overlap."""
+    return cdist(one.position, other.position) - one.radius[:, None] - other.radius
+
+
+def _pairs(pairs: list[tuple[int, int]]) -> np.ndarray:
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 def _mitochondrion(rng: np.random.Generator, center: np.ndarray, heading: np.ndarray) -> _Tube:
