@@ -53,8 +53,11 @@ class Maps:
         VolumeError
             If a map holds NaN, or values that are no probabilities.
         """
-        values = {name: self._smoothed(name, box) for name in self.opened}
-        return landscape(levels=self.options.levels, **values)
+        return landscape(levels=self.options.levels, **self.smoothed(box))
+
+    def smoothed(self, box: Box) -> dict[str, np.ndarray]:
+        """Return the maps (z, y, x) of a box of voxels of the region, uint8; raises `VolumeError`."""
+        return {name: self._smoothed(name, box) for name in self.opened}
 
     def check(self, region: Triple) -> None:
         """Raise an `EmBlocksError` unless the maps cover the region and a sample holds probabilities."""
