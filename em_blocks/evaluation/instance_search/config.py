@@ -19,7 +19,7 @@ from pydantic import (
 from em_blocks.config import LocalPath, StrictModel, VolumeRef, resolve_path
 from em_blocks.tasks.instances.options import Length, SeedOptions, Share
 from em_blocks.tasks.instances.segment_instances import SegmentInstances
-from em_blocks.tasks.objects.threshold import Probability
+from em_blocks.tasks.objects.threshold_options import Probability
 
 Values = dict[str, Any]
 """One choice: the value of every key that is searched, such as "seeds.foreground"."""
