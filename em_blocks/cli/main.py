@@ -32,7 +32,9 @@ VERBS: dict[str, tuple[str | None, str]] = {
     "objects": (None, "Find the objects of predicted classes, fill their holes, list them."),
     "segment-instances": (None, "Make one label per object of predicted maps, flooded from seeds."),
     "cluster-embeddings": (None, "Label the objects of embeddings, every block for itself."),
-    "search-instances": ("em_blocks.cli.search_instances", "Search thresholds of segment-instances."),
+    "search-instances": (
+        "em_blocks.cli.evaluation.search_instances", "Search thresholds of segment-instances."
+    ),
     "clean": (None, "Split disconnected labels and remove small components."),
     "link-slabs": (None, "Link the labels of slabs that were segmented each for itself."),
     "downsample": (None, "Make a pyramid of coarser levels."),

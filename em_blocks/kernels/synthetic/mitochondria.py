@@ -104,7 +104,7 @@ def grow_mitochondria(
 
 def _cut(grown: Mitochondria, extent: np.ndarray) -> Mitochondria:
     """Keep spheres around points of a box: where two overlap, they are connected within it."""
-    inside = ((grown.position >= 0) & (grown.position <= extent)).all(axis=1)
+    inside = np.all((grown.position >= 0) & (grown.position <= extent), axis=1)
     ends = np.searchsorted(grown.body, np.arange(1, len(grown) + 2))
     parts: list[_Tube] = []
     ids_of = {}  # the parts of each mitochondrion
