@@ -1,12 +1,12 @@
-"""Maps to instances, judged apart from networks: generated mitochondria that touch, branch and have necks.
+"""Maps to instances, judged apart from networks, on generated mitochondria that touch and have necks.
 
 Their maps are blurred, too wide and noisy, with contacts that are overlooked in places, as
 `em-blocks generate --mitochondria-per-um3` makes them. Thresholds are searched on one volume, by
-`em-blocks search-instances`, and used on another one of a different seed. The baseline is a threshold on
-the foreground and its components (6 neighbours), its threshold and least size searched on the same volume.
+`em-blocks search-instances`, and used on another one of a different seed. The baseline is a threshold
+on the foreground and its components (6 neighbours), threshold and least size searched likewise.
 
-Touching pairs are true objects that share a face of voxels. They are apart if each has a predicted object
-that covers at least half of it, and the two differ.
+Touching pairs are true objects that share a face of voxels. They are apart if each has a predicted
+object that covers at least half of it, and the two differ.
 """
 
 from __future__ import annotations
