@@ -66,7 +66,7 @@ def test_the_options_of_evaluations_are_those_of_their_configs(name, defaults):
 def test_evaluations_are_listed_though_they_are_imported_late():
     names = evaluate.list_commands(click.Context(evaluate))
     assert names == [
-        "checkpoints", "clefts", "connectivity", "mask", "objects", "segmentation", "synapses"
+        "checkpoints", "clefts", "connectivity", "instances", "mask", "segmentation", "synapses"
     ]
 
 

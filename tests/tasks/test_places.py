@@ -141,7 +141,7 @@ def test_ingest_writes_beside_its_images(tmp_path):
 @pytest.mark.parametrize("name", ["prediction", "truth"])
 def test_scores_are_not_written_into_what_is_scored(tmp_path, name):
     paths = {key: volume(tmp_path, key, "uint64", labels=True) for key in ("prediction", "truth")}
-    arguments = ["evaluate", "objects", "--prediction", paths["prediction"], "--truth", paths["truth"]]
+    arguments = ["evaluate", "instances", "--prediction", paths["prediction"], "--truth", paths["truth"]]
     os.symlink("in.zarr", tmp_path / "link.zarr")
     result = CliRunner().invoke(main, [*arguments, "--output", str(tmp_path / "link.zarr" / name / "x")])
     assert result.exit_code == 2 and f"lies in the input '{name}'" in result.output
