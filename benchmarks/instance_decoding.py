@@ -32,9 +32,9 @@ from em_blocks.kernels.evaluation.object_matching import match_objects, overlaps
 VOXEL_SIZE = (30.0, 8.0, 8.0)
 IOUS = (0.5, 0.75)
 MAPS = {"foreground": "foreground", "contour": "contour", "distance": "signed_distance"}
-THRESHOLDS, MIN_SIZES = (0.4, 0.5, 0.6, 0.7), (500, 1000)
-SEEDS = {"foreground": [0.8, 0.9], "contour": [0.2, 0.25, 0.3, 0.35, 0.4], "min_size": [30, 100]}
-DISTANCES = [0.3, 0.4, 0.5, 0.6]
+THRESHOLDS, MIN_SIZES = (0.6, 0.7, 0.8), (500, 1000)
+SEEDS = {"foreground": [0.8, 0.9], "contour": [0.1, 0.15, 0.2, 0.25, 0.3], "min_size": [10, 30]}
+DISTANCES = [0.3, 0.4, 0.5]
 
 
 def generate(folder: Path, name: str, shape: Triple, seed: int) -> Path:
@@ -87,7 +87,7 @@ def components(foreground: np.ndarray, threshold: float, min_size: int) -> np.nd
 def baseline(volume: Path) -> tuple[float, int]:
     """Threshold and least size with the highest mean of F1 on a volume."""
     foreground, truth = read(volume / "foreground"), read(volume / "mitochondria")
-    thresholds = (*THRESHOLDS, 0.8, 0.9, 0.95)
+    thresholds = (0.5, *THRESHOLDS, 0.9, 0.95)
     return max(
         itertools.product(thresholds, MIN_SIZES),
         key=lambda choice: sum(f1(components(foreground, *choice), truth).values()),
@@ -143,7 +143,7 @@ def measured(folder: Path, shape: Triple, search_shape: Triple, seed: int) -> di
 
 @click.command()
 @click.option("--shape", type=int, nargs=3, default=(96, 720, 720), show_default=True)
-@click.option("--search-shape", type=int, nargs=3, default=(64, 512, 512), show_default=True)
+@click.option("--search-shape", type=int, nargs=3, default=(64, 448, 448), show_default=True)
 @click.option("--seed", default=2026, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep volumes, to go on with them.")
 def main(shape: Triple, search_shape: Triple, seed: int, folder: Path | None) -> None:
