@@ -85,10 +85,12 @@ def train(setup: Path, *options: str) -> dict:
     return json.loads(result.read_text())
 
 
-def study(folder: Path, data: Path, seed: int, sections: int, iterations: tuple[int, int]) -> dict:
+def study(
+    folder: Path, data: Path, generated: dict, seed: int, sections: int, iterations: tuple[int, int]
+) -> dict:
     """Train the three networks of one seed; returns their F1."""
     few = {"few": REGION | {"offset": [0, 0, 0], "shape": [sections, 512, 512]}}
-    first = make_setup(folder, "generated", generate(folder), data, seed, iterations[0])
+    first = make_setup(folder, "generated", generated, data, seed, iterations[0])
     tuned = make_setup(folder, "tuned", few, data, seed, iterations[1])
     scratch = make_setup(folder, "scratch", few, data, seed, iterations[1])
     results = {
@@ -112,7 +114,10 @@ def study(folder: Path, data: Path, seed: int, sections: int, iterations: tuple[
 def main(data: Path, folder: Path, seeds: int, sections: int, iterations: tuple[int, int]) -> None:
     folder, data = folder.resolve(), data.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    found = [study(folder, data, seed, sections, iterations) for seed in range(1, seeds + 1)]
+    generated = generate(folder)
+    found = [
+        study(folder, data, generated, seed, sections, iterations) for seed in range(1, seeds + 1)
+    ]
     means = {name: statistics.mean(scores[name] for scores in found) for name in found[0]}
     print(json.dumps({"name": "F1 of mitochondria after fine-tuning", "value": means["fine-tuned"],
                       "unit": "F1", "against": max(v for k, v in means.items() if k != "fine-tuned"),

@@ -21,7 +21,8 @@ from em_blocks.db.runs import RunStore
 from em_blocks.geometry import BlockGrid, Frame
 from em_blocks.outputs import RunContext, VolumeOutput
 from em_blocks.runtime.scheduler.run import RunReport, run_blockwise
-from em_blocks.tasks.base import BlockwiseTask
+from em_blocks.tasks.base import BlockReport, BlockwiseTask
+from em_blocks.tasks.places import check_places
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.ledger import LEDGER
 
@@ -134,6 +135,25 @@ def add_one(raw: Volume, folder: Path, **options) -> AddOne:
 
 def run(task: BlockwiseTask, **options) -> RunReport:
     return run_blockwise(task, console=Console(quiet=True), **options)
+
+
+def do_all_steps(task) -> dict[tuple[str, str], int]:
+    """Do all steps of a job, without database and workers; what they counted, by (kind, name)."""
+    counts: dict[tuple[str, str], int] = {}
+    for step in task.steps():
+        step.check()
+        step.check_alignment()
+        check_places(step)
+        for spec in step.output_specs():
+            spec.create(step.grid(), "fingerprint")
+        with step.open(RunContext()) as process:
+            for block in step.grid().blocks():
+                report = BlockReport()
+                process(block, report)
+                for name, n in report.counts.items():
+                    counts[step.kind, name] = counts.get((step.kind, name), 0) + n
+    task.publish()
+    return counts
 
 
 @contextmanager

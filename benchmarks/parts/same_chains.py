@@ -88,8 +88,6 @@ def fib25_to_scores(predict: tuple[str, ...], segment: tuple[str, ...]) -> tuple
                  "--threshold", "0.8", "--json"), r"fib25_segment\..*_0\.8"),
         Command(("evaluate", "segmentation", "--segmentation", SEGMENTS, "--truth", NEURONS,
                  "--output", "{folder}/run/evaluation", "--json")),
-        Command(("evaluate", "objects", "--prediction", SEGMENTS, "--truth", NEURONS,
-                 "--min-voxels", "1000", "--output", "{folder}/run/objects", "--json")),
         blockwise("evaluate segmentation", "fib25_evaluate", "fib25_supplied",
                   f"segmentations={json.dumps({'ours': SEGMENTS})}", f"truth={NEURONS}",
                   "block_shape=[32,64,64]"),

@@ -93,6 +93,19 @@ class SearchInstances(StrictModel):
     )
 
     @model_validator(mode="after")
+    def _segment_is_computed_alike(self) -> Self:
+        if self.segment.segmentation is not None:
+            raise ValueError(
+                "`segment` makes objects of a segmentation, which has no thresholds to search: name maps"
+            )
+        if self.segment.seeds.neck_nm is not None:
+            raise ValueError(
+                f"`segment` cuts seeds at necks (seeds.neck_nm {self.segment.seeds.neck_nm:g}), which "
+                "the search does not: its scores would be of other objects. Leave the key out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _every_searched_key_has_its_map(self) -> Self:
         for name in ("contour", "distance"):
             if _SEEDS + name in self.grid.lists and getattr(self.segment, name) is None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from em_blocks.config import VolumeRef
+from em_blocks.config import RoiConfig, VolumeRef
+from em_blocks.errors import ConfigError
 from em_blocks.geometry import Frame, Roi, Triple, triple
+from em_blocks.tasks.evaluation.count_overlaps import labels_identity
 from em_blocks.tasks.masks import open_mask
 from em_blocks.volumes.labels import Labels, shared_region
 
@@ -41,8 +44,27 @@ def compared_region(
     return shared_region([fine, at_fine], roi)
 
 
-def mask_identity(mask: VolumeRef) -> dict:
-    """Return what decides the voxels that a mask excludes; part of the fingerprint."""
+def check_placeable(prediction: Labels, truth: Labels, roi: RoiConfig | None) -> None:
+    """Raise `ConfigError` for a ROI in nm if neither volume says how large its voxels are."""
+    if roi and prediction.frame is None and truth.frame is None:
+        raise ConfigError(
+            f"Neither {prediction.path} nor {truth.path} says how large its voxels are, so the ROI, "
+            "which is in nm, cannot be placed. Leave it out, or say in the config how large voxels are."
+        )
+
+
+def identities(
+    prediction: Labels, truth: Labels, metric_masks: Sequence[VolumeRef], specimen: VolumeRef | None
+) -> dict:
+    """Return what decides the voxels that are compared; part of the fingerprint."""
+    masks = {f"metric mask {n}": _mask_identity(path) for n, path in enumerate(metric_masks)}
+    if specimen is not None:
+        masks["specimen"] = _mask_identity(specimen)
+    return {"prediction": labels_identity(prediction), "truth": labels_identity(truth), **masks}
+
+
+def _mask_identity(mask: VolumeRef) -> dict:
+    """Return what decides the voxels that a mask excludes."""
     volume = open_mask(mask)
     return {
         "shape": list(volume.shape), "voxel_size": list(volume.voxel_size),

@@ -20,8 +20,8 @@ from em_blocks.kernels.evaluation.instances.pairs import Pairs, measure_pairs
 from em_blocks.kernels.evaluation.object_matching import Matching
 from em_blocks.outputs import RunContext, TableOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
-from em_blocks.tasks.evaluation.compared import compared_region, mask_identity
-from em_blocks.tasks.evaluation.count_overlaps import Id, labels_identity, usual_block
+from em_blocks.tasks.evaluation.compared import check_placeable, compared_region, identities
+from em_blocks.tasks.evaluation.count_overlaps import Id, usual_block
 from em_blocks.tasks.masks import open_mask, read_mask
 from em_blocks.volumes import Volume
 from em_blocks.volumes.labels import Labels, check_sample, open_labels, placed
@@ -259,12 +259,7 @@ class CountInstances(BlockwiseTask):
                     (self.prediction, SIGNED), (self.truth, (*SIGNED, *self.ignore))
                 )
             ]
-            if self.roi and all(labels.frame is None for labels in volumes):
-                raise ConfigError(
-                    f"Neither {self.prediction} nor {self.truth} says how large its voxels are, so "
-                    "the ROI, which is in nm, cannot be placed. Leave it out, or say in the config "
-                    "how large voxels are."
-                )
+            check_placeable(*volumes, self.roi)
             yield placed(volumes)
 
     @cached_property
@@ -278,13 +273,8 @@ class CountInstances(BlockwiseTask):
                     f"Nothing is left of {shape} voxels (zyx) within a margin of {self.margin}. Use a "
                     "smaller one."
                 )
-            masks = {
-                f"metric mask {n}": mask_identity(path) for n, path in enumerate(self.metric_masks)
-            }
-            if self.mask is not None:
-                masks["specimen"] = mask_identity(self.mask)
             return _Layout(
                 Frame(frame.voxel_size, frame.to_roi(inner).offset), inner.shape,
                 prediction.chunk_shape,
-                {"prediction": labels_identity(prediction), "truth": labels_identity(truth), **masks},
+                identities(prediction, truth, self.metric_masks, self.mask),
             )

@@ -11,14 +11,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from em_blocks.config import RoiConfig, Shape3, StorePath, VolumeRef
-from em_blocks.errors import ConfigError
 from em_blocks.geometry import Block, BlockGrid, Frame, Roi, Triple
 from em_blocks.kernels.evaluation.mask_scores import count_levels
 from em_blocks.kernels.transforms.thresholds import levels_reached, stored_thresholds
 from em_blocks.outputs import RunContext, TableOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
-from em_blocks.tasks.evaluation.compared import compared_region, mask_identity
-from em_blocks.tasks.evaluation.count_overlaps import Id, labels_identity, usual_block
+from em_blocks.tasks.evaluation.compared import check_placeable, compared_region, identities
+from em_blocks.tasks.evaluation.count_overlaps import Id, usual_block
 from em_blocks.tasks.masks import open_mask, read_mask
 from em_blocks.volumes import Volume
 from em_blocks.volumes.labels import check_sample, placed
@@ -236,12 +235,7 @@ class CountMask(BlockwiseTask):
             ))
             named = self.ignore if self.truth_ids is None else None
             truth = stack.enter_context(open_ids(self.truth, named=named))
-            if found.frame is None and truth.frame is None and self.roi:
-                raise ConfigError(
-                    f"Neither {self.prediction} nor {self.truth} says how large its voxels are, so "
-                    "the ROI, which is in nm, cannot be placed. Leave it out, or say in the config "
-                    "how large voxels are."
-                )
+            check_placeable(found, truth, self.roi)
             prediction, truth = placed([found, truth])
             yield prediction, truth
 
@@ -259,14 +253,9 @@ class CountMask(BlockwiseTask):
         with self._opened() as (prediction, truth):
             roi = None if self.roi is None else Roi(self.roi.offset, self.roi.shape)
             frame, shape = compared_region(prediction, truth, roi)
-            masks = {
-                f"metric mask {n}": mask_identity(path) for n, path in enumerate(self.metric_masks)
-            }
-            if self.mask is not None:
-                masks["specimen"] = mask_identity(self.mask)
             return _Layout(
                 frame, shape, prediction.chunk_shape,
-                {"prediction": labels_identity(prediction), "truth": labels_identity(truth), **masks},
+                identities(prediction, truth, self.metric_masks, self.mask),
                 prediction.scale is None,
                 round((frame.offset[0] - truth.place.offset[0]) / frame.voxel_size[0]),
             )

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import pairwise
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from em_blocks.config import Shape3, StorePath
-from em_blocks.geometry import Block, BlockGrid, Frame, Triple
+from em_blocks.config import StorePath
+from em_blocks.geometry import Block
 from em_blocks.kernels.components.join_components import JoinedParts, join_parts
 from em_blocks.kernels.instances.flood import UNDECIDED
 from em_blocks.kernels.instances.seeds import Decided, Nested, decide
@@ -20,8 +19,7 @@ from em_blocks.outputs import RunContext, TableOutput
 from em_blocks.tasks.base import BlockReport, ProcessBlock
 from em_blocks.tasks.components.join_blocks import read_edges, read_parts, write_rows_of_blocks
 from em_blocks.tasks.instances.landscape import COMPONENTS, Kind
-from em_blocks.tasks.objects.made import OfEarlierStep
-from em_blocks.tasks.reduce import Reduce
+from em_blocks.tasks.objects.made import ReducesEarlierStep
 from em_blocks.volumes.stores import store
 from em_blocks.volumes.stores.tables import Columns
 
@@ -36,7 +34,7 @@ class _Joined(NamedTuple):
     whole: JoinedParts
 
 
-class JoinSeeds(OfEarlierStep, Reduce):
+class JoinSeeds(ReducesEarlierStep):
     """A task in one piece: the label of every component of the mask, and of every seed and core.
 
     Writes one table of each for each row of blocks, as `write_rows_of_blocks` says: voxel (the first
@@ -49,20 +47,9 @@ class JoinSeeds(OfEarlierStep, Reduce):
 
     kind: Literal["join_seeds"]
     tables: StorePath = Field(description="Folder of the tables that `mark_instances` wrote.")
-    output: StorePath = Field(description="Folder of the tables of labels.")
-    part_shape: Shape3 = Field(description="Voxels (z, y, x) of the blocks whose parts are joined.")
     kinds: tuple[Kind, ...] = Field(description="Of which there are tables, the outermost first.")
     min_seed_size: PositiveInt = Field(description="Voxels that a seed has at least.")
     min_size: PositiveInt = Field(description="Voxels that an object has at least.")
-
-    def grid(self) -> BlockGrid:
-        return Reduce.grid(self)
-
-    def extent(self) -> tuple[Frame, Triple]:
-        return self.place
-
-    def shape_of_parts(self) -> Triple:
-        return self.part_shape
 
     def sources(self) -> dict[str, str]:
         return super().sources() | {
@@ -84,9 +71,6 @@ class JoinSeeds(OfEarlierStep, Reduce):
 
     def output_specs(self) -> list[TableOutput]:
         return [TableOutput(kind, store.join(self.output, kind)) for kind in self.kinds]
-
-    def outputs_root(self) -> str:
-        return self.output
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[ProcessBlock]:
@@ -111,8 +95,8 @@ class JoinSeeds(OfEarlierStep, Reduce):
     def _joined(self, kind: str) -> _Joined:
         folder = store.join(self.tables, kind)
         columns = _COLUMNS if kind == COMPONENTS else (*_COLUMNS, "within")
-        parts, first_row = read_parts(folder, self._keys, columns)
-        edges = read_edges(folder, self._keys, first_row)
+        parts, first_row = read_parts(folder, self.keys_of_parts, columns)
+        edges = read_edges(folder, self.keys_of_parts, first_row)
         return _Joined(parts, first_row, join_parts(parts["id"], parts["size"], parts["voxel"], edges))
 
     def _decided(self, levels: list[_Joined]) -> Decided:
@@ -123,10 +107,6 @@ class JoinSeeds(OfEarlierStep, Reduce):
 
     def _folder(self, kind: str) -> str:
         return store.join(self.tables, kind, "parts")
-
-    @cached_property
-    def _keys(self) -> list[str]:
-        return [block.key for block in self.parts_grid.blocks()]
 
 
 def _nested(outer: _Joined, inner: _Joined) -> Nested:

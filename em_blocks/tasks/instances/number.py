@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from em_blocks.config import Shape3, StorePath
-from em_blocks.geometry import Block, BlockGrid, Frame, Triple
+from em_blocks.config import StorePath
+from em_blocks.geometry import Block
 from em_blocks.kernels.instances.numbers import Sizes, numbers_of
 from em_blocks.outputs import RunContext, TableOutput
 from em_blocks.tasks.base import BlockReport, ProcessBlock
 from em_blocks.tasks.components.join_blocks import write_rows_of_blocks
-from em_blocks.tasks.objects.made import OfEarlierStep
-from em_blocks.tasks.reduce import Reduce, joined, read_tables
+from em_blocks.tasks.objects.made import ReducesEarlierStep
+from em_blocks.tasks.reduce import joined, read_tables
 from em_blocks.volumes.stores.tables import BlockTables, Columns
 
 
-class NumberInstances(OfEarlierStep, Reduce):
+class NumberInstances(ReducesEarlierStep):
     """A task in one piece: the final label of every object, 1, 2, ... in the order of first voxels.
 
     Writes one table for each row of blocks, as `write_rows_of_blocks` says: label (before) and number
@@ -34,21 +33,10 @@ class NumberInstances(OfEarlierStep, Reduce):
 
     kind: Literal["number_instances"]
     tables: StorePath = Field(description="Folder of the table of objects of every block.")
-    output: StorePath = Field(description="Folder of the table of numbers.")
     all_numbers: StorePath = Field(description="Folder of the table of numbers of all objects.")
     erased: StorePath = Field(description="Folder of the table of objects that are too small.")
     classes: StorePath = Field(description="Folder of the table of ids and classes.")
-    part_shape: Shape3 = Field(description="Voxels (z, y, x) of the blocks whose objects are numbered.")
     min_size: PositiveInt = Field(description="Voxels that an object has at least.")
-
-    def grid(self) -> BlockGrid:
-        return Reduce.grid(self)
-
-    def extent(self) -> tuple[Frame, Triple]:
-        return self.place
-
-    def shape_of_parts(self) -> Triple:
-        return self.part_shape
 
     def sources(self) -> dict[str, str]:
         return super().sources() | {"tables": self.tables}
@@ -65,14 +53,11 @@ class NumberInstances(OfEarlierStep, Reduce):
             TableOutput(name, getattr(self, name)) for name in ("all_numbers", "erased", "classes")
         ]
 
-    def outputs_root(self) -> str:
-        return self.output
-
     @contextmanager
     def open(self, context: RunContext) -> Iterator[ProcessBlock]:
         def process(block: Block, report: BlockReport) -> None:
             with report.measure("read"):
-                found = read_tables(self.tables, self._keys)
+                found = read_tables(self.tables, self.keys_of_parts)
                 first_row = np.cumsum([0, *(len(table["ids"]) for table in found)])
                 rows = joined(found, Sizes._fields)
             with report.measure("compute"):
@@ -92,10 +77,6 @@ class NumberInstances(OfEarlierStep, Reduce):
             }
 
         yield process
-
-    @cached_property
-    def _keys(self) -> list[str]:
-        return [block.key for block in self.parts_grid.blocks()]
 
 
 def _whole_tables(labels: np.ndarray, numbers: np.ndarray) -> dict[str, Columns]:

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from em_blocks.config import Shape3, StorePath, VolumeRef
-from em_blocks.geometry import Block, BlockGrid, Frame, Triple
+from em_blocks.config import StorePath, VolumeRef
+from em_blocks.geometry import Block, Frame, Triple
 from em_blocks.kernels.components.object_measures import (
     Measures,
     measure_objects,
@@ -18,8 +18,8 @@ from em_blocks.kernels.components.object_measures import (
 )
 from em_blocks.outputs import RunContext, TableOutput
 from em_blocks.tasks.base import BlockReport, ProcessBlock
-from em_blocks.tasks.objects.made import OfEarlierStep
-from em_blocks.tasks.reduce import Reduce, read_tables
+from em_blocks.tasks.objects.made import OfEarlierStep, ReducesEarlierStep
+from em_blocks.tasks.reduce import read_tables
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.tables import BlockTables, Columns
 
@@ -62,7 +62,7 @@ class MeasureObjects(OfEarlierStep):
         yield process
 
 
-class ListObjects(OfEarlierStep, Reduce):
+class ListObjects(ReducesEarlierStep):
     """One table of all objects, by ascending id. Memory: some 250 bytes for every object.
 
     ==================  =========================================================================
@@ -82,17 +82,6 @@ class ListObjects(OfEarlierStep, Reduce):
     labels: VolumeRef = Field(description="Volume of objects.")
     measures: StorePath = Field(description="Folder of the tables of blocks.")
     classes: StorePath = Field(description="Folder of the table of ids and classes.")
-    part_shape: Shape3 = Field(description="Voxels (z, y, x) of the blocks that were measured.")
-    output: StorePath = Field(description="Folder of the table.")
-
-    def grid(self) -> BlockGrid:
-        return Reduce.grid(self)
-
-    def extent(self) -> tuple[Frame, Triple]:
-        return self.place
-
-    def shape_of_parts(self) -> Triple:
-        return self.part_shape
 
     def sources(self) -> dict[str, VolumeRef]:
         return super().sources() | {"measures": self.measures, "classes": self.classes}
@@ -109,9 +98,6 @@ class ListObjects(OfEarlierStep, Reduce):
 
     def output_specs(self) -> list[TableOutput]:
         return [TableOutput("table", self.output)]
-
-    def outputs_root(self) -> str:
-        return self.output
 
     @contextmanager
     def open(self, context: RunContext) -> Iterator[ProcessBlock]:

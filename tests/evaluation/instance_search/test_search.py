@@ -11,7 +11,7 @@ from PIL import Image
 from em_blocks.cli.main import main
 from em_blocks.errors import ConfigError, GeometryError
 from em_blocks.evaluation.instance_search import search as searching
-from em_blocks.evaluation.instance_search.config import chosen
+from em_blocks.evaluation.instance_search.config import SearchInstances, chosen
 from em_blocks.evaluation.instance_search.decoder import Decoder
 from em_blocks.evaluation.instance_search.results import write_results
 from em_blocks.evaluation.instance_search.search import Found, Tried, search
@@ -256,3 +256,16 @@ def test_results_never_lie_in_an_input(sources, tmp_path):
     (tmp_path / "c.json").write_text(json.dumps(values))
     result = run(tmp_path / "c.json")
     assert result.exit_code == 2 and "lies in the input 'truth'" in result.stderr
+
+
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"seeds": {"neck_nm": 80}}, "cuts seeds at necks"),
+    ({"foreground": None, "segmentation": "s.zarr/ids"}, "no thresholds to search"),
+])
+def test_what_the_search_would_compute_otherwise_is_refused(tmp_path, changed, words):
+    segment = {"kind": "segment_instances", "run": "r", "foreground": "p.zarr/f",
+               "output": str(tmp_path / "o.zarr")} | changed
+    values = {"kind": "search_instances", "truth": "t.zarr/ids",
+              "segment": {key: value for key, value in segment.items() if value is not None}}
+    with pytest.raises(ConfigError, match=words):
+        SearchInstances.from_dict(values)

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 from scipy import ndimage
 
-from blockwise import store_of, stored_files
+from blockwise import do_all_steps, store_of, stored_files
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Frame
 from em_blocks.outputs import RunContext
@@ -64,19 +64,8 @@ def slow_clean(values, fraction=0.1, min_size=MIN_SIZE):
 
 
 def done(task):
-    """All steps, without database and workers; the volume that comes out and what was counted."""
-    counts = {}
-    for step in task.steps():
-        step.check()
-        step.check_alignment()
-        for spec in step.output_specs():
-            spec.create(step.grid(), "fingerprint")
-        with step.open(RunContext()) as process:
-            for block in step.grid().blocks():
-                report = BlockReport()
-                process(block, report)
-                for name, n in report.counts.items():
-                    counts[step.kind, name] = counts.get((step.kind, name), 0) + n
+    """The volume that comes out and what was counted."""
+    counts = do_all_steps(task)
     return Volume.open(task.output), counts
 
 

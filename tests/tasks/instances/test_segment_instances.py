@@ -6,16 +6,13 @@ import pytest
 from rich.console import Console
 from scipy import ndimage
 
-from blockwise import store_of, stored_files
+from blockwise import do_all_steps, store_of, stored_files
 from em_blocks.errors import ConfigError, EmBlocksError, VolumeError
 from em_blocks.geometry import Box, Frame
 from em_blocks.kernels.instances.decode import instances
-from em_blocks.outputs import RunContext
 from em_blocks.runtime.scheduler.pipeline import run_config
-from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.instances import flood as flooding_task
 from em_blocks.tasks.instances.segment_instances import SegmentInstances
-from em_blocks.tasks.places import check_places
 from em_blocks.volumes import Volume
 from flooding import filled, slow_instances, slow_landscape
 
@@ -69,25 +66,6 @@ def expected(foreground, contour=None, threshold=0.6, seeds=SEEDS, **options):
     return slow_instances(found, min_seed_size=seeds["min_size"], **{**SIZES, **options})
 
 
-def done(task):
-    """All steps, without database and workers; what they counted."""
-    counts = {}
-    for step in task.steps():
-        step.check()
-        step.check_alignment()
-        check_places(step)
-        for spec in step.output_specs():
-            spec.create(step.grid(), "fingerprint")
-        with step.open(RunContext()) as process:
-            for block in step.grid().blocks():
-                report = BlockReport()
-                process(block, report)
-                for key, n in report.counts.items():
-                    counts[step.kind, key] = counts.get((step.kind, key), 0) + n
-    task.publish()
-    return counts
-
-
 def result(task, name="objects"):
     made = Volume.open(f"{task.output}/{name}")
     return made.read(made.box)
@@ -99,7 +77,7 @@ def result(task, name="objects"):
 @pytest.mark.parametrize("block_shape", SHAPES)
 def test_no_voxel_depends_on_the_blocks(tmp_path, predicted, block_shape):
     task = segmented(predicted, tmp_path, block_shape=block_shape)
-    counts = done(task)
+    counts = do_all_steps(task)
     np.testing.assert_array_equal(result(task), expected(*maps()))
     # The reference has something to flood, and to erase.
     assert counts["join_seeds", "with_several_seeds"] > 3 and counts["label_seeds", "undecided"] > 999
@@ -114,7 +92,7 @@ def test_a_flood_of_any_margin_is_that_of_the_whole_volume(
     """With one voxel around a block, most of what is undecided needs a second and a third flood."""
     monkeypatch.setattr(flooding_task, "FIRST_MARGIN_NM", 4.6)
     task = segmented(predicted, tmp_path, block_shape=block_shape)
-    counts = done(task)
+    counts = do_all_steps(task)
     np.testing.assert_array_equal(result(task), expected(*maps()))
     assert counts["flood_instances", "floods"] > len(list(task.steps()[0].grid().blocks())) * 1.2
 
@@ -125,7 +103,7 @@ def test_holes_are_filled_after_the_blocks_are_joined(tmp_path):
     values[6:14, 12:20, 12:20] = 0  # across eight blocks
     task = segmented({"foreground": volume(tmp_path, values, "f", scale=255.0)}, tmp_path,
                      fill_holes=True, seeds={"foreground": 0.8})
-    counts = done(task)
+    counts = do_all_steps(task)
     whole = np.zeros(SHAPE, int)
     whole[2:18, 2:28, 2:30] = 1
     np.testing.assert_array_equal(result(task), whole)
@@ -145,7 +123,7 @@ def test_holes_are_those_of_the_objects_that_stay(tmp_path, block_shape):
     options = {"threshold": 0.6, "seeds": seeds, "min_size": 40}
     task = segmented({"foreground": volume(tmp_path, foreground, "f", scale=255.0)}, tmp_path,
                      fill_holes=True, block_shape=block_shape, **options)
-    counts = done(task)
+    counts = do_all_steps(task)
     before = expected(foreground, **options)
     np.testing.assert_array_equal(result(task), filled(before))
     assert counts["number_instances", "small_objects"] > 0
@@ -164,8 +142,8 @@ def test_maps_are_smoothed_alike_in_all_blocks(tmp_path, predicted):
                   block_shape=shape)
         for name, shape in (("a", SHAPES[2]), ("b", SHAPES[0]))
     )
-    done(one)
-    done(many)
+    do_all_steps(one)
+    do_all_steps(many)
     np.testing.assert_array_equal(result(one), result(many))
     np.testing.assert_array_equal(result(one, "landscape"), result(many, "landscape"))
     found = result(one, "landscape").astype(int)
@@ -185,7 +163,7 @@ def test_a_roi_and_a_specimen(tmp_path, predicted):
         predicted, tmp_path, mask=volume(tmp_path, tissue, "tissue"),
         roi={"offset": roi.offset, "shape": roi.shape},
     )
-    done(task)
+    do_all_steps(task)
     foreground, contour = maps()
     inside = (foreground * (tissue > 0))[box.slices]
     np.testing.assert_array_equal(result(task), expected(inside, contour[box.slices]))
@@ -203,7 +181,7 @@ def test_channels_of_one_volume_in_floats_and_a_distance(tmp_path):
         {"foreground": path, "contour": path, "distance": path}, tmp_path, seeds=seeds,
         channels={"foreground": "mito", "contour": 0, "distance": "depth"},
     )
-    done(task)
+    do_all_steps(task)
     want = slow_landscape(foreground, contour, distance, threshold=0.6, seeds=seeds)
     np.testing.assert_array_equal(result(task, "landscape"), want)
     np.testing.assert_array_equal(result(task), slow_instances(want, min_seed_size=3, **SIZES))
@@ -215,7 +193,7 @@ def test_two_blobs_joined_by_a_neck_below_the_seed_threshold_are_two(tmp_path):
     values[8:12, 12:18, 18:24] = 180  # 0.7: of the mask, and no seed
     task = segmented({"foreground": volume(tmp_path, values, "f", scale=255.0)}, tmp_path,
                      seeds={"foreground": 0.8, "min_size": 100}, block_shape=(10, 16, 24))
-    done(task)
+    do_all_steps(task)
     found = result(task)
     assert set(np.unique(found)) == {0, 1, 2}
     assert set(np.unique(found[5:15, 5:25, 4:21])) == {0, 1}  # half of the neck to each
@@ -233,7 +211,7 @@ def test_a_neck_that_is_narrower_cuts_what_is_wider(tmp_path, neck_nm, n, block_
     task = segmented({"foreground": volume(tmp_path, values, "f", scale=255.0)}, tmp_path,
                      seeds={"foreground": 0.8, "min_size": 30, "neck_nm": neck_nm},
                      block_shape=block_shape)
-    done(task)
+    do_all_steps(task)
     found = result(task)
     assert found.max() == n and (found > 0).sum() == (values > 0).sum()
     assert (found[10, 10, 20] == found[10, 10, 24]) == (n == 2)
@@ -244,7 +222,7 @@ def test_a_neck_that_is_narrower_cuts_what_is_wider(tmp_path, neck_nm, n, block_
 def test_cores_do_not_depend_on_the_blocks(tmp_path, predicted, block_shape):
     seeds = {"foreground": 0.6, "contour": 0.9, "min_size": 3, "neck_nm": 16.0}
     task = segmented(predicted, tmp_path, seeds=seeds, block_shape=block_shape)
-    counts = done(task)
+    counts = do_all_steps(task)
     want = slow_landscape(*maps(), threshold=0.6, seeds=seeds)
     deep = ndimage.distance_transform_edt(np.pad(want > 0, 9, mode="edge"), sampling=FRAME.voxel_size)
     core = (want == 255) & (deep[9:-9, 9:-9, 9:-9] >= 8)
@@ -254,7 +232,7 @@ def test_cores_do_not_depend_on_the_blocks(tmp_path, predicted, block_shape):
         result(task), instances(want.astype(np.uint8), min_seed_size=3, has_cores=True, **SIZES)
     )
     without = segmented(predicted, tmp_path, "b", seeds={**seeds, "neck_nm": None})
-    assert counts["join_seeds", "seeds"] > done(without)["join_seeds", "seeds"]
+    assert counts["join_seeds", "seeds"] > do_all_steps(without)["join_seeds", "seeds"]
 
 
 @pytest.mark.parametrize(("voxels", "n"), [(999, 0), (1000, 1)])
@@ -266,7 +244,7 @@ def test_an_object_needs_its_size_wherever_the_blocks_cut_it(tmp_path, voxels, n
         values[12, 13, 14] = 0
     task = segmented({"foreground": volume(tmp_path, values, "f", scale=255.0)}, tmp_path, min_size=1000,
                      seeds={"foreground": 0.8, "min_size": 999}, block_shape=block_shape)
-    done(task)
+    do_all_steps(task)
     assert (result(task) > 0).sum() == 1000 * n
 
 
@@ -277,7 +255,7 @@ def test_a_seed_needs_its_size_wherever_the_blocks_cut_it(tmp_path, least, n):
     values[6:9, 7:11, 7:9], values[6:14, 10:20, 25:35] = 255, 255  # 24 voxels, across four blocks
     task = segmented({"foreground": volume(tmp_path, values, "f", scale=255.0)}, tmp_path,
                      seeds={"foreground": 0.8, "min_size": least}, block_shape=(10, 8, 8))
-    done(task)
+    do_all_steps(task)
     assert result(task).max() == n and (result(task) > 0).sum() == 10 * 20 * 36
 
 
@@ -286,14 +264,14 @@ def test_nothing_found_is_an_empty_table(tmp_path):
         {"foreground": volume(tmp_path, np.zeros(SHAPE, "uint8"), "f", scale=255.0)}, tmp_path,
         seeds={}, fill_holes=True,
     )
-    done(task)
+    do_all_steps(task)
     assert not result(task).any()
     assert pq.read_table(tmp_path / "a/mito.objects.parquet").num_rows == 0
 
 
 def test_the_table_lists_every_object(tmp_path, predicted):
     task = segmented(predicted, tmp_path)
-    done(task)
+    do_all_steps(task)
     labels = expected(*maps())
     table = pq.read_table(tmp_path / "a/mito.objects.parquet").to_pydict()
     assert table["id"] == list(range(1, int(labels.max()) + 1))
@@ -311,7 +289,7 @@ def test_a_segmentation_gives_an_object_for_every_connected_part(tmp_path, block
     source = volume(tmp_path, ids, "segments")
     task = SegmentInstances(run="of", segmentation=source, output=str(tmp_path / "a/out.zarr"),
                             min_size=12, block_shape=block_shape, chunk_shape=block_shape)
-    done(task)
+    do_all_steps(task)
     want = np.zeros(SHAPE, int)
     want[2:18, 2:12, 2:20], want[2:18, 12:20, 2:20] = 1, 2
     want[4:9, 22:30, 2:8], want[4:9, 22:30, 20:30] = 3, 4
@@ -401,4 +379,4 @@ def test_maps_of_other_voxels_or_another_place_are_refused(tmp_path, predicted):
 def test_a_flood_that_needs_too_much_memory_says_so(tmp_path, predicted, monkeypatch):
     monkeypatch.setattr(flooding_task, "MOST_VOXELS", 200)
     with pytest.raises(VolumeError, match="but none of them is near"):
-        done(segmented(predicted, tmp_path))
+        do_all_steps(segmented(predicted, tmp_path))

@@ -9,14 +9,11 @@ import pytest
 from rich.console import Console
 from scipy import ndimage
 
-from blockwise import store_of, stored_files
+from blockwise import do_all_steps, store_of, stored_files
 from em_blocks.errors import ConfigError, EmBlocksError
 from em_blocks.geometry import Box, Frame
-from em_blocks.outputs import RunContext
 from em_blocks.runtime.scheduler.pipeline import run_config
-from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.objects.objects import Objects
-from em_blocks.tasks.places import check_places
 from em_blocks.volumes import Volume
 from em_blocks.volumes.stores.tables import BlockTables
 from flooding import filled
@@ -88,25 +85,6 @@ def slow_objects(classes, min_size=MIN_SIZE, max_hole=None, holes=True):
     return (filled(result, max_hole) if holes else result), kinds
 
 
-def done(task):
-    """All steps, without database and workers; what they counted."""
-    counts = {}
-    for step in task.steps():
-        step.check()
-        step.check_alignment()
-        check_places(step)
-        for spec in step.output_specs():
-            spec.create(step.grid(), "fingerprint")
-        with step.open(RunContext()) as process:
-            for block in step.grid().blocks():
-                report = BlockReport()
-                process(block, report)
-                for name, n in report.counts.items():
-                    counts[step.kind, name] = counts.get((step.kind, name), 0) + n
-    task.publish()
-    return counts
-
-
 def check_all(source, folder, options):
     for step in objects(source, folder, **options).steps():
         step.grid()
@@ -127,7 +105,7 @@ def test_no_voxel_depends_on_the_blocks(tmp_path, block_shape, seed):
     values = probabilities(seed)
     source = volume(tmp_path, values, scale=255.0)
     task = objects(source, tmp_path, block_shape=block_shape)
-    counts = done(task)
+    counts = do_all_steps(task)
     expected, kinds = slow_objects(slow_classes(values))
     np.testing.assert_array_equal(result(task, "mask"), slow_classes(values))
     np.testing.assert_array_equal(result(task), expected)
@@ -152,12 +130,12 @@ def test_holes_of_any_place_in_hand_drawn_objects(tmp_path):
     values[2:18, 2:30, 36:46] = 255
     values[6, 10, 40] = 0  # a hole of one voxel
     task = objects(volume(tmp_path, values, scale=255.0), tmp_path, min_size=2)
-    counts = done(task)
+    counts = do_all_steps(task)
     expected, _ = slow_objects(values > 0, min_size=2)
     np.testing.assert_array_equal(result(task), expected)
     assert (counts["join_gaps", "holes"], counts["join_objects", "erased_voxels"]) == (3, 1)
     small = objects(volume(tmp_path, values, "s", scale=255.0), tmp_path, "b", min_size=2, max_hole=20)
-    assert done(small)["join_gaps", "holes"] == 2
+    assert do_all_steps(small)["join_gaps", "holes"] == 2
     np.testing.assert_array_equal(result(small), slow_objects(values > 0, 2, max_hole=20)[0])
 
 
@@ -168,14 +146,14 @@ def test_a_gap_between_two_objects_is_no_hole(tmp_path):
     values[:, 5:7, 4:6, 4:6] = 0
     values[0, 3, 7, 7] = 0  # in one of them
     task = objects(volume(tmp_path, values, scale=255.0), tmp_path)
-    counts = done(task)
+    counts = do_all_steps(task)
     assert (counts["join_gaps", "holes"], counts["join_gaps", "filled_voxels"]) == (1, 1)
     assert not result(task)[5:7, 4:6, 4:6].any()
 
 
 def test_holes_may_stay(tmp_path, predicted):
     task = objects(predicted, tmp_path, fill_holes=False)
-    done(task)
+    do_all_steps(task)
     np.testing.assert_array_equal(
         result(task), slow_objects(slow_classes(probabilities()), holes=False)[0]
     )
@@ -191,7 +169,7 @@ def test_a_roi_and_a_specimen(tmp_path, predicted):
         predicted, tmp_path, mask=volume(tmp_path, tissue, "tissue"),
         roi={"offset": roi.offset, "shape": roi.shape},
     )
-    done(task)
+    do_all_steps(task)
     classes = np.where(tissue > 0, slow_classes(probabilities()), 0)[box.slices]
     np.testing.assert_array_equal(result(task), slow_objects(classes)[0])
     assert Volume.open(f"{task.output}/objects").offset == pytest.approx(roi.offset)
@@ -200,10 +178,10 @@ def test_a_roi_and_a_specimen(tmp_path, predicted):
 def test_one_class_and_a_threshold_of_each(tmp_path, predicted):
     values = probabilities()
     one = objects(predicted, tmp_path, channels=["membrane"])
-    done(one)
+    do_all_steps(one)
     np.testing.assert_array_equal(result(one, "mask"), values[1] / 255 >= THRESHOLD)
     two = objects(predicted, tmp_path, "b", threshold={"mito": 0.9, "membrane": 0.3})
-    done(two)
+    do_all_steps(two)
     expected = np.where(values[1] / 255 >= 0.3, 2, 0)
     more = (values[0] / 255 >= 0.9) & ((expected == 0) | (values[0] >= values[1]))
     np.testing.assert_array_equal(result(two, "mask"), np.where(more, 1, expected))
@@ -215,7 +193,7 @@ def test_the_background_of_a_softmax_is_no_class(tmp_path):
     source = volume(tmp_path, values, scale=255.0, classes=["background", "mito", "membrane"])
     task = objects(source, tmp_path)
     assert task.steps()[0].names == ["mito", "membrane"]
-    counts = done(task)
+    counts = do_all_steps(task)
     assert counts["threshold", "voxels"] == (slow_classes(probabilities()) > 0).sum()
 
 
@@ -230,7 +208,7 @@ def test_probabilities_may_be_in_files_of_other_programs(tmp_path):
     for name, source in (("h5", f"{tmp_path}/f.h5:p"),
                          ("npy", {"path": f"{tmp_path}/p.npy", **place})):
         task = objects(source, tmp_path, name)
-        done(task)
+        do_all_steps(task)
         np.testing.assert_array_equal(result(task), expected)
         assert Volume.open(f"{task.output}/objects").frame == FRAME
     with pytest.raises(ConfigError, match=r"p\.npy does not say how large its voxels are"):
@@ -243,7 +221,7 @@ def test_probabilities_may_be_in_files_of_other_programs(tmp_path):
 @pytest.mark.parametrize("block_shape", SHAPES)
 def test_the_table_lists_every_object(tmp_path, predicted, block_shape):
     task = objects(predicted, tmp_path, block_shape=block_shape)
-    done(task)
+    do_all_steps(task)
     labels, kinds = slow_objects(slow_classes(probabilities()))
     table = pq.read_table(tmp_path / "a/found.objects.parquet").to_pydict()
     assert table["id"] == list(range(1, labels.max() + 1))
@@ -266,7 +244,7 @@ def test_the_table_lists_every_object(tmp_path, predicted, block_shape):
 
 def test_nothing_found_is_an_empty_table(tmp_path):
     task = objects(volume(tmp_path, np.zeros(SHAPE, "uint8"), scale=255.0), tmp_path)
-    done(task)
+    do_all_steps(task)
     assert not result(task).any()
     assert pq.read_table(tmp_path / "a/found.objects.parquet").num_rows == 0
 
