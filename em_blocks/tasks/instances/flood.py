@@ -108,6 +108,8 @@ class FloodInstances(OfEarlierStep):
             flood(landscape.read(seen), given, open_sides=_open_sides(seen, labels.shape))
             given = given[open_box.relative_to(seen).slices]
             here[here == UNDECIDED] = given[here == UNDECIDED]
+            if seen == labels.box and (here == UNDECIDED).any():
+                raise _without_seeds(open_box)
             margin, floods = triple(2 * m for m in margin), floods + 1
         return floods
 
@@ -140,4 +142,12 @@ def _too_large(box: Box, seen: Box) -> VolumeError:
         f"of them is near: to tell which is the nearest, {seen.shape} voxels (z, y, x) would have to be "
         f"flooded at once, and a worker has memory for {MOST_VOXELS}. The mask leaks into what is no "
         "object, or objects have no seeds: raise 'threshold', or lower the thresholds of 'seeds'."
+    )
+
+
+def _without_seeds(box: Box) -> VolumeError:
+    return VolumeError(
+        f"Among the voxels {box.offset} to {box.end} (zyx) is a component whose seeds are missing in the "
+        "stored labels, so no flood can reach it: stored blocks are damaged or were replaced. Find them "
+        "with `em-blocks verify CONFIG`, then run the same command again."
     )

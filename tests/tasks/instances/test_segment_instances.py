@@ -10,7 +10,10 @@ from blockwise import do_all_steps, store_of, stored_files
 from em_blocks.errors import ConfigError, EmBlocksError, VolumeError
 from em_blocks.geometry import Box, Frame
 from em_blocks.kernels.instances.decode import instances
+from em_blocks.kernels.instances.flood import UNDECIDED
+from em_blocks.outputs import RunContext
 from em_blocks.runtime.scheduler.pipeline import run_config
+from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.instances import flood as flooding_task
 from em_blocks.tasks.instances.segment_instances import SegmentInstances
 from em_blocks.volumes import Volume
@@ -374,6 +377,19 @@ def test_maps_of_other_voxels_or_another_place_are_refused(tmp_path, predicted):
     short = volume(tmp_path, zeros[:, :, :40], "short", scale=255.0)
     with pytest.raises(EmBlocksError, match="ends inside of the region"):
         check_all({**predicted, "contour": short}, tmp_path, {})
+
+
+def test_a_flood_whose_seeds_were_lost_ends_with_an_error(tmp_path, predicted):
+    task = segmented(predicted, tmp_path)
+    do_all_steps(task)
+    flooding = next(step for step in task.steps() if step.kind == "flood_instances")
+    labels = Volume.open(flooding.labels, mode="r+")
+    stored = labels.read(labels.box)
+    assert (stored == UNDECIDED).any()
+    labels.write(labels.box, np.where(stored == UNDECIDED, stored, 0))
+    with flooding.open(RunContext()) as process, pytest.raises(VolumeError, match="seeds are missing"):
+        for block in flooding.grid().blocks():
+            process(block, BlockReport())
 
 
 def test_a_flood_that_needs_too_much_memory_says_so(tmp_path, predicted, monkeypatch):
