@@ -148,6 +148,6 @@ def _too_large(box: Box, seen: Box) -> VolumeError:
 def _without_seeds(box: Box) -> VolumeError:
     return VolumeError(
         f"Among the voxels {box.offset} to {box.end} (zyx) is a component whose seeds are missing in "
-        "the stored labels, so no flood can reach it: blocks are damaged or were replaced. Find them with "
-        " `em-blocks verify CONFIG`, then run the same command again."
+        "the stored labels, so no flood can reach it: blocks are damaged or were replaced. Find them "
+        "with `em-blocks verify CONFIG`, then run the same command again."
     )
