@@ -147,6 +147,6 @@ def test_prototypes_are_kept_with_the_weights(tmp_path):
     other = network(seed=1).eval()
     found = load_initial_weights(other, tmp_path / "w.safetensors")
     kept, loaded = (n.prototypes["nearest"].sums for n in (net, other))
-    assert found.random == [] and torch.equal(loaded, kept)
+    assert found.new == [] and torch.equal(loaded, kept)
     plain = network({"foreground": Head(1, "sigmoid")})
     assert load_initial_weights(plain, tmp_path / "w.safetensors").unused == ["nearest"]
