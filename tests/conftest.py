@@ -27,6 +27,15 @@ settings.load_profile("em_blocks")
 SETUPS = Path(__file__).parents[1] / "setups"
 
 
+@pytest.fixture(autouse=True)
+def signals_are_left_alone():
+    """Commands inherit what is ignored: a test that leaves a handler makes later ones fail."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
 @pytest.fixture(scope="session")
 def setup_folder(tmp_path_factory):
     """The shipped setup with few features and random weights."""

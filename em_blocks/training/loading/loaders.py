@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import subprocess
 import sys
 from multiprocessing.connection import Connection, Pipe
@@ -90,16 +92,17 @@ class _Loader:
         self.connection.send(tuple(share))
 
     def get(self, index: int) -> SampleBatch:
+        limit_reads(self.connection, SILENT_S)
         while True:
             try:
-                if not self.connection.poll(SILENT_S):
-                    raise RunFailedError(
-                        f"A loader (process {self.process.pid}) made no progress with batch {index} for "
-                        f"{SILENT_S:.0f} s. Its data may lie on a disk or server that does not answer. "
-                        "What was saved is sound: go on with --resume; with training.loaders 0 the "
-                        "training itself reads and waits as long as it takes."
-                    )
                 found = self.connection.recv()
+            except BlockingIOError as error:
+                raise RunFailedError(
+                    f"A loader (process {self.process.pid}) made no progress with batch {index} for "
+                    f"{SILENT_S:.0f} s. Its data may lie on a disk or server that does not answer. "
+                    "What was saved is sound: go on with --resume; with training.loaders 0 the "
+                    "training itself reads and waits as long as it takes."
+                ) from error
             except (EOFError, OSError) as error:
                 raise self._died(index) from error
             if isinstance(found, Exception):
@@ -119,6 +122,18 @@ class _Loader:
             f"A loader (process {self.process.pid}) ended {how} before it had made batch {index}. If "
             "the memory was full, lower training.loaders or training.batch_size. What was saved is "
             "sound: go on with --resume."
+        )
+
+
+def limit_reads(connection: Connection, seconds: float) -> None:
+    """Let reads of a connection fail with `BlockingIOError` once no byte came for so long.
+
+    Unlike a `poll` before them, this also ends a wait for the rest of a message that was sent in part.
+    """
+    whole, rest = divmod(seconds, 1)
+    with socket.socket(fileno=os.dup(connection.fileno())) as end:
+        end.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(whole), int(rest * 1e6))
         )
 
 

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import struct
 import time
 from contextlib import closing
+from multiprocessing import Pipe
 
 import numpy as np
 import pytest
@@ -99,6 +101,17 @@ def test_a_loader_that_hangs_is_an_error_and_one_without_its_training_ends(two, 
     two.close()
     assert time.monotonic() - began < 20
     assert not is_running(pid)
+
+
+def test_a_message_of_which_only_a_part_comes_is_no_endless_wait():
+    ours, theirs = Pipe()
+    with ours, theirs:
+        os.write(theirs.fileno(), struct.pack("!i", 1000) + bytes(10))
+        module.limit_reads(ours, 0.3)
+        began = time.monotonic()
+        with pytest.raises(BlockingIOError):
+            ours.recv()
+        assert 0.2 < time.monotonic() - began < 20
 
 
 def test_an_error_of_a_loader_is_raised_as_its_own_kind():
