@@ -17,14 +17,14 @@ from pydantic import (
 )
 
 from em_blocks.config import LocalPath, StrictModel, VolumeRef, resolve_path
-from em_blocks.tasks.instances.options import Length, SeedOptions, Share
+from em_blocks.tasks.instances.options import CoreOptions, Length, SeedOptions, Share
 from em_blocks.tasks.instances.segment_instances import SegmentInstances
 from em_blocks.tasks.objects.threshold_options import Probability
 
 Values = dict[str, Any]
 """One choice: the value of every key that is searched, such as "seeds.foreground"."""
 
-_SEEDS = "seeds."
+_SEEDS, _CORES = "seeds.", "seeds.cores."
 
 
 def _read_segment(value: Any, info: ValidationInfo) -> Any:
@@ -40,12 +40,21 @@ Segment = Annotated[
 ]
 
 
+class CoreGrid(StrictModel):
+    """Values that are tried for the keys of `seeds.cores`."""
+
+    foreground: tuple[Probability, ...] | None = Field(None, min_length=1)
+    contour: tuple[Share, ...] | None = Field(None, min_length=1)
+    distance: tuple[Share, ...] | None = Field(None, min_length=1)
+
+
 class SeedGrid(StrictModel):
     """Values that are tried for the keys of `seeds`."""
 
     foreground: tuple[Probability, ...] | None = Field(None, min_length=1)
     contour: tuple[Share, ...] | None = Field(None, min_length=1)
     distance: tuple[Share, ...] | None = Field(None, min_length=1)
+    cores: CoreGrid = CoreGrid()
     min_size: tuple[PositiveInt, ...] | None = Field(None, min_length=1)
 
 
@@ -61,8 +70,13 @@ class Grid(StrictModel):
     def lists(self) -> dict[str, tuple]:
         """The values of every key that has any, what costs most to change first."""
         own = {name: getattr(self, name) for name in ("smooth_nm", "threshold")}
-        seeds = {_SEEDS + name: getattr(self.seeds, name) for name in SeedGrid.model_fields}
-        every = own | seeds | {"min_size": self.min_size}
+        cores = {_CORES + name: getattr(self.seeds.cores, name) for name in CoreGrid.model_fields}
+        seeds = {
+            _SEEDS + name: getattr(self.seeds, name)
+            for name in SeedGrid.model_fields if name not in ("cores", "min_size")
+        }
+        sizes = {_SEEDS + "min_size": self.seeds.min_size, "min_size": self.min_size}
+        every = own | seeds | cores | sizes
         return {key: tuple(dict.fromkeys(values)) for key, values in every.items() if values}
 
 
@@ -88,6 +102,9 @@ class SearchInstances(StrictModel):
         (0.5, 0.75), min_length=1, description="The best combination has the highest F1 of objects, the "
         "mean of those at these IoUs."
     )
+    fit_merge: bool = Field(
+        False, description="Whether the weights of `merge` are fitted to truth for every choice."
+    )
     output: LocalPath | None = Field(
         None, description="Folder for results. Default: RUN.search beside the run of `segment`."
     )
@@ -106,12 +123,20 @@ class SearchInstances(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _weights_are_given_or_fitted(self) -> Self:
+        if self.fit_merge and self.segment.merge is not None:
+            raise ValueError(
+                "`segment` has weights (merge), which fit_merge would replace by others; leave one out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _every_searched_key_has_its_map(self) -> Self:
-        for name in ("contour", "distance"):
-            if _SEEDS + name in self.grid.lists and getattr(self.segment, name) is None:
+        for name, where in itertools.product(("contour", "distance"), (_SEEDS, _CORES)):
+            if where + name in self.grid.lists and getattr(self.segment, name) is None:
                 raise ValueError(
-                    f"search.seeds.{name} has values, but `segment` has no map {name!r} that they could "
-                    "be compared with; name the volume there, or leave the values out"
+                    f"search.{where}{name} has values, but `segment` has no map {name!r} that they "
+                    "could be compared with; name the volume there, or leave the values out"
                 )
         return self
 
@@ -149,11 +174,15 @@ def usual_grid(segment: SegmentInstances) -> Grid:
 def chosen(segment: SegmentInstances, values: Values) -> SegmentInstances:
     """Return a config with the values of one choice."""
     own = {key: value for key, value in values.items() if not key.startswith(_SEEDS)}
-    of_seeds = {
-        key.removeprefix(_SEEDS): value for key, value in values.items() if key.startswith(_SEEDS)
-    }
+    of_seeds = _below(_SEEDS, {k: v for k, v in values.items() if not k.startswith(_CORES)})
+    if of_cores := _below(_CORES, values):
+        of_seeds["cores"] = (segment.seeds.cores or CoreOptions()).model_copy(update=of_cores)
     seeds: SeedOptions = segment.seeds.model_copy(update=of_seeds)
     return segment.model_copy(update={**own, "seeds": seeds})
+
+
+def _below(prefix: str, values: Values) -> Values:
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
 
 
 def _is_possible(segment: SegmentInstances, values: Values) -> bool:

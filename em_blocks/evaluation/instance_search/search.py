@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,7 @@ from em_blocks.geometry import Box, Nm3
 from em_blocks.kernels.evaluation.contingency import count_overlaps
 from em_blocks.kernels.evaluation.object_matching import match_objects, overlaps
 from em_blocks.tasks.instances.maps import open_maps
+from em_blocks.tasks.instances.merge import MergeOptions
 from em_blocks.tasks.instances.segment_instances import SegmentInstances
 from em_blocks.tasks.masks import open_mask, read_mask
 from em_blocks.tasks.region import region_of
@@ -63,6 +64,7 @@ class Found:
     task: SearchInstances
     tried: list[Tried]
     n_truth: int
+    merge: MergeOptions | None = None
 
     @cached_property
     def best(self) -> Tried:
@@ -75,8 +77,9 @@ class Found:
 
     @cached_property
     def config(self) -> SegmentInstances:
-        """The config of `segment` with the best thresholds."""
-        return chosen(self.task.segment, self.best.values)
+        """The config of `segment` with the best thresholds, and the weights that were fitted."""
+        found = chosen(self.task.segment, self.best.values)
+        return found if self.merge is None else found.model_copy(update={"merge": self.merge})
 
     @property
     def n_cached(self) -> int:
@@ -130,15 +133,20 @@ def search(
             "and seeds would lie outside of the objects that grow from them. Add larger values."
         )
     with _opened(task) as trial:
-        return Found(task, [trial(values) for values in shown(choices)], trial.n_truth)
+        found = Found(task, [trial(values) for values in shown(choices)], trial.n_truth)
+        if not task.fit_merge:
+            return found
+        return replace(found, merge=trial.options(found.best.values).merge)
 
 
 class _Trial:
     """Scores choices on validation data in memory."""
 
-    def __init__(self, task: SearchInstances, read: Callable[[Nm3], Maps], truth: np.ndarray):
+    def __init__(
+        self, task: SearchInstances, read: Callable[[Nm3], Maps], truth: np.ndarray, voxel_size: Nm3
+    ):
         self._task, self._truth = task, truth
-        self._decoder, self._cache = Decoder(read), Cache(task.folder / "tried.jsonl")
+        self._decoder, self._cache = Decoder(read, voxel_size), Cache(task.folder / "tried.jsonl")
         self._contents = content_of({**read((0.0, 0.0, 0.0)), "truth": truth})
         self.n_truth = len(np.setdiff1d(truth, [0, *(id % 2**64 for id in task.ignore)]))
         if not self.n_truth:
@@ -148,12 +156,25 @@ class _Trial:
             )
 
     def __call__(self, values: Values) -> Tried:
-        options = chosen(self._task.segment, values)
-        key = self._key(options)
+        key = self._key(chosen(self._task.segment, values))
         known = self._cache.get(key)
         if known is None:
-            self._cache.add(key, self._score(self._decoder.instances(options)))
+            self._cache.add(key, self._score(self._decoder.instances(self.options(values))))
         return Tried(values, self._cache.get(key) or [], known is not None)
+
+    def options(self, values: Values) -> SegmentInstances:
+        """Return the config of a choice, with the weights that suit it if they are to be fitted.
+
+        Where all objects are apart or all are one already, there is nothing to fit, and no weights.
+        """
+        found = chosen(self._task.segment, values)
+        if not self._task.fit_merge:
+            return found
+        try:
+            merge = self._decoder.fitted(found, self._truth)
+        except ValueError:
+            return found
+        return found.model_copy(update={"merge": merge})
 
     def _score(self, found: np.ndarray) -> list[dict]:
         table = count_overlaps(segmentation=found, truth=self._truth)
@@ -164,6 +185,8 @@ class _Trial:
     def _key(self, options: SegmentInstances) -> str:
         return key_of(
             contents=self._contents, smooth_nm=options.smooth_nm, levels=options.levels,
+            core_levels=options.core_levels, fit_merge=self._task.fit_merge,
+            merge=options.merge and options.merge.model_dump(),
             min_seed_size=options.seeds.min_size, min_size=options.min_size,
             fill_holes=options.fill_holes, max_hole=options.max_hole, ious=self._task.ious,
             ignore=self._task.ignore,
@@ -204,7 +227,7 @@ def _opened(task: SearchInstances) -> Iterator[_Trial]:
                 found["foreground"] = np.where(specimen, found["foreground"], 0).astype(np.uint8)
             return found
 
-        yield _Trial(task, read, _as_uint64(truth.read(there), truth.path))
+        yield _Trial(task, read, _as_uint64(truth.read(there), truth.path), frame.voxel_size)
 
 
 def _as_uint64(ids: np.ndarray, path: str) -> np.ndarray:

@@ -105,6 +105,19 @@ def landscape(
     return found.reshape(shape)
 
 
+def is_core(
+    foreground: np.ndarray, levels: Levels, contour: np.ndarray | None = None,
+    distance: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return which voxels (z, y, x) reach the levels of a seed, bool; maps as for `landscape`."""
+    found = foreground >= levels.seed
+    if contour is not None:
+        found &= contour <= levels.contour
+    if distance is not None:
+        found &= distance >= levels.distance
+    return found
+
+
 def with_cores(landscape: np.ndarray, deep: np.ndarray) -> np.ndarray:
     """Return the landscape with seeds lowered to one below `SEED`, but for their cores.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Literal
 
+import fastremap
 import numpy as np
 from pydantic import Field
 
@@ -13,33 +14,48 @@ from em_blocks.geometry import Box
 from em_blocks.kernels.components.runs import replaced
 from em_blocks.outputs import TableOutput
 from em_blocks.tasks.components.join_blocks import Decided
+from em_blocks.tasks.instances.merge import merges
 from em_blocks.tasks.objects.measures import WHOLE
 from em_blocks.tasks.objects.steps import FindGaps, JoinGaps
 from em_blocks.volumes.stores.tables import BlockTables, Columns
 
 
 class FindInstanceGaps(FindGaps):
-    """As `FindGaps`, of labels of which some are erased."""
+    """As `FindGaps`, of labels of which some are erased and some were merged."""
 
     kind: Literal["find_instance_gaps"]
     erased: StorePath = Field(description="Folder of the table of objects that are too small.")
 
+    merged: StorePath | None = Field(None, description="Folder of the table of merged labels.")
+
     def inputs(self) -> dict:
-        return super().inputs() | {"erased": TableOutput("", self.erased).stored_fingerprint()}
+        return super().inputs() | {
+            name: TableOutput("", path).stored_fingerprint() for name, path in self._tables.items()
+        }
 
     def sources(self) -> dict[str, str]:
-        return super().sources() | {"erased": self.erased}
+        return super().sources() | self._tables
 
     @classmethod
     def locations(cls) -> set[str]:
-        return {*super().locations(), "erased"}
+        return {*super().locations(), "erased", "merged"}
 
     def ids_in(self, box: Box) -> np.ndarray:
-        """Return labels; 0 beyond the volume and of what is erased."""
+        """Return labels after merging; 0 beyond the volume and of what is erased."""
         labels = super().ids_in(box)
         if len(self._erased):
             labels[np.isin(labels, self._erased)] = 0
+        if self._merged:
+            labels = fastremap.remap(labels, self._merged, preserve_missing_labels=True)
         return labels
+
+    @property
+    def _tables(self) -> dict[str, str]:
+        return {"erased": self.erased} | ({} if self.merged is None else {"merged": self.merged})
+
+    @cached_property
+    def _merged(self) -> dict[int, int]:
+        return {} if self.merged is None else merges(self.merged)
 
     @cached_property
     def _erased(self) -> np.ndarray:

@@ -43,10 +43,11 @@ class MarkInstances(MapOptions, BlockwiseTask):
     """First step of instances: the landscape, and the connected parts of mask, seeds and their cores.
 
     The landscape is one byte per voxel: 0 background, 255 a seed, 1..254 other voxels of objects, see
-    `em_blocks.kernels.instances.landscape`. With `seeds.neck_nm`, 255 are cores of seeds, those voxels
-    that lie half of it deep in the mask, and 254 are the other ones. Tables are those of `FindParts`,
-    for the voxels of the mask (``components/...``), for seeds (``seeds/...``) and cores (``cores/...``);
-    parts of seeds and cores have a further column, ``within``: the part of the mask or seed around them.
+    `em_blocks.kernels.instances.landscape`. With `seeds.cores` or `seeds.neck_nm`, 255 are cores of
+    seeds (with `neck_nm`: voxels that lie half of it deep in the mask), and 254 are the other ones.
+    Tables are those of `FindParts`, for the voxels of the mask (``components/...``), for seeds
+    (``seeds/...``) and cores (``cores/...``); parts of seeds and cores have a further column,
+    ``within``: the part of the mask or seed around them.
     """
 
     written: ClassVar[frozenset[str]] = frozenset({"output", "tables"})
@@ -71,12 +72,7 @@ class MarkInstances(MapOptions, BlockwiseTask):
 
     def inputs(self) -> dict:
         with self._opened() as maps:
-            found = {
-                name: {**prediction.identity, "shape": list(prediction.shape),
-                       "dtype": str(prediction.dtype), "offset": list(prediction.place.offset),
-                       "voxel_size": list(prediction.place.voxel_size)}
-                for name, prediction in maps.opened.items()
-            }
+            found = maps.identity
         if self.specimen is not None:
             specimen = open_mask(self.specimen)
             found["specimen"] = {"fingerprint": specimen.attributes.get("fingerprint"),
@@ -121,7 +117,7 @@ class MarkInstances(MapOptions, BlockwiseTask):
                 with report.measure("compute"):  # one map is read after the other
                     grown = self._landscape(maps, block.write_box.grow(_ONE))
                     found = tables_of_block(
-                        grown, block.write_box, self.place[1], has_cores=self.seeds.neck_nm is not None
+                        grown, block.write_box, self.place[1], has_cores=self.seeds.has_cores
                     )
                 with report.measure("write"):
                     report.write("landscape", output, block.write_box, grown[1:-1, 1:-1, 1:-1])
@@ -166,7 +162,7 @@ class MarkInstances(MapOptions, BlockwiseTask):
 
 def kinds_of(seeds: SeedOptions) -> tuple[str, ...]:
     """Return the kinds of parts that there are tables of."""
-    return KINDS if seeds.neck_nm is not None else KINDS[:2]
+    return KINDS if seeds.has_cores else KINDS[:2]
 
 
 def tables_of_block(

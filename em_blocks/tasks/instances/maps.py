@@ -10,7 +10,7 @@ import numpy as np
 
 from em_blocks.errors import ConfigError, GeometryError, VolumeError
 from em_blocks.geometry import Box, Frame, Nm3, Triple, triple
-from em_blocks.kernels.instances.landscape import as_bytes, landscape
+from em_blocks.kernels.instances.landscape import Levels, as_bytes, is_core, landscape, with_cores
 from em_blocks.kernels.instances.smooth import reach, smooth
 from em_blocks.kernels.transforms.reflection import reflected
 from em_blocks.tasks.instances.options import MapOptions
@@ -53,7 +53,17 @@ class Maps:
         VolumeError
             If a map holds NaN, or values that are no probabilities.
         """
-        return landscape(levels=self.options.levels, **self.smoothed(box))
+        return landscape_of(self.smoothed(box), self.options.levels, self.options.core_levels)
+
+    @property
+    def identity(self) -> dict:
+        """What a step that reads the maps depends on."""
+        return {
+            name: {**prediction.identity, "shape": list(prediction.shape),
+                   "dtype": str(prediction.dtype), "offset": list(prediction.place.offset),
+                   "voxel_size": list(prediction.place.voxel_size)}
+            for name, prediction in self.opened.items()
+        }
 
     def smoothed(self, box: Box) -> dict[str, np.ndarray]:
         """Return the maps (z, y, x) of a box of voxels of the region, uint8; raises `VolumeError`."""
@@ -88,6 +98,12 @@ class Maps:
         sigma = sigma_of(self.options.smooth_nm, self.frame.voxel_size)
         there = prediction.place.to_box(self.frame.to_roi(box)).grow(reach(sigma))
         return smooth(_mirrored(name, prediction, there), sigma)
+
+
+def landscape_of(maps: dict[str, np.ndarray], levels: Levels, cores: Levels | None) -> np.ndarray:
+    """Return the landscape (z, y, x) of maps, with the cores of its seeds if there are any."""
+    found = landscape(levels=levels, **maps)
+    return found if cores is None else with_cores(found, is_core(levels=cores, **maps))
 
 
 @contextmanager

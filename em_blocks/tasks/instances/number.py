@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar, Literal
 
+import fastremap
 import numpy as np
 from pydantic import Field, PositiveInt
 
@@ -15,6 +16,7 @@ from em_blocks.kernels.instances.numbers import Sizes, numbers_of
 from em_blocks.outputs import RunContext, TableOutput
 from em_blocks.tasks.base import BlockReport, ProcessBlock
 from em_blocks.tasks.components.join_blocks import write_rows_of_blocks
+from em_blocks.tasks.instances.merge import merges
 from em_blocks.tasks.objects.made import ReducesEarlierStep
 from em_blocks.tasks.reduce import joined, read_tables
 from em_blocks.volumes.stores.tables import BlockTables, Columns
@@ -22,6 +24,8 @@ from em_blocks.volumes.stores.tables import BlockTables, Columns
 
 class NumberInstances(ReducesEarlierStep):
     """A task in one piece: the final label of every object, 1, 2, ... in the order of first voxels.
+
+    An object is a label, with all that `MergeFragments` merged with it.
 
     Writes one table for each row of blocks, as `write_rows_of_blocks` says: label (before) and number
     (from now on; 0 of objects that are too small); the same for all objects, by ascending label; those
@@ -33,20 +37,25 @@ class NumberInstances(ReducesEarlierStep):
 
     kind: Literal["number_instances"]
     tables: StorePath = Field(description="Folder of the table of objects of every block.")
+    merged: StorePath | None = Field(None, description="Folder of the table of merged labels.")
     all_numbers: StorePath = Field(description="Folder of the table of numbers of all objects.")
     erased: StorePath = Field(description="Folder of the table of objects that are too small.")
     classes: StorePath = Field(description="Folder of the table of ids and classes.")
     min_size: PositiveInt = Field(description="Voxels that an object has at least.")
 
     def sources(self) -> dict[str, str]:
-        return super().sources() | {"tables": self.tables}
+        return super().sources() | {"tables": self.tables} | (
+            {} if self.merged is None else {"merged": self.merged}
+        )
 
     def inputs(self) -> dict:
-        return super().inputs() | {"sizes": TableOutput("", self.tables).stored_fingerprint()}
+        merged = self.merged and TableOutput("", self.merged).stored_fingerprint()
+        sizes = TableOutput("", self.tables).stored_fingerprint()
+        return super().inputs() | {"sizes": sizes} | ({} if merged is None else {"merged": merged})
 
     @classmethod
     def locations(cls) -> set[str]:
-        return {*super().locations(), "tables", "classes", "all_numbers", "erased"}
+        return {*super().locations(), "tables", "merged", "classes", "all_numbers", "erased"}
 
     def output_specs(self) -> list[TableOutput]:
         return [TableOutput("numbers", self.output)] + [
@@ -61,7 +70,8 @@ class NumberInstances(ReducesEarlierStep):
                 first_row = np.cumsum([0, *(len(table["ids"]) for table in found)])
                 rows = joined(found, Sizes._fields)
             with report.measure("compute"):
-                numbers = numbers_of(**rows, min_size=self.min_size)
+                objects = rows | {"ids": self._objects(rows["ids"])}
+                numbers = numbers_of(**objects, min_size=self.min_size)
                 further = _whole_tables(rows["ids"], numbers)
             with report.measure("write"):
                 write_rows_of_blocks(
@@ -77,6 +87,11 @@ class NumberInstances(ReducesEarlierStep):
             }
 
         yield process
+
+    def _objects(self, labels: np.ndarray) -> np.ndarray:
+        if self.merged is None:
+            return labels
+        return fastremap.remap(labels, merges(self.merged), preserve_missing_labels=True)
 
 
 def _whole_tables(labels: np.ndarray, numbers: np.ndarray) -> dict[str, Columns]:

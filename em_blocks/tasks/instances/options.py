@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -20,6 +21,14 @@ _CONTOUR, _DISTANCE = 0.4, 0.5
 """Of seeds, where a config has these maps and no thresholds."""
 
 
+class CoreOptions(StrictModel):
+    """Which voxels of seeds are cores."""
+
+    foreground: Probability = Field(0.8, description="Lowest foreground of a core.")
+    contour: Share | None = Field(None, description="Highest contour of a core. Default: any.")
+    distance: Share | None = Field(None, description="Lowest distance of a core. Default: any.")
+
+
 class SeedOptions(StrictModel):
     """Which voxels are seeds: every connected seed becomes an object of its own."""
 
@@ -35,6 +44,23 @@ class SeedOptions(StrictModel):
         None, description="Seeds are cut where the mask is narrower than this, nm: what is wider on "
         "both sides becomes objects of their own. Default: no cut."
     )
+    cores: CoreOptions | None = Field(
+        None, description="A seed that has several connected cores of `min_size` voxels is replaced by "
+        "these. Default: none is."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_cores(self) -> Self:
+        if self.neck_nm is not None and self.cores is not None:
+            raise ValueError(
+                "seeds.neck_nm and seeds.cores both say what the cores of seeds are; leave one out"
+            )
+        return self
+
+    @property
+    def has_cores(self) -> bool:
+        """Whether seeds are replaced by what lies deep in them."""
+        return self.neck_nm is not None or self.cores is not None
 
 
 class MapOptions(StrictModel):
@@ -70,10 +96,12 @@ class MapOptions(StrictModel):
 
     @model_validator(mode="after")
     def _every_threshold_has_its_map(self) -> Self:
-        for name in ("contour", "distance"):
-            if getattr(self, name) is None and getattr(self.seeds, name) is not None:
+        of_seeds = {"seeds": self.seeds, "seeds.cores": self.seeds.cores}
+        for name, (where, options) in itertools.product(("contour", "distance"), of_seeds.items()):
+            value = options and getattr(options, name)
+            if getattr(self, name) is None and value is not None:
                 raise ValueError(
-                    f"seeds.{name} is {getattr(self.seeds, name):g}, but there is no map {name!r} to "
+                    f"{where}.{name} is {value:g}, but there is no map {name!r} to "
                     f"compare it with; name the volume by the key {name!r}, or leave the threshold out"
                 )
         if unknown := sorted(name for name in self.channels if getattr(self, name, None) is None
@@ -99,4 +127,12 @@ class MapOptions(StrictModel):
             self.threshold, foreground=seeds.foreground,
             contour=None if self.contour is None else contour,
             distance=None if self.distance is None else distance,
+        )
+
+    @property
+    def core_levels(self) -> Levels | None:
+        """The thresholds of cores in bytes; None where there are no such."""
+        cores = self.seeds.cores
+        return cores and Levels.of(
+            self.threshold, foreground=cores.foreground, contour=cores.contour, distance=cores.distance
         )

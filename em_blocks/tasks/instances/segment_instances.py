@@ -11,12 +11,14 @@ from em_blocks.tasks.base import BlockwiseTask
 from em_blocks.tasks.components.find_parts import FindParts
 from em_blocks.tasks.instances.apply_numbers import ApplyNumbers
 from em_blocks.tasks.instances.await_labels import AwaitLabels
+from em_blocks.tasks.instances.boundaries import CountBoundaries
 from em_blocks.tasks.instances.flood import FloodInstances
 from em_blocks.tasks.instances.gaps import FindInstanceGaps, JoinInstanceGaps
 from em_blocks.tasks.instances.join_seeds import JoinSeeds
 from em_blocks.tasks.instances.join_segments import JoinSegments
 from em_blocks.tasks.instances.label_seeds import LabelSeeds
 from em_blocks.tasks.instances.landscape import MarkInstances, kinds_of
+from em_blocks.tasks.instances.merge import MergeFragments, MergeOptions
 from em_blocks.tasks.instances.number import NumberInstances
 from em_blocks.tasks.instances.options import MapOptions
 from em_blocks.tasks.objects.listing import listing_paths, write_listing
@@ -41,6 +43,9 @@ class SegmentInstances(MapOptions, ObjectSteps):
     them: an object for each. Those of fewer than `min_size` voxels are erased, and holes are filled.
     Ids are 1, 2, ... in the order of first voxels (z slowest). Nothing of this depends on the blocks.
 
+    With `merge`, the steps ``RUN.boundaries`` and ``RUN.merge`` after the flood tell which objects that
+    touch are one.
+
     With a `segmentation` in place of maps, the steps are ``RUN.parts``, ``RUN.join``,
     ``RUN.components``, and from ``RUN.gaps`` on as above, with ``RUN.measures``.
 
@@ -51,6 +56,10 @@ class SegmentInstances(MapOptions, ObjectSteps):
     segmentation: VolumeRef | None = Field(
         None, description="Volume of ids in place of maps, e.g. of `em-blocks segment`, which makes it "
         "of affinities: every connected part of an id is an object."
+    )
+    merge: MergeOptions | None = Field(
+        None, description="Which of the objects that touch each other are merged after the flood, as "
+        "`search-instances` fits it. Default: none."
     )
     min_size: PositiveInt = Field(1000, description="Voxels that an object has at least.")
     mask: VolumeRef | None = Field(
@@ -64,13 +73,24 @@ class SegmentInstances(MapOptions, ObjectSteps):
                 "objects are made of maps or of a segmentation: name one of 'foreground' and "
                 "'segmentation'"
             )
-        unused = {*MapOptions.model_fields, "mask", "roi"} & self.model_fields_set
+        unused = {*MapOptions.model_fields, "mask", "roi", "merge"} & self.model_fields_set
         given = sorted(name for name in unused if getattr(self, name) is not None)
         if self.segmentation is not None and given:
             raise ValueError(
                 f"{', '.join(given)} would decide nothing: with 'segmentation', objects are what is "
                 "connected in it. Leave these keys out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _every_feature_has_its_map(self) -> Self:
+        for feature in self.merge.weights if self.merge and not self.segmentation else ():
+            name = feature.partition("_")[0]
+            if name in MapOptions.model_fields and getattr(self, name) is None:
+                raise ValueError(
+                    f"merge.weights has {feature}, but there is no map {name!r} that it could be read "
+                    f"from; name the volume by the key {name!r}, or fit the weights without it"
+                )
         return self
 
     @model_validator(mode="after")
@@ -107,10 +127,9 @@ class SegmentInstances(MapOptions, ObjectSteps):
 
     def _seeds(self) -> list[BlockwiseTask]:
         landscape, changes = self._volume("landscape"), self._folder("seeds")
-        options = {name: getattr(self, name) for name in MapOptions.model_fields}
         return [
             self._step(
-                MarkInstances, "marks", **options, specimen=self.mask, roi=self._roi,
+                MarkInstances, "marks", **self._map_options, specimen=self.mask, roi=self._roi,
                 output=landscape, tables=self._folder("marks"), **self._storage,
             ),
             self._whole(
@@ -136,10 +155,26 @@ class SegmentInstances(MapOptions, ObjectSteps):
                 FloodInstances, "flood", labels=self._volume("labels"),
                 landscape=self._volume("landscape"), output=flooded, tables=sizes, **self._storage,
             ),
+            *self._merge(),
             self._whole(
-                NumberInstances, "numbers", labels=flooded, tables=sizes,
+                NumberInstances, "numbers", labels=flooded, tables=sizes, merged=self._merged,
                 output=self._folder("numbers"), part_shape=self._block_shape, min_size=self.min_size,
                 **{name: self._folder(name) for name in ("all_numbers", "erased", "classes")},
+            ),
+        ]
+
+    def _merge(self) -> list[BlockwiseTask]:
+        if self.merge is None:
+            return []
+        flooded, counted = self._volume("flooded"), self._folder("boundaries")
+        return [
+            self._later(
+                CountBoundaries, "boundaries", labels=flooded, output=counted, **self._map_options
+            ),
+            self._whole(
+                MergeFragments, "merge", labels=flooded, boundaries=counted,
+                tables=self._folder("sizes"), output=self._merged, part_shape=self._block_shape,
+                merge=self.merge,
             ),
         ]
 
@@ -160,7 +195,8 @@ class SegmentInstances(MapOptions, ObjectSteps):
         flooded, gaps, holes = self._volume("flooded"), self._folder("gaps"), self._folder("holes")
         return [
             self._later(
-                FindInstanceGaps, "gaps", labels=flooded, output=gaps, erased=self._folder("erased")
+                FindInstanceGaps, "gaps", labels=flooded, output=gaps, erased=self._folder("erased"),
+                merged=self._merged,
             ),
             self._whole(
                 JoinInstanceGaps, "holes", labels=flooded, tables=gaps, output=holes,
@@ -175,6 +211,14 @@ class SegmentInstances(MapOptions, ObjectSteps):
             holes=self._folder("holes") if self.fill_holes else None, output=self._volume("objects"),
             measures=self._folder("measures"), **self._storage,
         )
+
+    @property
+    def _merged(self) -> str | None:
+        return None if self.merge is None else self._folder("merged")
+
+    @property
+    def _map_options(self) -> dict:
+        return {name: getattr(self, name) for name in MapOptions.model_fields}
 
     @property
     def _storage(self) -> dict:

@@ -18,6 +18,7 @@ from em_blocks.evaluation.instance_search.search import Found, Tried, search
 from em_blocks.geometry import Frame
 from em_blocks.kernels.evaluation.contingency import count_overlaps
 from em_blocks.kernels.evaluation.object_matching import match_objects, overlaps
+from em_blocks.kernels.instances.boundaries import FEATURES
 from em_blocks.outputs import RunContext
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.instances.segment_instances import SegmentInstances
@@ -84,6 +85,28 @@ def test_a_decoder_makes_what_blocks_make_whatever_it_made_before(found, sources
             np.testing.assert_array_equal(decoder.instances(task), blockwise(task))
 
 
+def test_fitted_weights_are_those_of_the_best_choice_and_blocks_merge_alike(sources, tmp_path):
+    grid = {"threshold": [0.6], "seeds": {
+        "foreground": [0.7], "distance": [0.1], "cores": {"contour": [0.05, 0.2], "distance": [0.6]}}}
+    segment = segment_config(sources[0], tmp_path, seeds={"min_size": 5})
+    found = search(search_task(*sources, tmp_path, search=grid, segment=segment, fit_merge=True))
+    plain = search(search_task(*sources, tmp_path, search=grid, segment=segment))
+    assert len(found.tried) == 2 and found.best.score > plain.best.score
+    assert plain.n_cached == 0 and plain.config.merge is None
+    assert found.config.seeds.cores.contour == found.best.values["seeds.cores.contour"]
+    [_, _, _, best] = write_results(found)
+    config = SegmentInstances.from_file(best)
+    assert config.merge == found.config.merge and set(config.merge.weights) == set(FEATURES)
+    labels = blockwise(config)
+    table = count_overlaps(segmentation=labels, truth=read(sources[1]))
+    assert [score["fscore"] for score in found.best.scores] == [
+        match_objects(overlaps(table), iou=iou).fscore for iou in (0.5, 0.75)]
+    with searching._opened(found.task) as trial:
+        np.testing.assert_array_equal(trial._decoder.instances(config), labels)
+    again = search(found.task)
+    assert again.n_cached == 2 and again.config == found.config
+
+
 def test_only_what_changes_is_computed_again(found):
     reads, maps = [], {"foreground": np.random.default_rng(0).integers(0, 256, (6, 20, 20), np.uint8)}
 
@@ -91,7 +114,7 @@ def test_only_what_changes_is_computed_again(found):
         reads.append(smooth_nm)
         return maps
 
-    decoder, segment = Decoder(read_maps), found.task.segment.model_copy(update={
+    decoder, segment = Decoder(read_maps, FRAME.voxel_size), found.task.segment.model_copy(update={
         "contour": None, "distance": None})
     first = decoder._landscape(segment)
     assert decoder._landscape(chosen(segment, {"min_size": 1, "seeds.min_size": 7})) is first
@@ -217,6 +240,8 @@ def test_the_command_prints_the_best_and_takes_the_path_of_a_config(sources, tmp
 @pytest.mark.parametrize(("change", "words"), [
     ({"search": {"seeds": {"contour": [0.2]}}, "no": "contour"}, "no map 'contour'"),
     ({"search": {"threshold": [0.9], "seeds": {"foreground": [0.5]}}}, "No combination can be tried"),
+    ({"search": {"seeds": {"cores": {"contour": [0.2]}}}, "no": "contour"}, "search.seeds.cores.contour"),
+    ({"fit_merge": True, "segment.merge": {"bias": 0.0, "weights": {}}}, "leave one out"),
     ({"search": {"threshold": []}}, "search.threshold"),
     ({"search": {"threshhold": [0.5]}}, "threshhold"),
     ({"search": {"threshold": [1.5]}}, "search.threshold"),
@@ -227,7 +252,9 @@ def test_what_cannot_be_searched_is_one_paragraph_and_writes_nothing(sources, tm
     change = dict(change)
     missing = change.pop("no", None)
     maps = {name: path for name, path in sources[0].items() if name != missing}
+    merge = change.pop("segment.merge", None)
     values = search_config(maps, sources[1], tmp_path) | change
+    values["segment"] |= {"merge": merge} if merge else {}
     (tmp_path / "c.json").write_text(json.dumps(values))
     result = run(tmp_path / "c.json")
     assert result.exit_code == 2 and words in result.stderr

@@ -9,15 +9,17 @@ from scipy import ndimage
 from blockwise import do_all_steps, store_of, stored_files
 from em_blocks.errors import ConfigError, EmBlocksError, VolumeError
 from em_blocks.geometry import Box, Frame
+from em_blocks.kernels.instances.boundaries import boundaries
 from em_blocks.kernels.instances.decode import instances
 from em_blocks.kernels.instances.flood import UNDECIDED
+from em_blocks.kernels.instances.merging import Fragments, Model, merged
 from em_blocks.outputs import RunContext
 from em_blocks.runtime.scheduler.pipeline import run_config
 from em_blocks.tasks.base import BlockReport
 from em_blocks.tasks.instances import flood as flooding_task
 from em_blocks.tasks.instances.segment_instances import SegmentInstances
 from em_blocks.volumes import Volume
-from flooding import filled, slow_instances, slow_landscape
+from flooding import filled, in_order, slow_instances, slow_landscape
 
 FRAME = Frame((40.0, 4.6, 4.6), (400.0, 46.0, -9.2))
 SHAPE = (20, 31, 45)
@@ -238,6 +240,66 @@ def test_cores_do_not_depend_on_the_blocks(tmp_path, predicted, block_shape):
     assert counts["join_seeds", "seeds"] > do_all_steps(without)["join_seeds", "seeds"]
 
 
+CORES = {**SEEDS, "foreground": 0.7, "cores": {"foreground": 0.95, "contour": 0.5}}
+MERGE = {"bias": -14.0, "weights": {"contour_10": 6.0, "area_yx": 1.0, "larger": 0.5}}
+
+
+@pytest.mark.parametrize("block_shape", SHAPES[:2])
+def test_cores_of_thresholds_replace_seeds_that_have_several(tmp_path, predicted, block_shape):
+    task = segmented(predicted, tmp_path, seeds=CORES, block_shape=block_shape)
+    counts = do_all_steps(task)
+    foreground, contour = maps()
+    want = slow_landscape(foreground, contour, threshold=0.6, seeds=CORES)
+    core = (want == 255) & (foreground / 255 >= 0.95) & (contour / 255 <= 0.5)
+    want = np.where(core, 255, np.where(want == 255, 254, np.minimum(want, 253))).astype(np.uint8)
+    np.testing.assert_array_equal(result(task, "landscape"), want)
+    np.testing.assert_array_equal(
+        result(task), instances(want, min_seed_size=3, has_cores=True, **SIZES)
+    )
+    without = segmented(predicted, tmp_path, "b", seeds={**CORES, "cores": None})
+    assert counts["join_seeds", "seeds"] > do_all_steps(without)["join_seeds", "seeds"]
+
+
+def merged_whole(foreground, contour):
+    """The objects of the whole volume with what MERGE says is one."""
+    found = expected(foreground, contour, min_size=1).astype(np.uint32)
+    sizes = np.bincount(found.ravel())[1:]
+    into = merged(
+        boundaries(found, contour, np.zeros_like(contour)),
+        Fragments(np.arange(1, len(sizes) + 1), sizes), Model(MERGE["bias"], MERGE["weights"]),
+        threshold=0.5, voxel_size=FRAME.voxel_size,
+    )
+    return in_order(np.append(0, into)[found], SIZES["min_size"])
+
+
+@pytest.mark.parametrize("block_shape", SHAPES)
+def test_merged_objects_do_not_depend_on_the_blocks(tmp_path, predicted, block_shape):
+    task = segmented(predicted, tmp_path, merge=MERGE, block_shape=block_shape)
+    counts = do_all_steps(task)
+    np.testing.assert_array_equal(result(task), merged_whole(*maps()))
+    assert 9 < counts["merge_fragments", "merged"] < counts["merge_fragments", "fragments"] - 20
+    assert result(task).max() < expected(*maps()).max()
+
+
+@pytest.mark.parametrize("block_shape", [SHAPES[0], SHAPES[2]])
+def test_a_hole_between_two_fragments_is_filled_once_they_are_one(tmp_path, block_shape):
+    values = np.zeros(SHAPE, "uint8")
+    values[3:17, 4:28, 4:40] = 180
+    values[5:15, 6:26, 6:12] = values[5:15, 6:26, 32:38] = 255  # two seeds
+    values[8:12, 12:20, 18:26] = 0  # where their floods meet
+    source = {"foreground": volume(tmp_path, values, "f", scale=255.0)}
+    options = {"seeds": {"foreground": 0.9}, "fill_holes": True, "block_shape": block_shape}
+    apart = segmented(source, tmp_path, "a", **options)
+    do_all_steps(apart)
+    one = segmented(source, tmp_path, "b", merge={"bias": -1.0, "weights": {}}, **options)
+    counts = do_all_steps(one)
+    assert result(apart).max() == 2 and (result(apart) > 0).sum() == (values > 0).sum()
+    box = np.zeros(SHAPE, int)
+    box[3:17, 4:28, 4:40] = 1
+    np.testing.assert_array_equal(result(one), box)
+    assert counts["join_instance_gaps", "filled_voxels"] == 4 * 8 * 8
+
+
 @pytest.mark.parametrize(("voxels", "n"), [(999, 0), (1000, 1)])
 @pytest.mark.parametrize("block_shape", [(20, 32, 48), (5, 8, 24)])
 def test_an_object_needs_its_size_wherever_the_blocks_cut_it(tmp_path, voxels, n, block_shape):
@@ -304,12 +366,13 @@ def test_a_segmentation_gives_an_object_for_every_connected_part(tmp_path, block
 # -- the laws of blockwise tasks ----------------------------------------------------------
 
 
-def test_blocks_done_again_change_nothing(tmp_path, predicted, monkeypatch):
+@pytest.mark.parametrize(("options", "whole"), [({}, expected), ({"merge": MERGE}, merged_whole)])
+def test_blocks_done_again_change_nothing(tmp_path, predicted, monkeypatch, options, whole):
     """Steps run block by block; a flood needs blocks that are far from its own."""
     monkeypatch.setattr(flooding_task, "FIRST_MARGIN_NM", 4.6)
-    task = segmented(predicted, tmp_path, block_shape=(10, 16, 24))
+    task = segmented(predicted, tmp_path, block_shape=(10, 16, 24), **options)
     assert all(report.ok for report in run_config(task, console=Console(quiet=True), serial=True))
-    np.testing.assert_array_equal(result(task), expected(*maps()))
+    np.testing.assert_array_equal(result(task), whole(*maps()))
     before = stored_files(task)
     with store_of(task.steps()[-1]) as store:
         store.database.blocks.delete_many({"index.0": 0})
@@ -332,6 +395,11 @@ def check_all(sources, folder, options):
     [
         ({"seeds": {"foreground": 0.5}}, "seeds.foreground 0.5 is below threshold 0.6"),
         ({"seeds": {"distance": 0.5}}, "there is no map 'distance'"),
+        ({"seeds": {"cores": {"distance": 0.5}}}, "seeds.cores.distance is 0.5, but there is no map"),
+        ({"seeds": {"cores": {}, "neck_nm": 40.0}}, "leave one out"),
+        ({"merge": {"bias": 0.0, "weights": {"distance_50": 1.0}}}, "no map 'distance' that it could be"),
+        ({"merge": {"bias": 0.0, "weights": {"colour": 1.0}}}, "merge.weights"),
+        ({"merge": {"bias": 0.0, "weights": {}, "threshold": 1.0}}, "less than 1"),
         ({"channels": {"membrane": 0}}, "channels names membrane"),
         ({"channels": {"distance": 0}}, "channels names distance"),
         ({"channels": {"contour": 1}}, "has no channels"),
