@@ -15,7 +15,7 @@ TRAIN = [
     *PREDICT, *EVALUATE, "dask", "funlib.persistence>=0.6", "gunpowder>=1.4,<2", "scikit-image>=0.24",
     "tensorboardX>=2.6", "zarr>=2.18,<3",
 ]
-# scikit-learn clusters the embeddings of voxels.
+# scikit-learn clusters the embeddings of voxels, and fits which fragments are one instance.
 EMBEDDINGS = ["scikit-learn>=1.3"]
 # Networks of other labs, and ours for others: ONNX is run, checked, and written by torch (onnxscript);
 # PyYAML for the descriptions of bioimage.io.

@@ -5,6 +5,10 @@ Their maps are blurred, too wide and noisy, with contacts that are overlooked in
 `em-blocks search-instances`, and used on another one of a different seed. The baseline is a threshold
 on the foreground and its components (6 neighbours), threshold and least size searched likewise.
 
+The last way cuts seeds into cores and merges fragments by a model that the search fits
+(`fit_merge`). By default objects are as dense as in tissue; `--per-um3 4 --shape 96 720 720` has more
+that touch than not.
+
 Touching pairs are true objects that share a face of voxels. They are apart if each has a predicted
 object that covers at least half of it, and the two differ.
 """
@@ -15,6 +19,7 @@ import itertools
 import json
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import cc3d
 import click
@@ -24,7 +29,7 @@ from rich.console import Console
 import em_blocks as em
 from em_blocks.evaluation.instance_search.config import SearchInstances
 from em_blocks.evaluation.instance_search.decoder import without_small
-from em_blocks.evaluation.instance_search.search import search
+from em_blocks.evaluation.instance_search.search import Found, search
 from em_blocks.geometry import Triple
 from em_blocks.kernels.evaluation.contingency import count_overlaps
 from em_blocks.kernels.evaluation.object_matching import match_objects, overlaps
@@ -32,15 +37,36 @@ from em_blocks.kernels.evaluation.object_matching import match_objects, overlaps
 VOXEL_SIZE = (30.0, 8.0, 8.0)
 IOUS = (0.5, 0.75)
 MAPS = {"foreground": "foreground", "contour": "contour", "distance": "signed_distance"}
-THRESHOLDS, MIN_SIZES = (0.6, 0.7, 0.8), (500, 1000)
-SEEDS = {"foreground": [0.8, 0.9], "contour": [0.1, 0.15, 0.2, 0.25, 0.3], "min_size": [10, 30]}
-DISTANCES = [0.3, 0.4, 0.5]
+THRESHOLDS, MIN_SIZES = (0.6, 0.7), (500, 1000)
+SEEDS = {"foreground": [0.8], "contour": [0.1, 0.15, 0.2, 0.25, 0.3], "min_size": [10]}
+CORES = {"foreground": [0.8], "contour": [0.1, 0.2], "distance": [0.55, 0.6, 0.65]}
 
 
-def generate(folder: Path, name: str, shape: Triple, seed: int) -> Path:
+class Way(NamedTuple):
+    """A way to decode: its maps, the values of seeds that are searched, and whether to merge."""
+
+    maps: tuple[str, ...]
+    seeds: dict
+    merge: bool = False
+
+
+WAYS = {
+    "foreground, contour": Way(("foreground", "contour"), SEEDS),
+    "foreground, contour, distance": Way(tuple(MAPS), SEEDS | {"distance": [0.3, 0.4, 0.5]}),
+    "cores and merging": Way(
+        tuple(MAPS),
+        {"foreground": [0.7], "contour": [0.5], "distance": [0.2], "min_size": [20], "cores": CORES},
+        merge=True,
+    ),
+}
+
+
+def generate(folder: Path, name: str, shape: Triple, seed: int, per_um3: float) -> Path:
     path = folder / f"{name}.zarr"
     if not path.exists():
-        em.generate_mitochondria(path, seed=seed, shape=shape, voxel_size=VOXEL_SIZE)
+        em.generate_mitochondria(
+            path, seed=seed, shape=shape, voxel_size=VOXEL_SIZE, per_um3=per_um3
+        )
     return path
 
 
@@ -48,32 +74,28 @@ def read(path: Path | str) -> np.ndarray:
     return np.asarray(em.open(path))
 
 
-def config(volume: Path, maps: tuple[str, ...], folder: Path) -> dict:
-    run = f"{volume.stem}_{len(maps)}"
+def config(volume: Path, way: Way, folder: Path) -> dict:
+    run = f"{volume.stem}_{len(way.maps)}{'_merged' * way.merge}"
     return {
         "kind": "segment_instances", "run": run, "output": str(folder / f"{run}_out.zarr"),
-        "num_workers": 2, **{name: str(volume / MAPS[name]) for name in maps},
+        "num_workers": 2, **{name: str(volume / MAPS[name]) for name in way.maps},
     }
 
 
-def searched(volume: Path, maps: tuple[str, ...], folder: Path) -> dict:
+def searched(volume: Path, way: Way, folder: Path) -> Found:
     """The values of the keys that are best on a volume."""
-    seeds = SEEDS | ({"distance": DISTANCES} if "distance" in maps else {})
-    task = SearchInstances.from_dict({
-        "kind": "search_instances", "segment": config(volume, maps, folder),
-        "truth": str(volume / "mitochondria"), "output": str(folder / f"search_{len(maps)}"),
-        "search": {"threshold": THRESHOLDS, "seeds": seeds, "min_size": MIN_SIZES},
-    })
-    found = search(task)
-    return {"values": found.best.values, "tried": len(found.tried), "config": found.config}
+    segment = config(volume, way, folder)
+    return search(SearchInstances.from_dict({
+        "kind": "search_instances", "segment": segment, "fit_merge": way.merge,
+        "truth": str(volume / "mitochondria"), "output": str(folder / f"search_{segment['run']}"),
+        "search": {"threshold": THRESHOLDS, "seeds": way.seeds, "min_size": MIN_SIZES},
+    }))
 
 
-def segmented(volume: Path, maps: tuple[str, ...], folder: Path, best) -> np.ndarray:
+def segmented(volume: Path, way: Way, folder: Path, best: em.SegmentInstances) -> np.ndarray:
     """Instances of a volume by blocks, with the thresholds that were found on another one."""
-    chosen = {name: getattr(best, name) for name in ("threshold", "min_size")}
-    task = em.SegmentInstances.from_dict(
-        config(volume, maps, folder) | chosen | {"seeds": best.seeds.model_dump()}
-    )
+    chosen = best.model_dump(mode="json", include={"threshold", "min_size", "seeds", "merge"})
+    task = em.SegmentInstances.from_dict(config(volume, way, folder) | chosen)
     report = em.run(task, progress=False, overwrite=True)
     assert report.ok, report
     return read(f"{task.output}/objects")
@@ -117,9 +139,11 @@ def touching(truth: np.ndarray) -> list[tuple[int, int]]:
     return sorted(cc3d.contacts(truth.astype(np.uint32), connectivity=6))
 
 
-def measured(folder: Path, shape: Triple, search_shape: Triple, seed: int) -> dict:
-    known = generate(folder, "known", search_shape, seed)
-    unseen = generate(folder, "unseen", shape, seed + 1)
+def measured(
+    folder: Path, shape: Triple, search_shape: Triple, seed: int, per_um3: float
+) -> dict:
+    known = generate(folder, "known", search_shape, seed, per_um3)
+    unseen = generate(folder, "unseen", shape, seed + 1, per_um3)
     truth = read(unseen / "mitochondria")
     pairs = touching(truth)
 
@@ -134,24 +158,27 @@ def measured(folder: Path, shape: Triple, search_shape: Triple, seed: int) -> di
         "baseline": {"threshold": threshold, "min_size": min_size}
         | scores(components(read(unseen / "foreground"), threshold, min_size)),
     }
-    for maps in (("foreground", "contour"), ("foreground", "contour", "distance")):
-        best = searched(known, maps, folder)
-        found = segmented(unseen, maps, folder, best["config"])
-        result["+".join(maps)] = best["values"] | {"tried": best["tried"]} | scores(found)
+    for name, way in WAYS.items():
+        best = searched(known, way, folder)
+        found = segmented(unseen, way, folder, best.config)
+        result[name] = best.best.values | {"tried": len(best.tried)} | scores(found)
     return result
 
 
 @click.command()
-@click.option("--shape", type=int, nargs=3, default=(96, 720, 720), show_default=True)
-@click.option("--search-shape", type=int, nargs=3, default=(64, 448, 448), show_default=True)
+@click.option("--shape", type=int, nargs=3, default=(96, 960, 960), show_default=True)
+@click.option("--search-shape", type=int, nargs=3, default=(96, 640, 640), show_default=True)
+@click.option("--per-um3", default=2.0, show_default=True, help="Objects in a cubic micrometre.")
 @click.option("--seed", default=2026, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep volumes, to go on with them.")
-def main(shape: Triple, search_shape: Triple, seed: int, folder: Path | None) -> None:
+def main(
+    shape: Triple, search_shape: Triple, per_um3: float, seed: int, folder: Path | None
+) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = folder or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         Console(stderr=True).print(f"Working in {work}")
-        print(json.dumps(measured(work, shape, search_shape, seed), indent=2))
+        print(json.dumps(measured(work, shape, search_shape, seed, per_um3), indent=2))
 
 
 if __name__ == "__main__":
