@@ -19,6 +19,7 @@ FLOORS = {
     "cut_ap": 0.8,  # average precision of the rare class of affinities
     "ap": 0.5,  # of an indicator: a few voxels of thousands
     "f1": 0.9, "mitochondria_f1": 0.9,  # of the voxels of organelles
+    "pq": 0.6,  # of instances, with the thresholds of a config that names none
     "fscore": 0.8, "fscore_neurons": 0.6,  # partners by place; in the right neurons too
 }
 """What a shipped network reached at least, by the last part of the score that chose it."""

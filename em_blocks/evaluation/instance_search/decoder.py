@@ -58,14 +58,8 @@ class Decoder:
         found = without_small(found, options.min_size)
         return fill_holes(found, options.max_hole) if options.fill_holes else found
 
-    def fitted(self, options: SegmentInstances, truth: np.ndarray) -> MergeOptions:
-        """Fit the weights that merge the objects of `options` to true ones (z, y, x).
-
-        Raises
-        ------
-        ValueError
-            Unless there are boundaries between two true objects, and boundaries within one.
-        """
+    def fitted(self, options: SegmentInstances, truth: np.ndarray) -> MergeOptions | None:
+        """Fit the weights that merge the objects of `options` to true ones (z, y, x), if they can be."""
         found = self._of_any_size(options)
         fragments, rows = self._boundaries(found, options)
         names = tuple(
@@ -74,7 +68,7 @@ class Decoder:
         )
         owner = main_objects(found, truth)[fragments.ids]
         model = fit(rows, fragments, owner, voxel_size=self._voxel_size, names=names)
-        return MergeOptions(bias=model.bias, weights=dict(model.weights))
+        return model and MergeOptions(bias=model.bias, weights=dict(model.weights))
 
     def _merged(
         self, found: np.ndarray, options: SegmentInstances, merge: MergeOptions

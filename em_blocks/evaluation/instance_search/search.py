@@ -170,11 +170,7 @@ class _Trial:
         found = chosen(self._task.segment, values)
         if not self._task.fit_merge:
             return found
-        try:
-            merge = self._decoder.fitted(found, self._truth)
-        except ValueError:
-            return found
-        return found.model_copy(update={"merge": merge})
+        return found.model_copy(update={"merge": self._decoder.fitted(found, self._truth)})
 
     def _score(self, found: np.ndarray) -> list[dict]:
         table = count_overlaps(segmentation=found, truth=self._truth)

@@ -64,8 +64,10 @@ def merged(
 def fit(
     found: Boundaries, fragments: Fragments, owner: np.ndarray, *, voxel_size: Nm3,
     names: tuple[str, ...] = FEATURES,
-) -> Model:
+) -> Model | None:
     """Fit a model to fragments whose instances are known.
+
+    Returns None unless there are boundaries between two instances, and boundaries within one.
 
     Parameters
     ----------
@@ -73,11 +75,6 @@ def fit(
         True instance of every fragment; 0 where there is none.
     names : tuple of str
         Features that are used.
-
-    Raises
-    ------
-    ValueError
-        Unless there are boundaries between two instances, and boundaries within one.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -85,7 +82,7 @@ def fit(
     known = (u != 0) & (v != 0)
     apart = (u != v)[known]
     if apart.all() or not apart.any():
-        raise ValueError(f"{apart.sum()} of {len(apart)} boundaries lie between two instances")
+        return None
     columns = [FEATURES.index(name) for name in names]
     values = features_of(found, fragments, voxel_size)[known][:, columns]
     mean, scale = values.mean(axis=0), values.std(axis=0)

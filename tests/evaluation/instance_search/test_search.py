@@ -240,7 +240,7 @@ def test_the_command_prints_the_best_and_takes_the_path_of_a_config(sources, tmp
 @pytest.mark.parametrize(("change", "words"), [
     ({"search": {"seeds": {"contour": [0.2]}}, "no": "contour"}, "no map 'contour'"),
     ({"search": {"threshold": [0.9], "seeds": {"foreground": [0.5]}}}, "No combination can be tried"),
-    ({"search": {"seeds": {"cores": {"contour": [0.2]}}}, "no": "contour"}, "search.seeds.cores.contour"),
+    ({"search": {"seeds": {"cores": {"contour": [0.2]}}}, "no": "contour"}, "seeds.cores.contour has"),
     ({"fit_merge": True, "segment.merge": {"bias": 0.0, "weights": {}}}, "leave one out"),
     ({"search": {"threshold": []}}, "search.threshold"),
     ({"search": {"threshhold": [0.5]}}, "threshhold"),

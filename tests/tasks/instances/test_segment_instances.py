@@ -397,7 +397,7 @@ def check_all(sources, folder, options):
         ({"seeds": {"distance": 0.5}}, "there is no map 'distance'"),
         ({"seeds": {"cores": {"distance": 0.5}}}, "seeds.cores.distance is 0.5, but there is no map"),
         ({"seeds": {"cores": {}, "neck_nm": 40.0}}, "leave one out"),
-        ({"merge": {"bias": 0.0, "weights": {"distance_50": 1.0}}}, "no map 'distance' that it could be"),
+        ({"merge": {"bias": 0.0, "weights": {"distance_50": 1.0}}}, "no map 'distance' that it"),
         ({"merge": {"bias": 0.0, "weights": {"colour": 1.0}}}, "merge.weights"),
         ({"merge": {"bias": 0.0, "weights": {}, "threshold": 1.0}}, "less than 1"),
         ({"channels": {"membrane": 0}}, "channels names membrane"),
