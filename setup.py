@@ -17,6 +17,8 @@ TRAIN = [
 ]
 # scikit-learn clusters the embeddings of voxels, and fits which fragments are one instance.
 EMBEDDINGS = ["scikit-learn>=1.3"]
+# Clusters of objects: scikit-learn; communities of graphs by a Leiden under MIT; pictures.
+CLASSES = [*EMBEDDINGS, "graspologic-native>=1.3", "matplotlib>=3.8"]
 # Networks of other labs, and ours for others: ONNX is run, checked, and written by torch (onnxscript);
 # PyYAML for the descriptions of bioimage.io.
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "pyyaml>=6"]
@@ -72,11 +74,12 @@ setup(
         "evaluate": EVALUATE,  # figures, skeletons, GraphML; segmentations scored as waterz does
         "train": TRAIN,
         "embeddings": EMBEDDINGS,
+        "classes": CLASSES,
         "onnx": [*PREDICT, *ONNX],
         "dashboard": DASHBOARD,
         "formats": FORMATS,
         "local": LOCAL,
-        "all": [*TRAIN, *EMBEDDINGS, *ONNX, *DASHBOARD, *FORMATS, *LOCAL],
+        "all": [*TRAIN, *EMBEDDINGS, *CLASSES, *ONNX, *DASHBOARD, *FORMATS, *LOCAL],
         "test": [
             "boto3",
             "flask",

@@ -12,6 +12,7 @@ EXTRAS = {
     "evaluate": ("matplotlib", "networkx", "waterz"),
     "train": ("dask", "gunpowder", "skimage", "tensorboardX", "zarr"),
     "embeddings": ("sklearn",),
+    "classes": ("graspologic_native", "matplotlib", "sklearn"),
     "onnx": ("onnx", "onnxruntime", "onnxscript", "yaml"),
     "dashboard": ("starlette", "uvicorn"),
     "formats": ("hdf5plugin", "mrcfile", "nibabel", "wkw"),

@@ -35,6 +35,9 @@ VERBS: dict[str, tuple[str | None, str]] = {
     "search-instances": (
         "em_blocks.cli.evaluation.search_instances", "Search thresholds of segment-instances."
     ),
+    "cluster": (
+        "em_blocks.cli.objects.cluster", "Find clusters of similar objects in tables of features."
+    ),
     "clean": (None, "Split disconnected labels and remove small components."),
     "link-slabs": (None, "Link the labels of slabs that were segmented each for itself."),
     "downsample": (None, "Make a pyramid of coarser levels."),
