@@ -194,7 +194,8 @@ IDS, VOLUME, VECTOR, CLASSES = planted()
     ("net.parquet", {"id": IDS.astype(float), "latent": VECTOR}, "are double, but whole numbers"),
     ("net.parquet", {"id": -np.arange(120), "latent": VECTOR}, "empty or negative"),
     ("net.parquet", {"id": IDS, "latent": [[1.0]] + [[1.0, 2.0]] * 119}, "the lengths 1, 2"),
-    ("classes.csv", {"id": np.append(IDS[1:], np.uint64(7)), "class": CLASSES}, "classes of 1 ids that are in no table"),
+    ("classes.csv", {"id": np.append(IDS[1:], np.uint64(7)), "class": CLASSES},
+     "classes of 1 ids that are in no table"),
     ("classes.csv", {"id": IDS, "class": [""] * 120}, "no class for any object"),
 ])
 def test_wrong_tables_are_refused_and_nothing_is_written(tmp_path, name, columns, said):
