@@ -48,7 +48,7 @@ def _rows(schema: dict, hidden: dict) -> Iterator[tuple[str, ...]]:
     """Yield the cells of every key but those that are as in `hidden`."""
     for key, value in schema["properties"].items():
         if hidden.get(key) != value:
-            yield from _key_rows(key, value, key in schema.get("required", ()), schema["$defs"])
+            yield from _key_rows(key, value, key in schema.get("required", ()), schema.get("$defs", {}))
 
 
 def _key_rows(key: str, value: dict, required: bool, models: dict) -> Iterator[tuple[str, ...]]:

@@ -38,6 +38,9 @@ VERBS: dict[str, tuple[str | None, str]] = {
     "cluster": (
         "em_blocks.cli.objects.cluster", "Find clusters of similar objects in tables of features."
     ),
+    "classify": (
+        "em_blocks.cli.objects.classify", "Tell the classes of objects from some examples."
+    ),
     "clean": (None, "Split disconnected labels and remove small components."),
     "link-slabs": (None, "Link the labels of slabs that were segmented each for itself."),
     "downsample": (None, "Make a pyramid of coarser levels."),

@@ -16,13 +16,14 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def schemas() -> dict[str, dict]:
     """Return one JSON Schema per kind of config."""
     from em_blocks.evaluation.instance_search.config import SearchInstances
-    from em_blocks.evaluation.object_classes.config import ClusterObjects
+    from em_blocks.evaluation.object_classes.config import ClassifyObjects, ClusterObjects
     from em_blocks.evaluation.partners_config import EvaluateSynapses
     from em_blocks.models.config import SetupConfig
 
     models = {kind: task_class(kind) for kind in TASKS.builtin} | {
         "evaluate_synapses": EvaluateSynapses, "search_instances": SearchInstances,
-        "cluster_objects": ClusterObjects, "setup": SetupConfig,
+        "cluster_objects": ClusterObjects,
+        "classify_objects": ClassifyObjects, "setup": SetupConfig,
     }
     return {
         name: {"$schema": DIALECT, **model.model_json_schema()} for name, model in models.items()
