@@ -13,11 +13,10 @@ import itertools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import cc3d
 import numpy as np
 
 from em_blocks.geometry import Triple, triple
-from em_blocks.kernels.components.runs import sizes_and_first
+from em_blocks.kernels.components.runs import connect_runs, find_runs, paint_runs
 
 UPPER = [triple(d) for d in itertools.product((-1, 0, 1), repeat=3) if d > (0, 0, 0)]
 """Directions (z, y, x) to the 13 neighbours of a block that come after it; the others are their
@@ -60,15 +59,12 @@ def find_parts(labels: np.ndarray, connectivity: Connectivity = 26) -> Parts:
     connectivity : 6 or 26
     """
     labels = np.ascontiguousarray(labels)
-    numbers, n = cc3d.connected_components(labels, connectivity=connectivity, return_N=True)
-    sizes, first = sizes_and_first(numbers.ravel(), n)
-    order = np.argsort(first)
-    if (np.diff(order) < 0).any():
-        # So far cc3d numbers parts by their first voxels itself, but it does not promise to.
-        rank = np.zeros(len(order) + 1, numbers.dtype)
-        rank[order + 1] = np.arange(1, len(order) + 1)
-        numbers, first, sizes = rank[numbers], first[order], sizes[order]
-    return Parts(numbers, labels.ravel()[first], sizes, first)
+    runs = find_runs(labels)
+    found = connect_runs(runs, triple(labels.shape), by_corners=connectivity == 26)
+    kind = np.uint16 if len(found.sizes) <= np.iinfo(np.uint16).max else np.uint32
+    numbers = np.zeros(labels.shape, kind)
+    paint_runs(numbers.ravel(), runs.first, runs.lengths, found.numbers.astype(kind))
+    return Parts(numbers, labels.ravel()[found.first], found.sizes, found.first)
 
 
 class Borders(NamedTuple):

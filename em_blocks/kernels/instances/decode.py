@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from em_blocks.kernels.components.block_components import Connectivity, find_parts
-from em_blocks.kernels.components.runs import replaced
+from em_blocks.geometry import triple
+from em_blocks.kernels.components.block_components import Connectivity
+from em_blocks.kernels.components.runs import connect_runs, containing, find_runs, replaced
 from em_blocks.kernels.instances.flood import flood
 from em_blocks.kernels.instances.landscape import SEED
 from em_blocks.kernels.instances.numbers import numbers_of, sizes_of
@@ -47,14 +48,17 @@ def first_labels(
     landscape: np.ndarray, *, min_seed_size: int, min_size: int, has_cores: bool = False
 ) -> np.ndarray:
     """Return the labels (z, y, x), uint32, that a flood of the landscape begins with."""
-    found = [find_parts(values, FACES) for values in nested(landscape, has_cores)]
+    runs = [find_runs(values) for values in nested(landscape, has_cores)]
+    shape = triple(landscape.shape)
+    found = [connect_runs(each, shape, by_corners=False) for each in runs]
     inner = [
-        Nested(parts.sizes, parts.first, outer.numbers.ravel()[parts.first] - 1)
-        for outer, parts in pairwise(found)
+        Nested(parts.sizes, parts.first, outer.numbers[containing(outer_runs, parts.first)] - 1)
+        for (outer_runs, _), (outer, parts) in zip(pairwise(runs), pairwise(found), strict=True)
     ]
     decided = decide(found[0].sizes, *inner, min_seed_size=min_seed_size, min_size=min_size)
-    return labelled([
-        (parts.numbers, np.append(0, labels)) for parts, labels in zip(found, decided, strict=False)
+    return labelled(shape, [
+        (each, labels[parts.numbers - 1])
+        for each, parts, labels in zip(runs, found, decided, strict=False)
     ])
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from em_blocks.geometry import Triple
+from em_blocks.kernels.components.runs import Runs, paint_runs
 from em_blocks.kernels.instances.flood import UNDECIDED
 
 
@@ -79,15 +80,17 @@ def decide(
     return Decided(components, labels[:n_seeds], labels[n_seeds:])
 
 
-def labelled(levels: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def labelled(shape: Triple, levels: Sequence[tuple[Runs, np.ndarray]]) -> np.ndarray:
     """Return the labels that a flood begins with.
 
     Parameters
     ----------
+    shape : (3,) int
+        Voxels (z, y, x).
     levels : sequence of pairs
-        For components, then for seeds and cores if any of them have labels: their numbers (z, y, x), 0
-        elsewhere, and int64 labels of the numbers 0, 1, 2, ...: 0, then as in `Decided`. What is
-        `UNDECIDED` as a component gets the label of its seed or core.
+        For components, then for seeds and cores if any of them have labels: their runs, and the label
+        of every run, int64, as in `Decided`. What is `UNDECIDED` as a component gets the label of its
+        seed or core.
 
     Returns
     -------
@@ -98,17 +101,12 @@ def labelled(levels: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     OverflowError
         If a label is too large.
     """
-    found = np.zeros(levels[0][0].shape, np.uint32)
-    for level, (numbers, labels) in enumerate(levels):
-        if labels.max() > UNDECIDED:
+    found = np.zeros(shape, np.uint32)
+    flat = found.ravel()
+    for level, (runs, labels) in enumerate(levels):
+        if labels.max(initial=0) > UNDECIDED:
             raise OverflowError(f"there are labels up to {labels.max()}, above {UNDECIDED - 1}")
-        _fill(found.ravel(), numbers.ravel(), labels.astype(np.uint32), 0 if level == 0 else UNDECIDED)
+        # A run of seeds lies in one component, and one of cores in one seed.
+        painted = labels != 0 if level == 0 else flat[runs.first] == UNDECIDED
+        paint_runs(flat, runs.first[painted], runs.lengths[painted], labels[painted].astype(np.uint32))
     return found
-
-
-@njit(cache=True, nogil=True)
-def _fill(found, numbers, labels, replaced):
-    """Give voxels of the label `replaced` those of their numbers."""
-    for i in range(len(found)):
-        if numbers[i] > 0 and found[i] == replaced:
-            found[i] = labels[numbers[i]]

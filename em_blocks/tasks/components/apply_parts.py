@@ -13,7 +13,7 @@ from pydantic import Field
 from em_blocks.config import Shape3, StorePath, VolumeRef
 from em_blocks.errors import ConfigError, VolumeError
 from em_blocks.geometry import Block, BlockGrid, Box, Triple
-from em_blocks.kernels.components.block_components import Connectivity, Parts, find_parts
+from em_blocks.kernels.components.block_components import Connectivity, find_parts
 from em_blocks.outputs import RunContext, TableOutput, VolumeOutput
 from em_blocks.tasks.base import BlockReport, BlockwiseTask, ProcessBlock
 from em_blocks.tasks.components.find_parts import flat_voxels, identity_of
@@ -137,19 +137,21 @@ def apply_changes(
     parts = find_parts(values, connectivity)
     ids = np.zeros(len(parts.ids) + 1, dtype)  # 0 stays 0
     ids[1:] = parts.ids
-    changed_ids(ids, parts, changes, box, shape)
+    changed_ids(ids, parts.first, changes, box, shape)
     return ids[parts.numbers]
 
 
-def changed_ids(ids: np.ndarray, parts: Parts, changes: Columns, box: Box, shape: Triple) -> None:
+def changed_ids(
+    ids: np.ndarray, first: np.ndarray, changes: Columns, box: Box, shape: Triple
+) -> None:
     """Give parts of a block their new ids.
 
     Parameters
     ----------
     ids : (n + 1,) integer array
         Ids by the numbers of parts; is changed.
-    parts : Parts
-        Of the block `box` of a volume of `shape` voxels.
+    first : (n,) int array
+        First voxels of the parts in the flat block `box` of a volume of `shape` voxels.
     changes : columns
         As `JoinParts` wrote them for this block.
 
@@ -158,7 +160,7 @@ def changed_ids(ids: np.ndarray, parts: Parts, changes: Columns, box: Box, shape
     VolumeError
         If a part that should change is not there.
     """
-    voxels = flat_voxels(parts.first, box, shape)  # ascending: parts are in this order
+    voxels = flat_voxels(first, box, shape)  # ascending: parts are in this order
     places = np.searchsorted(voxels, changes["voxel"])
     if not np.array_equal(voxels.take(places, mode="clip"), changes["voxel"]):
         raise VolumeError(

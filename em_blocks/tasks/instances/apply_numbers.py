@@ -13,7 +13,7 @@ from em_blocks.config import Shape3, StorePath
 from em_blocks.errors import VolumeError
 from em_blocks.geometry import Block
 from em_blocks.kernels.components.object_measures import measure_objects
-from em_blocks.kernels.components.runs import replaced
+from em_blocks.kernels.components.runs import find_runs, paint_runs, replaced
 from em_blocks.outputs import RunContext, TableOutput, VolumeOutput
 from em_blocks.tasks.base import BlockReport, ProcessBlock
 from em_blocks.tasks.components.apply_parts import changes_in_block
@@ -88,13 +88,17 @@ class ApplyNumbers(OfEarlierStep):
         yield process
 
     def _numbered(self, values: np.ndarray, numbers: Columns) -> np.ndarray:
-        found, missing = replaced(values.ravel(), numbers["label"], numbers["number"])
+        runs = find_runs(values)
+        new, missing = replaced(runs.ids, numbers["label"], numbers["number"])
         if missing[0]:
             raise VolumeError(
                 f"{self.labels} holds the label {missing[0]}, which the table {self.numbers} does not: "
                 "the labels have changed since they were numbered. Run the job again with --overwrite."
             )
-        return found.reshape(values.shape)
+        found = np.zeros(values.shape, np.uint64)  # memory that nothing is painted into costs nothing
+        kept = new != 0
+        paint_runs(found.ravel(), runs.first[kept], runs.lengths[kept], new[kept])
+        return found
 
 
 def _numbers_in_block(tables: BlockTables, block: Block) -> Columns:

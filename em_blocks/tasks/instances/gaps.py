@@ -11,7 +11,7 @@ from pydantic import Field
 
 from em_blocks.config import StorePath
 from em_blocks.geometry import Box
-from em_blocks.kernels.components.runs import replaced
+from em_blocks.kernels.components.runs import find_runs, paint_runs, replaced
 from em_blocks.outputs import TableOutput
 from em_blocks.tasks.components.join_blocks import Decided
 from em_blocks.tasks.instances.merge import merges
@@ -44,7 +44,10 @@ class FindInstanceGaps(FindGaps):
         """Return labels after merging; 0 beyond the volume and of what is erased."""
         labels = super().ids_in(box)
         if len(self._erased):
-            labels[np.isin(labels, self._erased)] = 0
+            runs = find_runs(labels)
+            gone = np.isin(runs.ids, self._erased)
+            nothing = np.zeros(int(gone.sum()), labels.dtype)
+            paint_runs(labels.ravel(), runs.first[gone], runs.lengths[gone], nothing)
         if self._merged:
             labels = fastremap.remap(labels, self._merged, preserve_missing_labels=True)
         return labels

@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from em_blocks.config import Shape3, StorePath
-from em_blocks.geometry import Block, Box, Triple
-from em_blocks.kernels.components.block_components import Parts, find_parts
-from em_blocks.kernels.instances.decode import FACES, nested
+from em_blocks.geometry import Block, Box, Triple, triple
+from em_blocks.kernels.components.runs import connect_runs, find_runs
+from em_blocks.kernels.instances.decode import nested
 from em_blocks.kernels.instances.flood import UNDECIDED
 from em_blocks.kernels.instances.seeds import labelled
 from em_blocks.outputs import RunContext, TableOutput, VolumeOutput
@@ -105,15 +105,18 @@ def labels_of_block(
     levels = []
     for level, values in enumerate(nested(landscape, has_cores=len(rows) == len(KINDS))):
         if level == 0 or (inner and len(rows[level]["voxel"])):
-            parts = find_parts(values, FACES)
-            labels = _labels_of(parts, rows[level], inner if level else 0, box, shape)
-            levels.append((parts.numbers, labels))
-    return labelled(levels)
+            runs = find_runs(values)
+            parts = connect_runs(runs, triple(landscape.shape), by_corners=False)
+            labels = _labels_of(parts.first, rows[level], inner if level else 0, box, shape)
+            levels.append((runs, labels[parts.numbers]))
+    return labelled(triple(landscape.shape), levels)
 
 
-def _labels_of(parts: Parts, changes: Columns, others: int, box: Box, shape: Triple) -> np.ndarray:
-    """Label of every number of a part; `others` of those that have no row."""
-    found = np.full(len(parts.ids) + 1, others, np.int64)
+def _labels_of(
+    first: np.ndarray, changes: Columns, others: int, box: Box, shape: Triple
+) -> np.ndarray:
+    """Label of every number of a part, by their first voxels; `others` of those that have no row."""
+    found = np.full(len(first) + 1, others, np.int64)
     found[0] = 0
-    changed_ids(found, parts, changes, box, shape)
+    changed_ids(found, first, changes, box, shape)
     return found

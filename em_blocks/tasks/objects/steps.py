@@ -10,10 +10,11 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from em_blocks.config import StorePath
-from em_blocks.geometry import Block, Box, Frame, Triple
+from em_blocks.geometry import Block, Box, Frame, Triple, triple
 from em_blocks.kernels.components.block_components import find_parts
 from em_blocks.kernels.components.gaps import Touched, joined_touches, touched_by
 from em_blocks.kernels.components.join_components import JoinedParts, join_parts
+from em_blocks.kernels.components.runs import connect_runs, find_runs, paint_runs
 from em_blocks.outputs import RunContext, TableOutput
 from em_blocks.tasks.base import BlockReport, ProcessBlock
 from em_blocks.tasks.components.apply_parts import ApplyParts, changed_ids, changes_in_block
@@ -140,7 +141,7 @@ def gap_tables(grown: np.ndarray, block: Block, shape: Triple) -> dict[str, Colu
     around = box.grow((1, 1, 1))
     inside = np.zeros(grown.shape, bool)
     inside[around.intersect(Box((0, 0, 0), shape)).relative_to(around).slices] = True
-    gaps = ((grown == 0) & inside).astype(np.uint8)
+    gaps = ((grown == 0) & inside).view(np.uint8)
     parts = find_parts(gaps[1:-1, 1:-1, 1:-1], _FACES)
     found = tables_of_parts(gaps, parts, box, shape, _FACES)
     touched = touched_by(parts.numbers, grown, n_parts=len(parts.ids), box=box, shape=shape)
@@ -206,7 +207,11 @@ def fill_gaps(
     """Return the ids (z, y, x) of a block with its holes filled."""
     if not len(changes["voxel"]):
         return values
-    gaps = find_parts((values == 0).astype(np.uint8), _FACES)
-    ids = np.zeros(len(gaps.ids) + 1, values.dtype)
-    changed_ids(ids, gaps, changes, block.write_box, shape)
-    return np.where(values == 0, ids[gaps.numbers], values)
+    runs = find_runs((values == 0).view(np.uint8))
+    gaps = connect_runs(runs, triple(values.shape), by_corners=False)
+    ids = np.zeros(len(gaps.first) + 1, values.dtype)
+    changed_ids(ids, gaps.first, changes, block.write_box, shape)
+    new, found = ids[gaps.numbers], values.copy()
+    filled = new != 0
+    paint_runs(found.ravel(), runs.first[filled], runs.lengths[filled], new[filled])
+    return found
