@@ -11,7 +11,7 @@ import numpy as np
 from em_blocks.errors import ConfigError, GeometryError, VolumeError
 from em_blocks.geometry import Box, Frame, Nm3, Triple, triple
 from em_blocks.kernels.instances.landscape import Levels, as_bytes, is_core, landscape, with_cores
-from em_blocks.kernels.instances.smooth import reach, smooth
+from em_blocks.kernels.instances.smooth import may_reach, reach, smooth
 from em_blocks.kernels.transforms.reflection import reflected
 from em_blocks.tasks.instances.options import MapOptions
 from em_blocks.volumes.predictions import Prediction, check_prediction, open_prediction
@@ -53,7 +53,12 @@ class Maps:
         VolumeError
             If a map holds NaN, or values that are no probabilities.
         """
-        return landscape_of(self.smoothed(box), self.options.levels, self.options.core_levels)
+        levels, sigma = self.options.levels, self._sigma
+        values = {name: self._around(name, box) for name in self.opened}
+        # Elsewhere is background, whatever the other maps say.
+        needed = may_reach(values["foreground"], sigma, levels.mask)
+        smoothed = {name: smooth(each, sigma, needed) for name, each in values.items()}
+        return landscape_of(smoothed, levels, self.options.core_levels)
 
     @property
     def identity(self) -> dict:
@@ -67,7 +72,7 @@ class Maps:
 
     def smoothed(self, box: Box) -> dict[str, np.ndarray]:
         """Return the maps (z, y, x) of a box of voxels of the region, uint8; raises `VolumeError`."""
-        return {name: self._smoothed(name, box) for name in self.opened}
+        return {name: smooth(self._around(name, box), self._sigma) for name in self.opened}
 
     def check(self, region: Triple) -> None:
         """Raise an `EmBlocksError` unless the maps cover the region and a sample holds probabilities."""
@@ -93,11 +98,15 @@ class Maps:
                 "known there; give a 'roi' that all maps cover."
             )
 
-    def _smoothed(self, name: str, box: Box) -> np.ndarray:
+    def _around(self, name: str, box: Box) -> np.ndarray:
+        """Return the bytes of a map in a box and as far around it as smoothing reaches."""
         prediction = self.opened[name]
-        sigma = sigma_of(self.options.smooth_nm, self.frame.voxel_size)
-        there = prediction.place.to_box(self.frame.to_roi(box)).grow(reach(sigma))
-        return smooth(_mirrored(name, prediction, there), sigma)
+        there = prediction.place.to_box(self.frame.to_roi(box)).grow(reach(self._sigma))
+        return _mirrored(name, prediction, there)
+
+    @property
+    def _sigma(self) -> Nm3:
+        return sigma_of(self.options.smooth_nm, self.frame.voxel_size)
 
 
 def landscape_of(maps: dict[str, np.ndarray], levels: Levels, cores: Levels | None) -> np.ndarray:

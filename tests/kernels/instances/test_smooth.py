@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from em_blocks.kernels.instances.smooth import reach, smooth
+from em_blocks.kernels.instances.smooth import PART, may_reach, reach, smooth
 
 VALUES = np.random.default_rng(3).integers(0, 256, (21, 24, 35)).astype(np.uint8)
 
@@ -39,3 +39,16 @@ def test_what_is_smaller_than_the_reach_or_no_bytes_is_refused():
         smooth(VALUES[:, :8], (0, 1, 0))
     with pytest.raises(ValueError, match="as uint8, got float32"):
         smooth(VALUES.astype("float32"), (0, 1, 0))
+
+
+@pytest.mark.parametrize("sigma", [(0.6, 1.0, 1.7), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.6, 0.0, 0.0),
+                                   (0.0, 0.0, 0.0)])
+def test_what_may_reach_a_level_is_smoothed_as_ever(sigma):
+    values = np.random.default_rng(5).integers(0, 100, (12, 40, 300)).astype(np.uint8)
+    values[5:8, 20:25, 100:110] = 255
+    every, needed = smooth(values, sigma), may_reach(values, sigma, 128)
+    found = smooth(values, sigma, needed)
+    inside = needed.repeat(PART, axis=2)[:, :, : every.shape[2]]
+    assert 0 < inside.sum() < 0.8 * inside.size
+    assert (found[inside] == every[inside]).all() and every[~inside].max() < 128
+    assert every.max() >= 128 and (every[inside] >= 128).sum() == (every >= 128).sum()
