@@ -107,7 +107,7 @@ class FloodInstances(OfEarlierStep):
             given, here = labels.read(seen), found[open_box.relative_to(box).slices]
             flood(landscape.read(seen), given, open_sides=_open_sides(seen, labels.shape))
             given = given[open_box.relative_to(seen).slices]
-            here[here == UNDECIDED] = given[here == UNDECIDED]
+            np.copyto(here, given, where=here == UNDECIDED)
             if seen == labels.box and (here == UNDECIDED).any():
                 raise _without_seeds(open_box)
             margin, floods = triple(2 * m for m in margin), floods + 1
