@@ -102,6 +102,7 @@ setup(
     entry_points={
         "console_scripts": [
             "em-blocks=em_blocks.cli.main:main",
+            "compute_features_blockwise.py=em_blocks.pipelines.compute_features_blockwise:main",
             "cluster_clefts_blockwise.py=em_blocks.pipelines.cluster_clefts_blockwise:main",
             "map_synapses_blockwise.py=em_blocks.pipelines.map_synapses_blockwise:main",
             "predict_blockwise.py=em_blocks.pipelines.predict_blockwise:main",

@@ -32,7 +32,7 @@ ROOMS = {
     "kernels": [
         {"plots"},
         {"evaluation", "connectome", "skeletons", "synthetic", "neuroglancer"},
-        {"synapses", "instances"},
+        {"synapses", "instances", "objects"},
         {"components"},
         {"segmentation", "transforms", "images", "linking"},
     ],

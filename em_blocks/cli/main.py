@@ -30,6 +30,10 @@ VERBS: dict[str, tuple[str | None, str]] = {
     "extract-synapses": (None, "Find synaptic partners in predictions."),
     "threshold": (None, "Turn probabilities into a volume of classes."),
     "objects": (None, "Find the objects of predicted classes, fill their holes, list them."),
+    "features": (
+        "em_blocks.pipelines.compute_features_blockwise",
+        "Measure the objects of a volume: size, shape, surface, grey values."
+    ),
     "segment-instances": (None, "Make one label per object of predicted maps, flooded from seeds."),
     "cluster-embeddings": (None, "Label the objects of embeddings, every block for itself."),
     "search-instances": (

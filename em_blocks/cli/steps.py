@@ -89,10 +89,8 @@ def steps_command(
             extra.before(task, dry_run)
         if options.pop("print_only"):
             _print_script(name, task, config, overrides)
-        elif dry_run:
-            _print_plan(task)
         else:
-            _run(task, **options)
+            run_steps(task, dry_run=dry_run, **options)
 
     command.params[1:1] = [extra.option for extra in extra_options]
     return command
@@ -104,6 +102,14 @@ def _print_script(
     from em_blocks.runtime.launchers.job_script import hand_script
 
     click.echo(hand_script(name, task.steps()[0], config, overrides), nl=False)
+
+
+def run_steps(task: RunConfig, *, dry_run: bool, **options) -> None:
+    """Run all steps of a config, or print their plan; `options` are those of a command of steps."""
+    if dry_run:
+        _print_plan(task)
+    else:
+        _run(task, **options)
 
 
 def _print_plan(task: RunConfig) -> None:

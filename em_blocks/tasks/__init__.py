@@ -22,6 +22,7 @@ TASKS = Registry("em_blocks.tasks", {
     "predict_checkpoints": "em_blocks.tasks.prediction.predict_checkpoints:PredictCheckpoints",
     "threshold": "em_blocks.tasks.objects.threshold:Threshold",
     "objects": "em_blocks.tasks.objects.objects:Objects",
+    "features": "em_blocks.tasks.features.features:Features",
     "segment_instances": "em_blocks.tasks.instances.segment_instances:SegmentInstances",
     "cluster_embeddings": "em_blocks.tasks.instances.cluster_embeddings:ClusterEmbeddings",
     "segment": "em_blocks.tasks.segmentation.segment:Segment",

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 from em_blocks.geometry import Triple
-from em_blocks.kernels.components.runs import find_runs
+from em_blocks.kernels.components.numbering import number_ids
+from em_blocks.kernels.components.runs import Runs, find_runs
 
 
 class Measures(NamedTuple):
@@ -41,17 +43,42 @@ def measure_objects(labels: np.ndarray, offset: Triple) -> Measures:
         Index of the first voxel.
     """
     runs = find_runs(labels)
-    ids, member = np.unique(runs.ids, return_inverse=True)
-    _, ny, nx = labels.shape
-    row, x = np.divmod(runs.first, nx)
-    first = np.stack([row // ny, row % ny, x], axis=1)
-    last = first + np.stack([np.zeros_like(x), np.zeros_like(x), runs.lengths - 1], axis=1)
+    return measure_runs(runs, *number_ids(runs.ids), labels.shape, offset)
+
+
+def measure_runs(
+    runs: Runs, ids: np.ndarray, member: np.ndarray, shape: Triple, offset: Triple
+) -> Measures:
+    """Measure the objects of a block from its runs.
+
+    Parameters
+    ----------
+    ids, member : int64 arrays
+        As `number_ids` returns them.
+    shape, offset : (3,) int
+        Voxels (z, y, x) of the block, and the index of its first one.
+    """
+    voxels, sums, begin, end = _measured(runs.first, runs.lengths, member, len(ids), shape)
     shift = np.asarray(offset, np.int64)
-    parts = Measures(
-        runs.ids, runs.lengths, (first + last + 2 * shift) * runs.lengths[:, None] // 2, first + shift,
-        last + 1 + shift,
-    )
-    return _merged(parts, ids, member)
+    return Measures(ids, voxels, sums + voxels[:, None] * shift, begin + shift, end + shift)
+
+
+@njit(cache=True, nogil=True)
+def _measured(first, lengths, member, n, shape):
+    voxels, sums = np.zeros(n, np.int64), np.zeros((n, 3), np.int64)
+    begin, end = np.full((n, 3), np.iinfo(np.int64).max), np.zeros((n, 3), np.int64)
+    for i in range(len(first)):
+        object, length = member[i], lengths[i]
+        row, x = first[i] // shape[2], first[i] % shape[2]
+        z, y = row // shape[1], row % shape[1]
+        voxels[object] += length
+        sums[object, 0] += length * z
+        sums[object, 1] += length * y
+        sums[object, 2] += length * x + length * (length - 1) // 2
+        for axis, a, b in ((0, z, z + 1), (1, y, y + 1), (2, x, x + length)):
+            begin[object, axis] = min(begin[object, axis], a)
+            end[object, axis] = max(end[object, axis], b)
+    return voxels, sums, begin, end
 
 
 def merge_measures(parts: Sequence[Measures]) -> Measures:

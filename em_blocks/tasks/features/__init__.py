@@ -1,0 +1,1 @@
+"""Features of objects: measured in every block, one table of all, documents in the database."""
