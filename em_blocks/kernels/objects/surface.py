@@ -84,8 +84,8 @@ def smooth_area(exits: np.ndarray, voxel_size: Triple) -> np.ndarray:
 
     Lines in 13 directions are counted where they cross a surface (Crofton's formula), weighted so
     that planes of all orientations have their area as nearly as possible, and exactly in the mean
-    over orientations: convex round objects are right. On cubic voxels a plane is wrong by at most 8 %; the
-    longer voxels are, the less is known of surfaces oblique to them.
+    over orientations: balls are right for all voxel sizes. On cubic voxels a plane is wrong by at most
+    8 %; on voxels of 30 x 8 x 8 nm one across the long axis is 29 % too small.
 
     Parameters
     ----------

@@ -59,7 +59,7 @@ class Features(RunConfig):
     def _is_parquet(cls, output: Path) -> Path:
         if output.suffix != _SUFFIX:
             raise ValueError(
-                f"the table is written as Parquet, so its name must end in {_SUFFIX}, got {output.name!r}"
+                f"the table is a Parquet file, so its name must end in {_SUFFIX}, got {output.name!r}"
             )
         return output
 
@@ -108,8 +108,8 @@ class Features(RunConfig):
         table = pa.table(BlockTables(self._folder("table")).read(WHOLE))
         if not table.num_rows:
             raise ConfigError(
-                f"{self.labels} holds no object: all voxels are 0, so there is no table to write. Name the "
-                "volume of ids, or another region."
+                f"{self.labels} holds no object: all voxels are 0, so there is no table to write. Name "
+                "the volume of ids, or another region."
             )
         for path, write in ((self.output, pq.write_table), (self._csv, pyarrow.csv.write_csv)):
             with written_whole(path) as partial:

@@ -17,7 +17,7 @@ from em_blocks.tasks.region import box_of
 from em_blocks.volumes.imports.sources import ReadBox
 from em_blocks.volumes.labels import Labels, open_labels, placed, same_grid
 from em_blocks.volumes.samples import sample_boxes
-from em_blocks.volumes.values import Values, opened_values
+from em_blocks.volumes.values import Values, describe, opened_values, placed_values
 
 
 class Measured(NamedTuple):
@@ -89,22 +89,22 @@ def opened(labels: VolumeRef, em: VolumeRef | None, roi: RoiConfig | None) -> It
         ids = stack.enter_context(open_labels(labels, negative=None))
         if em is None:
             image = None
-            ids.place  # noqa: B018  raises where nothing says how large voxels are
         else:
             image = stack.enter_context(opened_values(em))
             _check_grey(image)
             ids, image = placed([ids, image])
             same_grid([ids, image])
-        yield Measured(ids, image, box_of(roi, ids, "volume of objects"))
+        values = placed_values(describe(labels)) if image is None else image
+        yield Measured(ids, image, box_of(roi, values, "volume"))
 
 
 def _check_grey(image: Values) -> None:
     if image.channels is not None or image.dtype != np.uint8:
         channels = "" if image.channels is None else f" in {image.channels} channels"
         raise ConfigError(
-            f"'em' is {image.path}, which holds {image.dtype}{channels}, but one uint8 value per voxel is "
-            "needed: percentiles are exact only where all grey values can be counted. Make such a volume "
-            "by `em-blocks convert`."
+            f"'em' is {image.path}, which holds {image.dtype}{channels}, but one uint8 value per voxel "
+            "is needed: percentiles are exact only where all grey values can be counted. Make such a "
+            "volume by `em-blocks convert`."
         )
 
 

@@ -53,4 +53,5 @@ def test_statistics_are_those_of_the_voxels(seed, shape, levels):
 
 def test_a_constant_has_no_spread():
     found = features_of(np.ones((2, 3, 4), int), np.full((2, 3, 4), 255, np.uint8))
-    assert [found[f"em_{name}"][0] for name in ("mean", "std", "entropy_bits", "contrast")] == [255, 0, 0, 0]
+    names = ("mean", "std", "entropy_bits", "contrast")
+    assert [found[f"em_{name}"][0] for name in names] == [255, 0, 0, 0]
