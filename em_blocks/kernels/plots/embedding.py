@@ -23,11 +23,11 @@ def embedding(points: np.ndarray, clusters: np.ndarray, title: str) -> np.ndarra
     """
     from matplotlib import colormaps
 
-    colours = colormaps["tab20"].colors
+    colours = colormaps["tab20"]
     with figure() as (axes, picture):
         for cluster in np.unique(clusters):
             own = points[clusters == cluster]
-            colour = _NOISE if cluster == 0 else colours[(cluster - 1) % len(colours)]
+            colour = _NOISE if cluster == 0 else colours((cluster - 1) % colours.N)
             name = f"noise ({len(own)})" if cluster == 0 else f"{cluster} ({len(own)})"
             axes.scatter(*own.T, s=6, color=colour, linewidths=0,
                          label=name if cluster <= _NAMED else None)
